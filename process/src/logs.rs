@@ -1,0 +1,49 @@
+//! Logs: readable text for people, JSON lines for collectors.
+
+use std::io::IsTerminal as _;
+
+use clap::{Args, ValueEnum};
+use tracing_subscriber::EnvFilter;
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// One readable line an event.
+    #[default]
+    Text,
+    /// One JSON object an event.
+    Json,
+}
+
+/// Log options that every subcommand takes.
+#[derive(Args, Clone, Debug)]
+pub struct LogArgs {
+    /// What to log: a level, or directives such as `info,baton_kv_transfer=debug`
+    #[arg(long, env = "BATON_LOG", default_value = "info", value_name = "FILTER", global = true)]
+    pub log: String,
+
+    /// How log lines look
+    #[arg(long, env = "BATON_LOG_FORMAT", value_enum, default_value_t, global = true)]
+    pub log_format: LogFormat,
+}
+
+impl Default for LogArgs {
+    fn default() -> Self {
+        Self { log: "info".to_owned(), log_format: LogFormat::Text }
+    }
+}
+
+/// Starts logging to standard error; call once, first thing in `main`.
+///
+/// # Errors
+/// A filter that can't be parsed, with the filter's own message.
+pub fn init_logs(args: &LogArgs) -> Result<(), String> {
+    let filter = EnvFilter::try_new(&args.log)
+        .map_err(|error| format!("--log {:?} is not a filter: {error}; try `info` or `debug`", args.log))?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match args.log_format {
+        LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).with_target(false).init(),
+        LogFormat::Json => builder.json().flatten_event(true).init(),
+    }
+    Ok(())
+}

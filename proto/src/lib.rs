@@ -1,0 +1,18 @@
+//! The gRPC contracts between Baton's processes, and nothing else: no logic lives here.
+//!
+//! | service | served by | called by | for |
+//! |---|---|---|---|
+//! | [`registry`](v1::registry_server) | scheduler (and each sidecar, which relays its decode worker's) | workers | joining the fleet, reporting load, leaving |
+//! | [`generation`](v1::generation_server) | sidecar | scheduler | one request from tokenised prompt to last token |
+//! | [`prefill`](v1::prefill_server) | prefill worker | sidecar | the first leg |
+//! | [`decode`](v1::decode_server) | decode worker | its sidecar | the second leg |
+//!
+//! Everything on these contracts is token ids: text is the front's business. A cancelled call is the only cancel there
+//! is: whoever drops its side of a stream thereby frees whatever the other side held for it.
+
+/// Version 1 of the contracts.
+pub mod v1 {
+    #![expect(missing_docs, reason = "generated; the comments stand in the .proto files")]
+    #![expect(clippy::allow_attributes_without_reason, reason = "generated code allows lints without saying why")]
+    tonic::include_proto!("baton.v1");
+}
