@@ -1,0 +1,138 @@
+//! Tokens a second of a model folder: prefill, and decode at several batch sizes.
+//!
+//! `cargo run --release -p baton-engine --example step_bench -- MODEL_DIR [--threads N] [--prefill 512,2048]
+//! [--batch 1,8,32] [--context 128] [--repeat 3] [--isa portable|avx2|avx512-bf16] [--f32]`
+//!
+//! Prints the best and the median of the repeats.
+#![forbid(unsafe_code)]
+#![expect(clippy::print_stdout, reason = "a report for a terminal")]
+
+use std::{collections::HashMap, path::Path, time::Instant};
+
+use anyhow::{Context as _, bail};
+use baton_engine::{
+    BlockId, CpuForward, Dtype, Forward, Isa, KvMemory, LoadOptions, Model, StepSequence, physical_cores,
+};
+
+const BLOCK_TOKENS: usize = 16;
+
+fn main() -> anyhow::Result<()> {
+    let (folder, options) = arguments()?;
+    let number = |name: &str, default: usize| options.get(name).map_or(Ok(default), |v| v.parse::<usize>());
+    let list = |name: &str, default: &str| -> anyhow::Result<Vec<usize>> {
+        let text = options.get(name).map_or(default, String::as_str);
+        text.split(',').map(|n| n.parse().with_context(|| format!("--{name} {text}"))).collect()
+    };
+    let threads = number("threads", physical_cores())?;
+    let repeat = number("repeat", 3)?;
+    let context = number("context", 128)?;
+    let isa = options.get("isa").map(|name| {
+        Isa::available()
+            .into_iter()
+            .find(|isa| isa.to_string() == *name)
+            .context("no such instruction set here")
+    });
+    let dtype = if options.contains_key("f32") { Dtype::F32 } else { Dtype::Bf16 };
+    let start = Instant::now();
+    let model = Model::load(
+        Path::new(&folder),
+        &LoadOptions { dtype, threads, isa: isa.transpose()?, ..LoadOptions::default() },
+    )?;
+    let config = model.config();
+    println!(
+        "{folder}: {} {} on {}, {threads} threads, {:.0} MB of weights, loaded in {:.2} s",
+        config.architecture.name(),
+        model.dtype(),
+        model.isa(),
+        model.weights_bytes() as f64 / 1e6,
+        start.elapsed().as_secs_f64(),
+    );
+    let (prefills, batches) = (list("prefill", "512")?, list("batch", "1,8,32")?);
+    let longest = prefills.iter().copied().max().unwrap_or(0);
+    let decode_blocks = batches.iter().max().unwrap_or(&1) * (context + 64).div_ceil(BLOCK_TOKENS);
+    let blocks = decode_blocks.max(longest.div_ceil(BLOCK_TOKENS));
+    let layout = model.kv_layout(BLOCK_TOKENS);
+    let memory = KvMemory::allocate(&layout, blocks);
+    let mut forward = model.bind(memory, &layout, blocks, threads)?;
+    for tokens in prefills {
+        let seconds = (0..repeat).map(|_| prefill(&mut forward, tokens)).collect();
+        report(&format!("prefill {tokens}"), seconds, tokens);
+    }
+    for batch in batches {
+        let seconds = (0..repeat).map(|_| decode(&mut forward, batch, context)).collect();
+        report(&format!("decode batch {batch}, context {context}"), seconds, batch);
+    }
+    Ok(())
+}
+
+/// Seconds of one prompt in one step.
+fn prefill(forward: &mut CpuForward, tokens: usize) -> f64 {
+    let prompt = some_tokens(forward, tokens);
+    let block_table = blocks(0, tokens);
+    let start = Instant::now();
+    let sequence =
+        StepSequence { tokens: &prompt, position: 0, block_table: &block_table, wants_logits: true };
+    forward.step(&[sequence], &mut |_| {});
+    start.elapsed().as_secs_f64()
+}
+
+/// Seconds of one decode step (median of 16), `batch` sequences with `context` tokens each.
+fn decode(forward: &mut CpuForward, batch: usize, context: usize) -> f64 {
+    const STEPS: usize = 16;
+    let per_sequence = (context + STEPS).div_ceil(BLOCK_TOKENS);
+    let tables: Vec<_> = (0..batch).map(|s| blocks(s * per_sequence, context + STEPS)).collect();
+    let prompt = some_tokens(forward, context);
+    for table in &tables {
+        let sequence = StepSequence { tokens: &prompt, position: 0, block_table: table, wants_logits: false };
+        forward.step(&[sequence], &mut |_| {});
+    }
+    let mut seconds: Vec<f64> = (0..STEPS)
+        .map(|step| {
+            let tokens = [prompt[step % prompt.len()]];
+            let share = |table| StepSequence {
+                tokens: &tokens,
+                position: context + step,
+                block_table: table,
+                wants_logits: true,
+            };
+            let sequences: Vec<_> = tables.iter().map(|table| share(table)).collect();
+            let start = Instant::now();
+            forward.step(&sequences, &mut |_| {});
+            start.elapsed().as_secs_f64()
+        })
+        .collect();
+    seconds.sort_by(f64::total_cmp);
+    seconds[STEPS / 2]
+}
+
+fn some_tokens(forward: &CpuForward, count: usize) -> Vec<u32> {
+    (0..count).map(|i| ((i * 7919 + 13) % forward.vocab_size()) as u32).collect()
+}
+
+fn blocks(first: usize, tokens: usize) -> Vec<BlockId> {
+    (first..first + tokens.div_ceil(BLOCK_TOKENS)).map(|id| BlockId(id as u32)).collect()
+}
+
+fn report(label: &str, mut seconds: Vec<f64>, tokens: usize) {
+    seconds.sort_by(f64::total_cmp);
+    let (best, median) = (seconds[0], seconds[seconds.len() / 2]);
+    let rate = |s: f64| tokens as f64 / s;
+    println!(
+        "{label}: {:.1} tokens/s (best), {:.1} (median), {:.2} ms a step",
+        rate(best),
+        rate(median),
+        best * 1e3
+    );
+}
+
+fn arguments() -> anyhow::Result<(String, HashMap<String, String>)> {
+    let mut arguments = std::env::args().skip(1).peekable();
+    let folder = arguments.next().context("usage: step_bench MODEL_DIR [--option value]…")?;
+    let mut options = HashMap::new();
+    while let Some(name) = arguments.next() {
+        let Some(name) = name.strip_prefix("--") else { bail!("unexpected argument {name}") };
+        let value = if name == "f32" { None } else { arguments.next() };
+        options.insert(name.to_owned(), value.unwrap_or_default());
+    }
+    Ok((folder, options))
+}

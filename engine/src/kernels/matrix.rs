@@ -1,0 +1,77 @@
+//! Weight matrices in the order in which the matrix kernel reads them.
+
+use super::{Buffer, Element, element::LANES};
+
+/// A weight matrix `[n, k]`: `y[n] = Σ_k x[k] · w[n, k]`.
+///
+/// ```text
+/// panel 0: rows 0..16      step 0: row 0 [k0 k1] row 1 [k0 k1] … row 15 [k0 k1]     = one 64-byte register
+///                          step 1: row 0 [k2 k3] …
+/// panel 1: rows 16..32     …
+/// ```
+/// shown for bf16 (groups of two); f32 has groups of one. Rows and columns are padded with zeros to whole panels and groups.
+pub(crate) struct PackedMatrix<T> {
+    n: usize,
+    k: usize,
+    data: Buffer<T>,
+}
+
+impl<T: Element> PackedMatrix<T> {
+    /// Zeros, to be filled by panel.
+    pub(crate) fn zeroed(n: usize, k: usize) -> std::io::Result<Self> {
+        let data = Buffer::zeroed(n.div_ceil(LANES) * LANES * k.next_multiple_of(T::GROUP))?;
+        Ok(Self { n, k, data })
+    }
+
+    /// Outputs.
+    pub(crate) fn n(&self) -> usize {
+        self.n
+    }
+
+    /// Inputs.
+    pub(crate) fn k(&self) -> usize {
+        self.k
+    }
+
+    /// Bytes in memory.
+    pub(crate) fn bytes(&self) -> usize {
+        self.data.len() * size_of::<T>()
+    }
+
+    /// Elements of a panel.
+    pub(crate) fn panel_len(&self) -> usize {
+        LANES * self.k.next_multiple_of(T::GROUP)
+    }
+
+    /// Panels that hold at least one row.
+    pub(crate) fn panels(&self) -> usize {
+        self.n.div_ceil(LANES)
+    }
+
+    /// One panel.
+    pub(crate) fn panel(&self, panel: usize) -> &[T] {
+        &self.data[panel * self.panel_len()..][..self.panel_len()]
+    }
+
+    /// All panels, to fill them in parallel: chunk `i` of [`Self::panel_len`] elements is panel `i`.
+    pub(crate) fn panels_mut(&mut self) -> (&mut [T], usize) {
+        let len = self.panel_len();
+        (&mut self.data, len)
+    }
+
+    /// Row `n` as f32.
+    pub(crate) fn row(&self, n: usize, out: &mut [f32]) {
+        let panel = self.panel(n / LANES);
+        for (k, out) in out.iter_mut().enumerate() {
+            *out = panel[(k / T::GROUP) * LANES * T::GROUP + (n % LANES) * T::GROUP + k % T::GROUP].to_f32();
+        }
+    }
+}
+
+/// Writes `row` as lane `lane` of `panel`.
+pub(crate) fn pack_row<T: Element>(panel: &mut [T], lane: usize, row: &[T]) {
+    let steps = panel.chunks_exact_mut(LANES * T::GROUP);
+    for (step, group) in steps.zip(row.chunks(T::GROUP)) {
+        step[lane * T::GROUP..][..group.len()].copy_from_slice(group);
+    }
+}

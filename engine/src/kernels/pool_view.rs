@@ -1,0 +1,60 @@
+//! A KV pool as the kernels see it: where the keys and values of a token lie.
+
+use super::Element;
+use crate::kv::{BlockId, KvLayout, KvMemory};
+
+/// Memory and shape of a KV pool. Only raw reads and writes: other blocks may be written by a peer meanwhile.
+pub(crate) struct KvPool {
+    memory: KvMemory,
+    layout: KvLayout,
+    blocks: usize,
+}
+
+/// One layer of one sequence in a pool.
+#[derive(Clone, Copy)]
+pub(crate) struct SequenceLayer<'a> {
+    pub(crate) pool: &'a KvPool,
+    pub(crate) layer: usize,
+    /// Every id is below the pool's number of blocks.
+    pub(crate) block_table: &'a [BlockId],
+}
+
+impl KvPool {
+    /// `memory` holds `blocks` blocks of `layout`; checked by the caller.
+    pub(crate) fn new(memory: KvMemory, layout: KvLayout, blocks: usize) -> Self {
+        debug_assert!(memory.len() >= layout.pool_bytes(blocks), "checked by `Model::bind`");
+        Self { memory, layout, blocks }
+    }
+
+    pub(crate) fn layout(&self) -> &KvLayout {
+        &self.layout
+    }
+
+    pub(crate) fn blocks(&self) -> usize {
+        self.blocks
+    }
+}
+
+impl SequenceLayer<'_> {
+    /// Key of `token` (a position in the sequence) in `head`, `[head_dim]`.
+    pub(crate) fn key<T: Element>(&self, head: usize, token: usize) -> *mut T {
+        self.at(head, token)
+    }
+
+    /// Value of `token` in `head`, `[head_dim]`.
+    pub(crate) fn value<T: Element>(&self, head: usize, token: usize) -> *mut T {
+        self.at(self.pool.layout.kv_heads + head, token)
+    }
+
+    fn at<T: Element>(&self, plane: usize, token: usize) -> *mut T {
+        let layout = &self.pool.layout;
+        let block = self.block_table[token / layout.block_tokens].0 as usize;
+        let row = plane * layout.block_tokens + token % layout.block_tokens;
+        let bytes = (self.layer * self.pool.blocks + block) * layout.piece_bytes()
+            + row * layout.head_dim * size_of::<T>();
+        debug_assert!(
+            T::DTYPE == layout.dtype && bytes + layout.head_dim * size_of::<T>() <= self.pool.memory.len()
+        );
+        self.pool.memory.base().as_ptr().wrapping_add(bytes).cast()
+    }
+}

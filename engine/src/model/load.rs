@@ -1,0 +1,201 @@
+//! Loading a Hugging Face folder.
+
+use std::{path::Path, sync::Arc};
+
+use half::bf16;
+use serde_json::Value;
+
+use super::{
+    BindError, CpuForward, LoadError, ModelConfig,
+    checkpoint::Checkpoint,
+    fingerprint,
+    weights::{Packer, Weights},
+};
+use crate::{
+    Isa,
+    kernels::{Threads, physical_cores},
+    kv::{Dtype, KvLayout, KvMemory},
+};
+
+/// How to load.
+#[derive(Clone, Copy)]
+pub struct LoadOptions<'a> {
+    /// Type of weights, matrix operands and KV cache in memory, whatever the files hold.
+    pub dtype: Dtype,
+    /// Instruction set of the kernels; none = the best of this CPU.
+    pub isa: Option<Isa>,
+    /// Threads that pack weights.
+    pub threads: usize,
+    /// Called as matrices are packed.
+    pub progress: Option<&'a (dyn Fn(LoadProgress) + Sync)>,
+}
+
+impl Default for LoadOptions<'_> {
+    fn default() -> Self {
+        Self { dtype: Dtype::Bf16, isa: None, threads: physical_cores(), progress: None }
+    }
+}
+
+/// How far loading is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LoadProgress {
+    /// Weights packed.
+    pub done: usize,
+    /// Weights of the model.
+    pub total: usize,
+}
+
+/// A loaded model; clones share its weights.
+#[derive(Clone)]
+pub struct Model {
+    config: ModelConfig,
+    eos_token_ids: Vec<u32>,
+    revision: String,
+    isa: Isa,
+    weights: AnyWeights,
+}
+
+/// Weights of either type.
+#[derive(Clone)]
+pub(super) enum AnyWeights {
+    Bf16(Arc<Weights<bf16>>),
+    F32(Arc<Weights<f32>>),
+}
+
+impl Model {
+    /// Reads `folder`: `config.json`, `generation_config.json` if it is there, and the weights.
+    ///
+    /// # Errors
+    /// Says which file, setting or tensor is missing, damaged or unsupported.
+    pub fn load(folder: &Path, options: &LoadOptions<'_>) -> Result<Self, LoadError> {
+        let isa = options.isa.unwrap_or_else(Isa::detect);
+        if isa > Isa::detect() {
+            return Err(LoadError::IsaMissing { wanted: isa, best: Isa::detect() });
+        }
+        if !folder.is_dir() {
+            return Err(LoadError::FolderMissing(folder.to_owned()));
+        }
+        let config_path = folder.join("config.json");
+        if !config_path.exists() {
+            return Err(LoadError::FileMissing { folder: folder.to_owned(), file: "config.json".to_owned() });
+        }
+        let config_json = read_json(&config_path)?;
+        let config = ModelConfig::parse(&config_json)?;
+        let eos_token_ids = eos_token_ids(folder, &config_json)?;
+        let checkpoint = Checkpoint::open(folder)?;
+        let halves = checkpoint.count_stored_as_f16();
+        if halves > 0 && options.dtype == Dtype::Bf16 {
+            tracing::info!(tensors = halves, "weights stored as f16 are rounded to bf16");
+        }
+        let revision = fingerprint::revision(&config_json, &checkpoint);
+        let mut packer = Packer {
+            checkpoint: &checkpoint,
+            threads: Threads::new(options.threads),
+            progress: options.progress,
+            done: 0,
+            total: 0,
+        };
+        let weights = match options.dtype {
+            Dtype::Bf16 => AnyWeights::Bf16(Arc::new(Weights::load(&config, &mut packer)?)),
+            Dtype::F32 => AnyWeights::F32(Arc::new(Weights::load(&config, &mut packer)?)),
+        };
+        Ok(Self { config, eos_token_ids, revision, isa, weights })
+    }
+
+    /// Binds the model to a KV pool of `blocks` blocks, with `threads` compute threads of its own (the thread that calls
+    /// [`Forward::step`](super::Forward::step) is one of them; [`physical_cores`] is a good number).
+    ///
+    /// # Errors
+    /// When the layout is not [`Self::kv_layout`] of its block size, or the memory is too small.
+    pub fn bind(
+        &self,
+        memory: KvMemory,
+        layout: &KvLayout,
+        blocks: usize,
+        threads: usize,
+    ) -> Result<CpuForward, BindError> {
+        let expected = self.kv_layout(layout.block_tokens);
+        if *layout != expected {
+            return Err(BindError::Layout { expected, found: *layout });
+        }
+        let needed_bytes = layout.pool_bytes(blocks);
+        if memory.len() < needed_bytes {
+            return Err(BindError::TooSmall { blocks, needed_bytes, found_bytes: memory.len() });
+        }
+        Ok(CpuForward::new(self, memory, *layout, blocks, threads))
+    }
+
+    /// Sizes and family.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// Tokens that end a generation; may be empty.
+    pub fn eos_token_ids(&self) -> &[u32] {
+        &self.eos_token_ids
+    }
+
+    /// Hash of configuration and weights, 16 hexadecimal digits, the same on every machine.
+    pub fn revision(&self) -> &str {
+        &self.revision
+    }
+
+    /// Type in memory.
+    pub fn dtype(&self) -> Dtype {
+        match self.weights {
+            AnyWeights::Bf16(_) => Dtype::Bf16,
+            AnyWeights::F32(_) => Dtype::F32,
+        }
+    }
+
+    /// Instruction set that its kernels use.
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    /// Shape of a KV pool for this model.
+    pub fn kv_layout(&self, block_tokens: usize) -> KvLayout {
+        KvLayout {
+            layers: self.config.layers,
+            kv_heads: self.config.kv_heads,
+            head_dim: self.config.head_dim,
+            block_tokens,
+            dtype: self.dtype(),
+        }
+    }
+
+    /// Bytes of the weights in memory.
+    pub fn weights_bytes(&self) -> usize {
+        match &self.weights {
+            AnyWeights::Bf16(w) => w.bytes(),
+            AnyWeights::F32(w) => w.bytes(),
+        }
+    }
+
+    pub(super) fn weights(&self) -> &AnyWeights {
+        &self.weights
+    }
+}
+
+/// `eos_token_id` of `generation_config.json`, else of `config.json`: a number, a list or nothing.
+fn eos_token_ids(folder: &Path, config: &Value) -> Result<Vec<u32>, LoadError> {
+    let path = folder.join("generation_config.json");
+    let generation = if path.exists() { read_json(&path)? } else { Value::Null };
+    let ids = [&generation["eos_token_id"], &config["eos_token_id"]].into_iter().find(|ids| !ids.is_null());
+    let id = |value: &Value| {
+        value.as_u64().and_then(|id| u32::try_from(id).ok()).ok_or_else(|| LoadError::Config {
+            field: "eos_token_id",
+            problem: format!("is {value}, not a token id"),
+        })
+    };
+    match ids {
+        None => Ok(Vec::new()),
+        Some(Value::Array(list)) => list.iter().map(id).collect(),
+        Some(one) => Ok(vec![id(one)?]),
+    }
+}
+
+pub(super) fn read_json(path: &Path) -> Result<Value, LoadError> {
+    let bytes = std::fs::read(path).map_err(|source| LoadError::Io { path: path.to_owned(), source })?;
+    serde_json::from_slice(&bytes).map_err(|source| LoadError::Json { path: path.to_owned(), source })
+}

@@ -1,0 +1,124 @@
+//! Who runs: letting in, preempting, and giving up what took too long.
+
+use std::{ops::Bound, time::Instant};
+
+use super::{
+    SequenceFailure,
+    core::Core,
+    mailbox::Arrival,
+    reservation::Origin,
+    schedule,
+    waiting::{ReserveRequest, Waiting},
+};
+
+impl Core {
+    pub(super) fn expire(&mut self, now: Instant) {
+        let passed = |deadline: Option<Instant>| deadline.is_some_and(|deadline| deadline <= now);
+        for (_, waiting) in self.waiting.extract_if(.., |_, waiting| passed(waiting.deadline())) {
+            waiting.expire();
+        }
+        for (_, mut sequence) in self.running.extract_if(.., |_, sequence| passed(sequence.deadline)) {
+            let generated_tokens = sequence.output_len();
+            sequence.fail(SequenceFailure::DeadlinePassed { generated_tokens });
+        }
+    }
+
+    /// Lets in, in order of arrival, whom there is room for. After the first for whom there is not, only those who have all
+    /// their blocks already.
+    pub(super) fn admit(&mut self) {
+        let mut blocked = false;
+        let mut next = self.waiting.first_key_value().map(|(arrival, _)| *arrival);
+        while let Some(arrival) = next {
+            let wanted = match &self.waiting[&arrival] {
+                Waiting::Sequence(sequence, _) => sequence.blocks_wanted(&self.shared.layout),
+                Waiting::Reserve(request) => request.blocks,
+            };
+            let is_sequence = matches!(self.waiting[&arrival], Waiting::Sequence(..));
+            let has_slot = !is_sequence || self.running.len() < self.shared.config.max_running;
+            if has_slot && (!blocked || wanted == 0) && self.has_room(wanted) {
+                self.let_in(arrival, wanted);
+            } else {
+                blocked = true;
+            }
+            next = self
+                .waiting
+                .range((Bound::Excluded(arrival), Bound::Unbounded))
+                .next()
+                .map(|(arrival, _)| *arrival);
+        }
+    }
+
+    fn has_room(&self, wanted: usize) -> bool {
+        let growing = self.running.values().filter(|sequence| sequence.grows()).count();
+        schedule::has_room(self.shared.allocator.counts().free, wanted, growing)
+    }
+
+    fn let_in(&mut self, arrival: Arrival, blocks: usize) {
+        match self.waiting.remove(&arrival) {
+            Some(Waiting::Sequence(mut sequence, slot)) => {
+                if sequence.take_blocks(&self.shared.allocator, blocks) {
+                    drop(slot);
+                    self.running.insert(arrival, sequence);
+                } else {
+                    debug_assert!(false, "only this thread takes blocks, and it has just counted them");
+                    self.waiting.insert(arrival, Waiting::Sequence(sequence, slot));
+                }
+            }
+            Some(Waiting::Reserve(request)) => self.grant(arrival, request),
+            None => {}
+        }
+    }
+
+    fn grant(&mut self, arrival: Arrival, request: ReserveRequest) {
+        let mut lease = self.shared.allocator.lease();
+        match lease.grow(request.blocks) {
+            Ok(()) => request.grant(arrival, lease, Origin::new(self.shared.clone())),
+            Err(_) => {
+                debug_assert!(false, "only this thread takes blocks, and it has just counted them");
+                self.waiting.insert(arrival, Waiting::Reserve(request));
+            }
+        }
+    }
+
+    /// Gives each sequence that generates the block for its next token, oldest first, at the cost of the youngest.
+    pub(super) fn grow_or_preempt(&mut self) {
+        let decoding: Vec<Arrival> = self
+            .running
+            .iter()
+            .filter(|(_, sequence)| sequence.is_decoding())
+            .map(|(arrival, _)| *arrival)
+            .collect();
+        for arrival in decoding {
+            while let Some(sequence) = self.running.get_mut(&arrival) {
+                if !sequence.is_out_of_blocks(&self.shared.layout)
+                    || sequence.take_blocks(&self.shared.allocator, 1)
+                {
+                    break;
+                }
+                let victim =
+                    self.youngest_preemptible().expect("whoever generates has blocks, and may lose them");
+                self.preempt(victim);
+            }
+        }
+    }
+
+    fn youngest_preemptible(&self) -> Option<Arrival> {
+        let running = self.running.iter().rev().find(|(_, sequence)| sequence.is_preemptible());
+        let waiting = self.waiting.iter().rev().find(
+            |(_, waiting)| matches!(waiting, Waiting::Sequence(sequence, _) if sequence.is_preemptible()),
+        );
+        running.map(|(arrival, _)| *arrival).max(waiting.map(|(arrival, _)| *arrival))
+    }
+
+    fn preempt(&mut self, victim: Arrival) {
+        let mut sequence = match (self.running.remove(&victim), self.waiting.remove(&victim)) {
+            (Some(sequence), _) | (None, Some(Waiting::Sequence(sequence, _))) => sequence,
+            (None, _) => return,
+        };
+        tracing::debug!(request_id = sequence.id(), "preempted");
+        sequence.preempt();
+        self.totals.preemptions += 1;
+        let slot = self.shared.queue.enter_again(sequence.uncomputed());
+        self.waiting.insert(victim, Waiting::Sequence(sequence, slot));
+    }
+}

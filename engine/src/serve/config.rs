@@ -1,0 +1,39 @@
+//! The limits that a running engine keeps.
+
+/// Limits of an engine. Each must be at least 1.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EngineConfig {
+    /// Tokens computed in one step: running sequences take one each, prompts share the rest. When running sequences leave
+    /// less than one block's worth, prompts still get that much, so that they are never starved.
+    pub max_step_tokens: usize,
+    /// Sequences computed at a time. When reached, others wait.
+    pub max_running: usize,
+    /// Requests and reservations waiting at a time. When reached, new ones are refused with `QueueFull`.
+    pub max_waiting: usize,
+    /// Output tokens that a reservation has room for from the start (fewer when `max_tokens` is less); more is taken as
+    /// the sequence grows.
+    pub growth_tokens: usize,
+    /// Layers that are reported to a [`PrefillSink`](super::PrefillSink) in one call.
+    pub layer_group: usize,
+}
+
+impl Default for EngineConfig {
+    fn default() -> Self {
+        Self { max_step_tokens: 512, max_running: 64, max_waiting: 1024, growth_tokens: 64, layer_group: 4 }
+    }
+}
+
+impl EngineConfig {
+    pub(super) fn assert_valid(&self) {
+        let Self { max_step_tokens, max_running, max_waiting, growth_tokens, layer_group } = *self;
+        for (name, value) in [
+            ("max_step_tokens", max_step_tokens),
+            ("max_running", max_running),
+            ("max_waiting", max_waiting),
+            ("growth_tokens", growth_tokens),
+            ("layer_group", layer_group),
+        ] {
+            assert!(value >= 1, "EngineConfig::{name} must be at least 1");
+        }
+    }
+}

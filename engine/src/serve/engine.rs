@@ -1,0 +1,239 @@
+//! The handle to a running engine.
+
+use std::{
+    fmt,
+    future::Future,
+    sync::{Arc, atomic::Ordering},
+    thread,
+    time::Instant,
+};
+
+use tokio::sync::oneshot;
+
+use super::{
+    EngineConfig, EngineLoad, EngineState, GeneratedToken, PrefillHandle, Reservation, SamplingParams,
+    SequenceHandle, SequenceRequest, SharedPrefillSink, Shutdown, SubmitError,
+    core::Core,
+    handle::CancelOnDrop,
+    sequence::{Leg, Sequence},
+    shared::Shared,
+};
+use crate::{
+    kv::{BlockId, HeldBlocks, KvLayout},
+    model::Forward,
+};
+
+/// A running engine; clones are handles to the same one. When the last is dropped the engine aborts.
+///
+/// Its thread owns the model and computes step after step: one token of each running sequence, then prompts in order of
+/// arrival, cut to what the step has room for. It sleeps when there is nothing to compute.
+#[derive(Clone)]
+pub struct Engine {
+    shared: Arc<Shared>,
+    _abort_on_last_drop: Arc<AbortOnDrop>,
+}
+
+struct AbortOnDrop(Arc<Shared>);
+
+impl Engine {
+    /// Starts the engine's thread. `eos_token_ids` end a sequence unless `ignore_eos` is set.
+    ///
+    /// # Panics
+    /// When a limit in `config` is 0, or the system cannot start a thread.
+    pub fn start(forward: Box<dyn Forward>, eos_token_ids: Vec<u32>, config: EngineConfig) -> Self {
+        config.assert_valid();
+        let shared = Arc::new(Shared::new(forward.as_ref(), eos_token_ids, config));
+        let core = Core::new(forward, shared.clone());
+        thread::Builder::new()
+            .name("baton-engine".to_owned())
+            .spawn(move || core.run())
+            .expect("the system can start the engine's thread");
+        Self { _abort_on_last_drop: Arc::new(AbortOnDrop(shared.clone())), shared }
+    }
+
+    /// Takes a request to be prefilled and decoded here.
+    ///
+    /// # Errors
+    /// The request is invalid or can never fit, the queue is full, or the engine takes nothing new.
+    pub fn submit(&self, request: SequenceRequest) -> Result<SequenceHandle, SubmitError> {
+        let shared = &self.shared;
+        shared.check(&request)?;
+        shared.check_pool(request.prompt.len() + 1, request.prompt.len())?;
+        let slot = shared.queue.enter(request.prompt.len(), shared.config.max_waiting)?;
+        let arrival = shared.arrive();
+        let (sequence, handle) = shared.stream(request, arrival, None);
+        shared.enqueue(arrival, sequence, slot)?;
+        Ok(handle)
+    }
+
+    /// Takes the first leg of a request: computes the prompt, telling `sink` as layers of its blocks become final, and
+    /// samples the first token.
+    ///
+    /// # Errors
+    /// As for [`Self::submit`].
+    pub fn prefill(
+        &self,
+        request: SequenceRequest,
+        sink: SharedPrefillSink,
+    ) -> Result<PrefillHandle, SubmitError> {
+        let shared = &self.shared;
+        shared.check(&request)?;
+        shared.check_pool(request.prompt.len(), request.prompt.len())?;
+        let slot = shared.queue.enter(request.prompt.len(), shared.config.max_waiting)?;
+        let arrival = shared.arrive();
+        let held = HeldBlocks::pending();
+        let (reply, first_token) = oneshot::channel();
+        let leg = Leg::first(reply, sink, held.clone());
+        let sequence = Sequence::new(request, &shared.eos_token_ids, shared.max_context_tokens, leg);
+        let handle = PrefillHandle::new(first_token, held, CancelOnDrop::new(shared.clone(), arrival));
+        shared.enqueue(arrival, sequence, slot)?;
+        Ok(handle)
+    }
+
+    /// Waits, in order of arrival, for the blocks of a prompt of `prompt_tokens` and its expected growth. The place in the
+    /// order is taken at once, the wait begins when the future is first polled.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves the queue, and returns what was granted meanwhile.
+    ///
+    /// # Errors
+    /// As for [`Self::submit`], or the deadline passed first.
+    pub fn reserve(
+        &self,
+        prompt_tokens: usize,
+        sampling: &SamplingParams,
+        deadline: Option<Instant>,
+    ) -> impl Future<Output = Result<Reservation, SubmitError>> + Send + use<> {
+        let shared = self.shared.clone();
+        let place = shared.place_for_reservation(prompt_tokens, sampling);
+        async move {
+            let (arrival, blocks, slot) = place?;
+            shared.wait_for_blocks(arrival, prompt_tokens, blocks, deadline, slot).await
+        }
+    }
+
+    /// The second leg: goes on after `first`, which the prefill worker sampled. The prompt's keys and values are complete in
+    /// the reservation's blocks. The handle's first token is the one after `first`; when `first` ends the request already,
+    /// there is none.
+    ///
+    /// # Errors
+    /// The request is invalid or not the one that was reserved for, or the engine has stopped. The reservation is given up.
+    pub fn decode(
+        &self,
+        reservation: Reservation,
+        request: SequenceRequest,
+        first: GeneratedToken,
+    ) -> Result<SequenceHandle, SubmitError> {
+        self.shared.check_token(request.prompt.len(), first.id)?;
+        self.start_reserved(reservation, request, Some(first))
+    }
+
+    /// Prefills here into reserved blocks, and decodes: the way out when no prefill worker could.
+    ///
+    /// No transfer into the blocks may be under way any more: see [`Reservation::replace_blocks`].
+    ///
+    /// # Errors
+    /// As for [`Self::decode`].
+    pub fn submit_reserved(
+        &self,
+        reservation: Reservation,
+        request: SequenceRequest,
+    ) -> Result<SequenceHandle, SubmitError> {
+        self.start_reserved(reservation, request, None)
+    }
+
+    fn start_reserved(
+        &self,
+        reservation: Reservation,
+        request: SequenceRequest,
+        first: Option<GeneratedToken>,
+    ) -> Result<SequenceHandle, SubmitError> {
+        let shared = &self.shared;
+        if !reservation.is_of(shared) {
+            return Err(SubmitError::ForeignReservation);
+        }
+        shared.check_request(&request)?;
+        let (reserved_tokens, prompt_tokens) = (reservation.prompt_tokens(), request.prompt.len());
+        if reserved_tokens != prompt_tokens {
+            return Err(SubmitError::ReservationMismatch { reserved_tokens, prompt_tokens });
+        }
+        let arrival = reservation.arrival();
+        // A draining engine waits for `_origin`, and so for the sequence to be enqueued.
+        let (lease, _origin) = reservation.into_parts();
+        let (mut sequence, handle) = shared.stream(request, arrival, first);
+        sequence.adopt(lease);
+        if !sequence.finish_if_over(Instant::now()) {
+            let slot = shared.queue.enter_again(sequence.uncomputed());
+            shared.enqueue(arrival, sequence, slot)?;
+        }
+        Ok(handle)
+    }
+
+    /// Load and totals now.
+    pub fn load(&self) -> EngineLoad {
+        let shared = &self.shared;
+        let progress = *shared.progress();
+        let (waiting, waiting_tokens) = shared.queue.counts();
+        EngineLoad {
+            waiting,
+            running: progress.running,
+            waiting_prompt_tokens: waiting_tokens + progress.uncomputed_tokens,
+            reservations: shared.reservations.load(Ordering::Relaxed),
+            blocks: shared.allocator.counts(),
+            totals: progress.totals,
+        }
+    }
+
+    /// How often a block of the pool has changed hands; `None` for a block that the pool does not have.
+    pub fn block_generation(&self, block: BlockId) -> Option<u64> {
+        self.shared.allocator.generation(block)
+    }
+
+    /// Shape of the KV cache.
+    pub fn kv_layout(&self) -> KvLayout {
+        self.shared.layout
+    }
+
+    /// Longest sequence, prompt and output, in tokens.
+    pub fn max_context_tokens(&self) -> usize {
+        self.shared.max_context_tokens
+    }
+
+    /// Where the engine stands in its life.
+    pub fn state(&self) -> EngineState {
+        self.shared.state.borrow().clone()
+    }
+
+    /// Waits until the engine has stopped, and says why.
+    ///
+    /// # Cancel safety
+    /// May be called again.
+    pub async fn stopped(&self) -> EngineState {
+        let mut state = self.shared.state.subscribe();
+        match state.wait_for(|state| matches!(state, EngineState::Stopped { .. })).await {
+            Ok(state) => state.clone(),
+            Err(_) => self.state(),
+        }
+    }
+
+    /// Ends the engine, and waits until it has ended: no sequence runs, the thread is gone, and the model is dropped.
+    ///
+    /// # Cancel safety
+    /// The engine goes on ending when the future is dropped. After `Drain`, `Abort` may follow.
+    pub async fn shutdown(&self, how: Shutdown) {
+        self.shared.begin_shutdown(how);
+        self.stopped().await;
+    }
+}
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.begin_shutdown(Shutdown::Abort);
+    }
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine").field("state", &*self.shared.state.borrow()).finish_non_exhaustive()
+    }
+}

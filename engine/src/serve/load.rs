@@ -1,0 +1,60 @@
+//! What an engine tells about itself.
+
+use crate::kv::BlockCounts;
+
+/// An engine's load and totals at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EngineLoad {
+    /// Requests and reservations that wait for room.
+    pub waiting: usize,
+    /// Sequences being computed.
+    pub running: usize,
+    /// Tokens of waiting and running sequences whose keys and values are not computed yet.
+    pub waiting_prompt_tokens: usize,
+    /// Reservations granted and neither used nor dropped.
+    pub reservations: usize,
+    /// Where the KV blocks are.
+    pub blocks: BlockCounts,
+    /// What was done since the start.
+    pub totals: EngineTotals,
+}
+
+/// Counts since the start of an engine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EngineTotals {
+    /// Steps computed.
+    pub steps: u64,
+    /// Prompt tokens computed.
+    pub prompt_tokens: u64,
+    /// Tokens generated here.
+    pub generation_tokens: u64,
+    /// Times that a sequence gave its blocks to others and was computed again.
+    pub preemptions: u64,
+    /// Tokens computed again after that.
+    pub recomputed_tokens: u64,
+}
+
+/// Where an engine stands in its life.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EngineState {
+    /// Takes requests.
+    Serving,
+    /// Finishes what it has.
+    Draining,
+    /// Ended; every request has had its terminal event.
+    Stopped {
+        /// Why.
+        reason: String,
+        /// Whether it ended by a fault rather than because it was asked to.
+        failed: bool,
+    },
+}
+
+/// How to end an engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shutdown {
+    /// Take nothing new; finish all that waits and runs, and what outstanding reservations become.
+    Drain,
+    /// Fail all that waits and runs, after the step being computed.
+    Abort,
+}

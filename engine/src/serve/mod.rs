@@ -1,0 +1,47 @@
+//! Serving: admission, continuous batching, chunked prefill, sampling.
+//!
+//! ```text
+//!   Engine (handle) ── commands ──► engine's thread ── events ──► SequenceHandle, PrefillHandle
+//!      │                              │      ▲
+//!      │ reserve, decode              │      └ room: blocks came back, from whatever thread
+//!      ▼                              ▼
+//!   Reservation ── blocks ──►  waiting ──► running ──► Forward::step ──► Sampler
+//!                                 ▲───────────┘ preempted: computed again
+//! ```
+//!
+//! Invariants: every request that was taken gets exactly one terminal event; its tokens do not depend on what else ran; its
+//! blocks are back in the pool when the terminal event is seen (of a first leg: when nobody holds them any more).
+//!
+//! Deliberately absent: a prefix cache, speculative decoding, priorities.
+
+mod admission;
+mod api;
+mod checks;
+mod config;
+mod core;
+mod engine;
+mod error;
+mod handle;
+mod load;
+mod mailbox;
+mod params;
+mod queue_bound;
+mod reservation;
+mod sampler;
+mod schedule;
+mod sequence;
+mod shared;
+mod step;
+mod waiting;
+
+pub use api::{
+    FinishReason, FirstToken, GeneratedToken, PrefillSink, SamplingParams, SequenceEvent, SequenceRequest,
+    SequenceTiming, SharedPrefillSink, TokenLogprobs,
+};
+pub use config::EngineConfig;
+pub use engine::Engine;
+pub use error::{FailureKind, SequenceFailure, SubmitError};
+pub use handle::{PrefillHandle, SequenceHandle};
+pub use load::{EngineLoad, EngineState, EngineTotals, Shutdown};
+pub use params::ParameterError;
+pub use reservation::Reservation;

@@ -1,0 +1,102 @@
+//! What to compute next, as pure functions of what there is.
+//!
+//! Everything goes in order of arrival, and that is why nothing starves: the oldest sequence that is neither held up by
+//! blocks outside the engine nor finished always gets its token in a step, or is the next to be let in.
+//!
+//! * A running sequence out of blocks takes them from the *youngest* that has any, which may be itself. So the oldest one is
+//!   preempted only when nobody else has blocks to give, and it alone fits the pool (that was checked when it came).
+//! * A preempted sequence keeps its place in the order, so it is before everything that came after it, and nobody younger is
+//!   given blocks while it waits. When it is let in it gets the blocks for all its tokens and the next one, so each time it
+//!   is let in it generates at least one token unless an older one takes its blocks, and older ones are finitely many and
+//!   finish: `max_tokens` bounds them.
+//! * Reservations and held blocks are outside: whoever has them returns them within a deadline of their own.
+
+use super::mailbox::Arrival;
+
+/// A running sequence, as far as the plan of a step needs to know it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Work {
+    pub(super) arrival: Arrival,
+    /// Tokens to compute before its next token can be sampled.
+    pub(super) uncomputed: usize,
+    /// Whether it generates, one token a step.
+    pub(super) is_decoding: bool,
+}
+
+/// How many tokens of which sequence a step computes: those that generate first, one token each, then prompts in order of
+/// arrival. Prompts share what is left of `max_step_tokens`, or `least_prompt_tokens` when that is more.
+pub(super) fn plan_step(
+    work: &[Work],
+    max_step_tokens: usize,
+    least_prompt_tokens: usize,
+) -> Vec<(Arrival, usize)> {
+    let mut plan: Vec<_> =
+        work.iter().filter(|work| work.is_decoding).map(|work| (work.arrival, 1)).collect();
+    let mut left = max_step_tokens.saturating_sub(plan.len()).max(least_prompt_tokens);
+    for prompt in work.iter().filter(|work| !work.is_decoding) {
+        let chunk = prompt.uncomputed.min(left);
+        if chunk == 0 {
+            break;
+        }
+        plan.push((prompt.arrival, chunk));
+        left -= chunk;
+    }
+    plan
+}
+
+/// Whether `wanted` blocks may be given to the next in the queue while `growing` sequences run: one block for each of them
+/// stays free, so that letting somebody in does not at once preempt somebody.
+pub(super) fn has_room(free: usize, wanted: usize, growing: usize) -> bool {
+    wanted == 0 || free >= wanted + growing
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decoding(arrival: u64) -> Work {
+        Work { arrival: Arrival(arrival), uncomputed: 1, is_decoding: true }
+    }
+
+    fn prompt(arrival: u64, uncomputed: usize) -> Work {
+        Work { arrival: Arrival(arrival), uncomputed, is_decoding: false }
+    }
+
+    #[track_caller]
+    fn check(work: &[Work], max_step_tokens: usize, expected: &[(u64, usize)]) {
+        let plan: Vec<_> = plan_step(work, max_step_tokens, 4).into_iter().map(|(a, n)| (a.0, n)).collect();
+        assert_eq!(plan, expected);
+    }
+
+    #[test]
+    fn decodes_go_first_and_prompts_share_the_rest_in_order_of_arrival() {
+        check(
+            &[prompt(0, 5), decoding(1), prompt(2, 3), prompt(3, 9)],
+            16,
+            &[(1, 1), (0, 5), (2, 3), (3, 7)],
+        );
+    }
+
+    #[test]
+    fn a_long_prompt_is_cut() {
+        check(&[prompt(0, 100), prompt(1, 1)], 16, &[(0, 16)]);
+    }
+
+    #[test]
+    fn prompts_get_their_least_share_beside_many_decodes() {
+        check(&[decoding(0), decoding(1), decoding(2), prompt(3, 9)], 3, &[(0, 1), (1, 1), (2, 1), (3, 4)]);
+    }
+
+    #[test]
+    fn nothing_to_do_is_an_empty_plan() {
+        check(&[], 16, &[]);
+    }
+
+    #[test]
+    fn room_keeps_a_block_for_each_growing_sequence() {
+        assert!(has_room(5, 3, 2));
+        assert!(!has_room(4, 3, 2));
+        assert!(has_room(3, 3, 0));
+        assert!(has_room(0, 0, 9), "who wants nothing always has room");
+    }
+}

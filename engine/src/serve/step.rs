@@ -1,0 +1,81 @@
+//! One step: a batch for the model, and what comes out of it.
+
+use std::time::Instant;
+
+use super::{
+    core::Core,
+    schedule::{self, Work},
+    sequence::{FinalBlocks, Life},
+};
+use crate::model::StepSequence;
+
+impl Core {
+    /// Computes one step and sends what it gave.
+    pub(super) fn step(&mut self) {
+        let Self { forward, shared, running, totals, scratch, .. } = self;
+        let layout = &shared.layout;
+        let work: Vec<Work> = running
+            .iter()
+            .map(|(arrival, sequence)| Work {
+                arrival: *arrival,
+                uncomputed: sequence.uncomputed(),
+                is_decoding: sequence.is_decoding(),
+            })
+            .collect();
+        let plan = schedule::plan_step(&work, shared.config.max_step_tokens, layout.block_tokens);
+        let started = Instant::now();
+        for (arrival, _) in &plan {
+            if let Some(sequence) = running.get_mut(arrival) {
+                sequence.start(started);
+            }
+        }
+        let batch: Vec<StepSequence<'_>> = plan
+            .iter()
+            .map(|(arrival, count)| {
+                let sequence = &running[arrival];
+                StepSequence {
+                    tokens: sequence.next_tokens(*count),
+                    position: sequence.position(),
+                    block_table: sequence.block_ids(),
+                    wants_logits: sequence.uncomputed() == *count,
+                }
+            })
+            .collect();
+        let final_blocks: Vec<FinalBlocks<'_>> = plan
+            .iter()
+            .filter_map(|(arrival, count)| running[arrival].final_blocks(*count, layout))
+            .collect();
+        let logits = forward.step(&batch, &mut |layer| {
+            report_layer(layer, layout.layers, shared.config.layer_group, &final_blocks);
+        });
+        totals.steps += 1;
+
+        let now = Instant::now();
+        let mut rows = logits.chunks_exact(shared.vocab_size);
+        for (arrival, count) in plan {
+            let Some(sequence) = running.get_mut(&arrival) else { continue };
+            let (of_prompt, again) = sequence.advance(count);
+            totals.prompt_tokens += of_prompt as u64;
+            totals.recomputed_tokens += again as u64;
+            if sequence.uncomputed() > 0 {
+                continue;
+            }
+            let row = rows.next().expect("the model gives a row of logits for each sequence that wants one");
+            totals.generation_tokens += 1;
+            if sequence.sample(row, scratch, now) == Life::Ended {
+                running.remove(&arrival);
+            }
+        }
+    }
+}
+
+/// Tells the sinks of all first legs in a step about a group of layers, once its last layer is computed.
+fn report_layer(layer: usize, layers: usize, group: usize, final_blocks: &[FinalBlocks<'_>]) {
+    let first = layer - layer % group;
+    if layer + 1 < layers && layer + 1 < first + group {
+        return;
+    }
+    for FinalBlocks { sink, blocks, ids } in final_blocks {
+        sink.layers_ready(first..layer + 1, blocks.clone(), ids);
+    }
+}

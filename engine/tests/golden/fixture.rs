@@ -1,0 +1,170 @@
+//! The fixtures, and a driver that runs prompts through a model in any cut.
+
+use std::path::PathBuf;
+
+use baton_engine::{BlockId, CpuForward, Dtype, Forward, Isa, KvMemory, LoadOptions, Model, StepSequence};
+use safetensors::SafeTensors;
+
+pub(crate) const MODELS: [&str; 3] = ["qwen3-bf16-tied-sharded", "llama3-f32", "qwen2-f16"];
+pub(crate) const DTYPES: [Dtype; 2] = [Dtype::F32, Dtype::Bf16];
+
+/// A prompt with what transformers makes of it; logits are those after the last prompt token.
+pub(crate) struct Case {
+    pub(crate) prompt: Vec<u32>,
+    pub(crate) greedy: Vec<u32>,
+    pub(crate) f32_logits: Vec<f32>,
+    pub(crate) bf16_logits: Vec<f32>,
+    /// f32 arithmetic on weights rounded to bf16.
+    pub(crate) bf16_reference: Vec<f32>,
+}
+
+pub(crate) fn folder(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
+}
+
+pub(crate) fn cases(name: &str) -> Vec<Case> {
+    let json = std::fs::read(folder(name).join("golden.json")).unwrap();
+    let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
+    let bytes = std::fs::read(folder(name).join("golden.safetensors")).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let cases = json["cases"].as_array().unwrap();
+    let row = |tensor: &str, index: usize| -> Vec<f32> {
+        let data = tensors.tensor(tensor).unwrap().data().to_vec();
+        let all: Vec<f32> = data.chunks(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
+        all.chunks(all.len() / cases.len()).nth(index).unwrap().to_vec()
+    };
+    let tokens = |value: &serde_json::Value| -> Vec<u32> {
+        value.as_array().unwrap().iter().map(|t| t.as_u64().unwrap() as u32).collect()
+    };
+    let case = |(index, case): (usize, &serde_json::Value)| Case {
+        prompt: tokens(&case["prompt"]),
+        greedy: tokens(&case["greedy"]),
+        f32_logits: row("f32.logits", index),
+        bf16_logits: row("bf16.logits", index),
+        bf16_reference: row("bf16.ref", index),
+    };
+    cases.iter().enumerate().map(case).collect()
+}
+
+pub(crate) fn load(name: &str, dtype: Dtype, isa: Isa) -> Model {
+    Model::load(&folder(name), &LoadOptions { dtype, isa: Some(isa), ..LoadOptions::default() }).unwrap()
+}
+
+/// A bound model with a pool whose blocks are handed out in a scattered order and hold garbage before their first use.
+pub(crate) struct Driver {
+    pub(crate) forward: CpuForward,
+    block_tokens: usize,
+    free: Vec<BlockId>,
+}
+
+/// One sequence in a [`Driver`]'s pool.
+#[derive(Default)]
+pub(crate) struct Sequence {
+    pub(crate) tokens: Vec<u32>,
+    computed: usize,
+    block_table: Vec<BlockId>,
+}
+
+/// What one step does to one sequence.
+pub(crate) struct Share<'a> {
+    pub(crate) sequence: &'a mut Sequence,
+    /// Tokens of the sequence to compute now.
+    pub(crate) tokens: usize,
+    pub(crate) wants_logits: bool,
+}
+
+impl Sequence {
+    pub(crate) fn new(tokens: Vec<u32>) -> Self {
+        Self { tokens, ..Self::default() }
+    }
+
+    /// Tokens whose keys and values are in the pool.
+    pub(crate) fn computed(&self) -> usize {
+        self.computed
+    }
+}
+
+impl Driver {
+    pub(crate) fn new(model: &Model, block_tokens: usize, threads: usize) -> Self {
+        const BLOCK_COUNT_LOG2: u32 = 8;
+        let blocks = 1usize << BLOCK_COUNT_LOG2;
+        let layout = model.kv_layout(block_tokens);
+        let memory = KvMemory::allocate(&layout, blocks);
+        let forward = model.bind(memory, &layout, blocks, threads).unwrap();
+        // An odd multiplier permutes the ids.
+        let free = (0..blocks).map(|i| BlockId(((i * 109 + 31) % blocks) as u32)).collect();
+        Self { forward, block_tokens, free }
+    }
+
+    /// One step; logits rows of those that want them, in order.
+    pub(crate) fn step(&mut self, shares: &mut [Share<'_>]) -> Vec<Vec<f32>> {
+        for share in shares.iter_mut() {
+            let end = share.sequence.computed + share.tokens;
+            while share.sequence.block_table.len() * self.block_tokens < end {
+                share.sequence.block_table.push(self.free.pop().expect("the test's pool is large enough"));
+            }
+        }
+        let batch: Vec<StepSequence<'_>> = shares
+            .iter()
+            .map(|share| {
+                let Sequence { tokens, computed, block_table } = &*share.sequence;
+                StepSequence {
+                    tokens: &tokens[*computed..computed + share.tokens],
+                    position: *computed,
+                    block_table,
+                    wants_logits: share.wants_logits,
+                }
+            })
+            .collect();
+        let layers = self.forward.kv_layout().layers;
+        let mut reported = Vec::new();
+        let vocab = self.forward.vocab_size();
+        let logits = self.forward.step(&batch, &mut |layer| reported.push(layer));
+        let rows = logits.chunks(vocab).map(<[f32]>::to_vec).collect();
+        assert_eq!(reported, (0..layers).collect::<Vec<_>>(), "each layer is reported once, in order");
+        for share in shares {
+            share.sequence.computed += share.tokens;
+        }
+        rows
+    }
+
+    /// Logits after the last token of `prompt`, computed `chunk` tokens a step.
+    pub(crate) fn prefill(&mut self, prompt: &[u32], chunk: usize) -> (Sequence, Vec<f32>) {
+        let mut sequence = Sequence::new(prompt.to_vec());
+        loop {
+            let tokens = chunk.min(prompt.len() - sequence.computed);
+            let wants_logits = sequence.computed + tokens == prompt.len();
+            let rows = self.step(&mut [Share { sequence: &mut sequence, tokens, wants_logits }]);
+            if let Some(row) = rows.into_iter().next() {
+                return (sequence, row);
+            }
+        }
+    }
+
+    /// Greedy continuation: the tokens, and the logits that each was chosen from.
+    pub(crate) fn greedy(
+        &mut self,
+        prompt: &[u32],
+        chunk: usize,
+        tokens: usize,
+    ) -> (Vec<u32>, Vec<Vec<f32>>) {
+        let (mut sequence, row) = self.prefill(prompt, chunk);
+        let mut rows = vec![row];
+        while rows.len() < tokens {
+            sequence.tokens.push(best(&rows[rows.len() - 1]));
+            let share = Share { sequence: &mut sequence, tokens: 1, wants_logits: true };
+            rows.append(&mut self.step(&mut [share]));
+        }
+        self.release(sequence);
+        (rows.iter().map(|row| best(row)).collect(), rows)
+    }
+
+    /// Gives a sequence's blocks back, with whatever they hold.
+    pub(crate) fn release(&mut self, sequence: Sequence) {
+        self.free.extend(sequence.block_table);
+    }
+}
+
+pub(crate) fn best(row: &[f32]) -> u32 {
+    (0..row.len()).fold(0, |best, i| if row[i] > row[best] { i } else { best }) as u32
+}

@@ -1,0 +1,8 @@
+//! The model against Hugging Face transformers, and against itself: golden logits and tokens of tiny random models
+//! (`fixtures/make_golden.py`), batch invariance to the last bit, and refusals of bad folders.
+#![forbid(unsafe_code)]
+
+mod fixture;
+mod invariance;
+mod refusals;
+mod transformers;

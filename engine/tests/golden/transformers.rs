@@ -1,0 +1,52 @@
+//! Against transformers.
+
+use baton_engine::{Dtype, Isa};
+
+use crate::fixture::{Case, Driver, MODELS, cases, load};
+
+/// |a - b| / |b|, Euclidean norms over the row.
+fn relative_error(a: &[f32], b: &[f32]) -> f64 {
+    let norm = |x: &mut dyn Iterator<Item = f64>| x.map(|x| x * x).sum::<f64>().sqrt();
+    norm(&mut a.iter().zip(b).map(|(a, b)| f64::from(a - b))) / norm(&mut b.iter().map(|b| f64::from(*b)))
+}
+
+fn for_each_case(dtype: Dtype, mut check: impl FnMut(&str, &mut Driver, &Case)) {
+    for name in MODELS {
+        for isa in Isa::available() {
+            let mut driver = Driver::new(&load(name, dtype, isa), 16, 2);
+            for case in cases(name) {
+                check(&format!("{name} {isa} prompt of {}", case.prompt.len()), &mut driver, &case);
+            }
+        }
+    }
+}
+
+#[test]
+fn f32_logits_and_64_greedy_tokens_are_those_of_transformers() {
+    for_each_case(Dtype::F32, |label, driver, case| {
+        let (tokens, rows) = driver.greedy(&case.prompt, 512, case.greedy.len());
+        let error = relative_error(&rows[0], &case.f32_logits);
+        // 1e-3 is what was asked for; what was found is 2e-6, the noise of f32 sums in another order.
+        assert!(error < 1e-5, "{label}: relative error {error}");
+        // The bound that was asked for is loose; f32 noise is far below it.
+        assert_eq!(tokens, case.greedy, "{label}");
+    });
+}
+
+/// bf16 rounds each activation to 8 bits, so its logits carry an error of about 1 % that depends on the order of sums.
+/// The yardstick is transformers itself: both are compared with f32 arithmetic on the same rounded weights, and ours,
+/// whose residual stream stays f32, must not be further off on average than transformers' bf16, nor twice as far in any case.
+#[test]
+fn bf16_logits_are_no_further_from_exact_than_transformers_in_bf16() {
+    let (mut ours_sum, mut theirs_sum) = (0.0, 0.0);
+    for_each_case(Dtype::Bf16, |label, driver, case| {
+        let (sequence, row) = driver.prefill(&case.prompt, 512);
+        driver.release(sequence);
+        let ours = relative_error(&row, &case.bf16_reference);
+        let theirs = relative_error(&case.bf16_logits, &case.bf16_reference);
+        println!("{label}: ours {ours:.5}, transformers {theirs:.5}");
+        assert!(ours < 2.0 * theirs, "{label}: relative error {ours}, transformers in bf16 {theirs}");
+        (ours_sum, theirs_sum) = (ours_sum + ours, theirs_sum + theirs);
+    });
+    assert!(ours_sum < theirs_sum, "mean error: ours {ours_sum}, transformers in bf16 {theirs_sum} (sums)");
+}

@@ -1,0 +1,9 @@
+//! The engine as its callers see it, over a double of the model whose answer depends on every byte of KV cache it reads.
+
+mod disaggregated;
+mod lifecycle;
+mod preemption;
+mod requests;
+mod reservations;
+mod schedules;
+mod support;
