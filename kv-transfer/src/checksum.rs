@@ -1,0 +1,121 @@
+//! Which pieces of a transfer are hashed, and how.
+//!
+//! The sender hashes a piece when it is pushed, not when it is posted: what compute produced is what is vouched for, so
+//! a source block that is overwritten before its write went out shows at the receiver.
+
+use twox_hash::XxHash3_64;
+
+use crate::ChecksumMode;
+use crate::memory::PoolMemory;
+
+/// Pieces hashed in one transfer by [`ChecksumMode::Sampled`].
+pub(crate) const SAMPLES: u64 = 8;
+/// Bytes copied at a time out of shared memory to be hashed; fits the first-level cache.
+const CHUNK_BYTES: usize = 16 << 10;
+
+/// The pieces `(layer, index)` to hash: the same list at both ends for the same arguments, sorted, without doubles.
+///
+/// Samples are spread evenly over the layers; which block of the layer is drawn from `seed`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Selection {
+    None,
+    Sampled(Vec<(u32, u32)>),
+    Full { layers: u32, blocks: u32 },
+}
+
+impl Selection {
+    pub(crate) fn new(mode: ChecksumMode, seed: u64, layers: u32, blocks: u32) -> Self {
+        match mode {
+            ChecksumMode::Off => Self::None,
+            ChecksumMode::Full => Self::Full { layers, blocks },
+            ChecksumMode::Sampled => {
+                let count = SAMPLES.min(u64::from(layers) * u64::from(blocks));
+                let draw = |i: u64| {
+                    let layer = (i * u64::from(layers) / count) as u32;
+                    let block = XxHash3_64::oneshot_with_seed(seed, &i.to_le_bytes()) % u64::from(blocks);
+                    (layer, block as u32)
+                };
+                let mut pieces: Vec<_> = (0..count).map(draw).collect();
+                pieces.sort_unstable();
+                pieces.dedup();
+                Self::Sampled(pieces)
+            }
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::None => 0,
+            Self::Sampled(pieces) => pieces.len(),
+            Self::Full { layers, blocks } => *layers as usize * *blocks as usize,
+        }
+    }
+
+    /// Position of a piece in the list of hashes.
+    pub(crate) fn position(&self, layer: u32, index: u32) -> Option<usize> {
+        match self {
+            Self::None => None,
+            Self::Sampled(pieces) => pieces.binary_search(&(layer, index)).ok(),
+            Self::Full { blocks, .. } => Some(layer as usize * *blocks as usize + index as usize),
+        }
+    }
+
+    /// All selected pieces in the order of their hashes.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, u32)> + '_ {
+        (0..self.len()).map(|i| match self {
+            Self::Sampled(pieces) => pieces[i],
+            Self::Full { blocks, .. } => (i as u32 / *blocks, i as u32 % *blocks),
+            Self::None => unreachable!("an empty selection has no positions"),
+        })
+    }
+}
+
+/// xxh3 of one piece, chained over chunks that are copied out of the shared memory first.
+pub(crate) fn hash_piece(pool: &PoolMemory, offset: usize, len: usize) -> u64 {
+    let mut scratch = [0u8; CHUNK_BYTES];
+    let mut hash = len as u64;
+    for start in (0..len).step_by(CHUNK_BYTES) {
+        let chunk = &mut scratch[..CHUNK_BYTES.min(len - start)];
+        pool.copy_out(offset + start, chunk);
+        hash = XxHash3_64::oneshot_with_seed(hash, chunk);
+    }
+    hash
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::memory::Mapping;
+
+    proptest! {
+        #[test]
+        fn positions_and_pieces_agree(seed: u64, layers in 1u32..70, blocks in 1u32..200, full: bool) {
+            let mode = if full { ChecksumMode::Full } else { ChecksumMode::Sampled };
+            let selection = Selection::new(mode, seed, layers, blocks);
+            prop_assert!(selection.len() > 0);
+            for (i, (layer, index)) in selection.iter().enumerate() {
+                prop_assert!(layer < layers && index < blocks);
+                prop_assert_eq!(selection.position(layer, index), Some(i));
+            }
+        }
+    }
+
+    #[test]
+    fn every_byte_of_a_piece_counts() {
+        let pool = PoolMemory::new(Arc::new(Mapping::anonymous(1 << 16).unwrap()));
+        let len = CHUNK_BYTES + 100;
+        let clean = hash_piece(&pool, 64, len);
+        for byte in [64, 64 + CHUNK_BYTES - 1, 64 + CHUNK_BYTES, 64 + len - 1] {
+            pool.copy_in(byte, &[1]);
+            assert_ne!(hash_piece(&pool, 64, len), clean);
+            pool.copy_in(byte, &[0]);
+        }
+        pool.copy_in(63, &[1]);
+        pool.copy_in(64 + len, &[1]);
+        assert_eq!(hash_piece(&pool, 64, len), clean, "bytes outside do not");
+    }
+}

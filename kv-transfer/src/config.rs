@@ -1,0 +1,158 @@
+//! What a transfer node is told at start; every limit of the crate has its home here.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use crate::KvGeometry;
+
+/// Which fabric moves the bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FabricSpec {
+    /// Shared memory of processes on one host; needs no library.
+    Shm,
+    /// libfabric, opened at run time.
+    Libfabric {
+        /// Provider by its libfabric name (`tcp`, `shm`, `efa`…); `None` takes libfabric's first choice.
+        provider: Option<String>,
+    },
+}
+
+/// How much of the payload is hashed at both ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ChecksumMode {
+    /// Nothing: only counts and coverage are checked.
+    Off,
+    /// A handful of pieces a transfer, spread over its layers.
+    #[default]
+    Sampled,
+    /// Every piece.
+    Full,
+}
+
+/// Settings of one [`TransferNode`](crate::TransferNode).
+#[derive(Clone, Debug)]
+pub struct TransferConfig {
+    /// Which fabric moves the bytes.
+    pub fabric: FabricSpec,
+    /// Address that libfabric's control and data endpoints bind to; shm does not use it.
+    pub listen_ip: IpAddr,
+    /// Where `libfabric.so.1` lies; `None` leaves it to the loader's search path.
+    pub libfabric_path: Option<PathBuf>,
+    /// Shape of this worker's KV pool.
+    pub geometry: KvGeometry,
+    /// Model, revision, dtype and layout as text; a transfer needs it equal at both ends.
+    pub compat: String,
+    /// How much of the payload is hashed.
+    pub checksums: ChecksumMode,
+    /// Back the pool with huge pages from hugetlbfs where the machine has them reserved (else it is told to use THP).
+    pub huge_pages: bool,
+    /// Bounds and time limits.
+    pub limits: TransferLimits,
+}
+
+/// Bounds and time limits of a node. When one is reached the operation fails fast, except where its line says "waits".
+#[derive(Clone, Copy, Debug)]
+pub struct TransferLimits {
+    /// Transfers that may be expected at once, fenced ones included; at most 4096 (12 bits of the immediate).
+    pub incoming: usize,
+    /// Transfers that may be open for sending at once.
+    pub outgoing: usize,
+    /// Destination blocks in one transfer.
+    pub blocks_per_transfer: usize,
+    /// Peers connected at once, in each direction.
+    pub peers: usize,
+    /// Pushes not wholly posted yet, over all transfers; a further one waits for `push_patience`, then fails.
+    pub queued_pushes: usize,
+    /// How long `push` may hold its caller while the queue is full.
+    pub push_patience: Duration,
+    /// Connecting to a peer, its handshake, and each attach.
+    pub handshake: Duration,
+    /// How long arriving bytes are drained after a peer's death on a fabric that buffers them.
+    pub drain: Duration,
+    /// `shutdown` gives up on quiescence after this.
+    pub shutdown: Duration,
+}
+
+impl Default for TransferLimits {
+    fn default() -> Self {
+        Self {
+            incoming: 4096,
+            outgoing: 4096,
+            blocks_per_transfer: 65_536,
+            peers: 256,
+            queued_pushes: 4096,
+            push_patience: Duration::from_millis(250),
+            handshake: Duration::from_secs(5),
+            drain: Duration::from_millis(300),
+            shutdown: Duration::from_secs(2),
+        }
+    }
+}
+
+impl TransferConfig {
+    /// The defaults for a pool of `geometry` and peers that state the same `compat`.
+    #[must_use]
+    pub fn new(fabric: FabricSpec, geometry: KvGeometry, compat: impl Into<String>) -> Self {
+        Self {
+            fabric,
+            listen_ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            libfabric_path: None,
+            geometry,
+            compat: compat.into(),
+            checksums: ChecksumMode::default(),
+            huge_pages: false,
+            limits: TransferLimits::default(),
+        }
+    }
+}
+
+/// A fabric name that this build does not know.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("unknown fabric `{name}`: use `shm`, `libfabric` or `libfabric:PROVIDER`")]
+pub struct UnknownFabric {
+    /// What was asked for.
+    pub name: String,
+}
+
+impl FromStr for FabricSpec {
+    type Err = UnknownFabric;
+
+    fn from_str(text: &str) -> Result<Self, UnknownFabric> {
+        match text.split_once(':') {
+            None if text == "shm" => Ok(Self::Shm),
+            None if text == "libfabric" => Ok(Self::Libfabric { provider: None }),
+            Some(("libfabric", provider)) if !provider.is_empty() => {
+                Ok(Self::Libfabric { provider: Some(provider.to_owned()) })
+            }
+            _ => Err(UnknownFabric { name: text.to_owned() }),
+        }
+    }
+}
+
+impl fmt::Display for FabricSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Shm => f.write_str("shm"),
+            Self::Libfabric { provider: None } => f.write_str("libfabric"),
+            Self::Libfabric { provider: Some(provider) } => write!(f, "libfabric:{provider}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fabric_names_read_back_as_written() {
+        for name in ["shm", "libfabric", "libfabric:tcp", "libfabric:tcp;ofi_rxm"] {
+            assert_eq!(name.parse::<FabricSpec>().unwrap().to_string(), name);
+        }
+        for name in ["", "SHM", "libfabric:", "shm:x", "ucx"] {
+            assert_eq!(name.parse::<FabricSpec>(), Err(UnknownFabric { name: name.to_owned() }));
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! Serving the peers that write here.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::endpoint::{Listener, Stream};
+use super::peers::{Outbox, write_frames};
+use crate::engine::Command;
+use crate::fabric::Offer;
+use crate::ids::PeerId;
+use crate::node::NodeInner;
+use crate::wire::{
+    Attach, AttachRefused, Body, FrameError, Hello, PROTOCOL, Refused, SMALL_FRAME_BYTES, Welcome, encode,
+    read_frame,
+};
+
+/// After a failed accept (out of descriptors), so that the loop does not spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Peers that may be in the middle of their handshake at once; further ones wait in the socket's backlog.
+const HANDSHAKES: usize = 64;
+
+/// Accepts peers until cancelled; each gets a task of its own.
+pub(crate) async fn serve_listener(node: Arc<NodeInner>, listener: Listener, cancel: CancellationToken) {
+    let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
+    loop {
+        let accepted = tokio::select! {
+            () = cancel.cancelled() => return,
+            accepted = accept(&listener, &handshakes) => accepted,
+        };
+        match accepted {
+            Ok((stream, permit)) => {
+                node.tasks().spawn(serve_initiator(node.clone(), stream, permit, cancel.child_token()));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a control connection was not accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn accept(
+    listener: &Listener,
+    handshakes: &Arc<Semaphore>,
+) -> std::io::Result<(Stream, OwnedSemaphorePermit)> {
+    let permit = handshakes.clone().acquire_owned().await.map_err(std::io::Error::other)?;
+    Ok((listener.accept().await?, permit))
+}
+
+/// One peer, from its first word to its death.
+async fn serve_initiator(
+    node: Arc<NodeInner>,
+    mut stream: Stream,
+    handshake: OwnedSemaphorePermit,
+    closed: CancellationToken,
+) {
+    let limit = node.limits().handshake;
+    let greeted = tokio::select! {
+        () = closed.cancelled() => return,
+        greeted = tokio::time::timeout(limit, greet(&node, &mut stream)) => greeted,
+    };
+    let (peer, name) = match greeted {
+        Ok(Ok(Some(greeted))) => greeted,
+        Ok(Ok(None)) => return node.counters().refusals.add(1),
+        Ok(Err(error)) => return tracing::debug!(%error, "a handshake failed"),
+        Err(_) => return tracing::debug!(after = ?limit, "a handshake timed out"),
+    };
+    drop(handshake);
+    tracing::debug!(peer = name, "a sender connected");
+    let (reader, writer) = tokio::io::split(stream);
+    let (outbox, frames) = Outbox::new(closed.clone());
+    node.peers().insert(peer, outbox.clone());
+    node.tasks().spawn(write_frames(writer, frames, closed.clone()));
+    let end = tokio::select! {
+        () = closed.cancelled() => FrameError::Closed,
+        end = listen(&node, peer, reader, &outbox) => end,
+    };
+    closed.cancel();
+    tracing::debug!(peer = name, reason = %end, "a sender is gone");
+    node.peers().remove(peer);
+    node.queue().send(Command::InitiatorLost { peer, name });
+}
+
+/// The handshake; `None` when the peer was refused and told so.
+async fn greet(node: &NodeInner, stream: &mut Stream) -> Result<Option<(PeerId, String)>, FrameError> {
+    let Body::Hello(hello) = read_frame(stream, SMALL_FRAME_BYTES).await? else {
+        return Err(FrameError::Unknown);
+    };
+    if let Err(refused) = judge(node, &hello) {
+        tracing::info!(
+            peer = hello.endpoint,
+            field = refused.field,
+            theirs = refused.yours,
+            "refused a sender"
+        );
+        stream.write_all(&encode(Body::Refused(refused))).await?;
+        return Ok(None);
+    }
+    let (reply, accepted) = oneshot::channel();
+    node.queue().send(Command::Accept { address: hello.address, reply });
+    let (peer, offer) = match accepted.await {
+        Ok(Ok(accepted)) => accepted,
+        Ok(Err(error)) => return refuse_fabric(stream, error.to_string()).await,
+        Err(_) => return refuse_fabric(stream, "shutting down".to_owned()).await,
+    };
+    let name = hello.endpoint;
+    if let Err(error) = welcome(node, stream, offer).await {
+        node.queue().send(Command::InitiatorLost { peer, name });
+        return Err(error);
+    }
+    Ok(Some((peer, name)))
+}
+
+async fn welcome(node: &NodeInner, stream: &mut Stream, offer: Offer) -> Result<(), FrameError> {
+    let welcome = Welcome {
+        node: node.id().0.to_vec(),
+        pool_blocks: node.geometry().blocks,
+        offer: offer.bytes,
+        descriptors: offer.descriptors.len() as u32,
+    };
+    stream.write_all(&encode(Body::Welcome(welcome))).await?;
+    if !offer.descriptors.is_empty() {
+        stream.send_descriptors(&offer.descriptors).await?;
+    }
+    Ok(())
+}
+
+async fn refuse_fabric(stream: &mut Stream, reason: String) -> Result<Option<(PeerId, String)>, FrameError> {
+    let refused = Refused { field: "unable".to_owned(), ours: reason, yours: String::new() };
+    stream.write_all(&encode(Body::Refused(refused))).await?;
+    Ok(None)
+}
+
+/// Whether this peer and we can exchange KV; the first difference if not.
+fn judge(node: &NodeInner, hello: &Hello) -> Result<(), Refused> {
+    let geometry = node.geometry();
+    let facts = [
+        ("protocol", PROTOCOL.to_string(), hello.protocol.to_string()),
+        ("incarnation", node.id().to_string(), hex(&hello.target)),
+        ("fabric", node.fabric_name(), hello.fabric.clone()),
+        ("layers", geometry.layers.to_string(), hello.layers.to_string()),
+        ("block_bytes", geometry.block_bytes.to_string(), hello.block_bytes.to_string()),
+        ("compat", node.compat().to_owned(), hello.compat.clone()),
+    ];
+    if let Some((field, ours, yours)) = facts.into_iter().find(|(_, ours, yours)| ours != yours) {
+        return Err(Refused { field: field.to_owned(), ours, yours });
+    }
+    let limit = node.limits().peers as u64;
+    if node.counters().peers.get() >= 2 * limit {
+        let ours = format!("{limit} peers each way");
+        return Err(Refused { field: "full".to_owned(), ours, yours: String::new() });
+    }
+    Ok(())
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().take(32).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Hears a peer out until its connection ends.
+async fn listen<R: tokio::io::AsyncRead + Unpin>(
+    node: &NodeInner,
+    peer: PeerId,
+    mut reader: R,
+    outbox: &Outbox,
+) -> FrameError {
+    let limit = node.max_frame_bytes();
+    loop {
+        let body = match read_frame(&mut reader, limit).await {
+            Ok(body) => body,
+            Err(end) => return end,
+        };
+        let receiver = node.receiver();
+        match body {
+            Body::Attach(attach) => outbox.send(attached(node, peer, &attach)),
+            Body::Manifest(manifest) => {
+                let Some(key) = manifest.key.checked() else { return FrameError::Unknown };
+                receiver.manifest(peer, key, &manifest);
+            }
+            Body::Withdrawn(withdrawn) => {
+                let Some(key) = withdrawn.key.checked() else { return FrameError::Unknown };
+                receiver.withdrawn(peer, key, withdrawn.writes, &withdrawn.reason);
+            }
+            _ => return FrameError::Unknown,
+        }
+    }
+}
+
+fn attached(node: &NodeInner, peer: PeerId, attach: &Attach) -> Body {
+    let verdict = match attach.key.checked() {
+        Some(key) => node.receiver().attach(peer, key, attach.secret),
+        None => Err("no such slot"),
+    };
+    match verdict {
+        Ok(()) => {
+            // Where arrivals wake nobody, the data thread must start to poll.
+            node.queue().nudge();
+            Body::Attached(attach.key)
+        }
+        Err(reason) => {
+            node.counters().refusals.add(1);
+            Body::AttachRefused(AttachRefused { key: attach.key, reason: reason.to_owned() })
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! Reaching the peers that we write to.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::io::AsyncWriteExt;
+use tokio::sync::{OnceCell, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::endpoint::Stream;
+use super::peers::{Outbox, write_frames};
+use crate::engine::Command;
+use crate::fabric::Offer;
+use crate::ids::{NodeId, PeerId, TransferKey};
+use crate::node::NodeInner;
+use crate::ticket::Ticket;
+use crate::wire::{
+    Attach, Body, FrameError, Hello, PROTOCOL, Refused, SMALL_FRAME_BYTES, Welcome, encode, read_frame,
+};
+use crate::{KvGeometry, OpenError};
+
+/// A connected peer that we write to.
+#[derive(Debug)]
+pub(crate) struct SendLink {
+    pub(crate) peer: PeerId,
+    pub(crate) endpoint: String,
+    pub(crate) outbox: Outbox,
+    /// The peer's pool, as it said at the handshake.
+    pub(crate) theirs: KvGeometry,
+    transfers: Mutex<Transfers>,
+}
+
+#[derive(Debug, Default)]
+struct Transfers {
+    /// Opened here and not settled: a ticket is opened once.
+    open: HashSet<TransferKey>,
+    attaching: HashMap<TransferKey, oneshot::Sender<Result<(), String>>>,
+}
+
+/// All links, by peer and incarnation; dialled once however many ask.
+#[derive(Debug, Default)]
+pub(crate) struct Links(Mutex<HashMap<LinkKey, Arc<OnceCell<Arc<SendLink>>>>>);
+
+type LinkKey = (String, NodeId);
+
+impl Links {
+    /// The link to the ticket's receiver, dialled if there is none.
+    pub(crate) async fn get(
+        &self,
+        node: &Arc<NodeInner>,
+        ticket: &Ticket,
+    ) -> Result<Arc<SendLink>, OpenError> {
+        let key = (ticket.endpoint.clone(), ticket.node);
+        let cell = {
+            let mut links = lock(&self.0);
+            let limit = node.limits().peers;
+            if links.len() >= limit && !links.contains_key(&key) {
+                return Err(OpenError::Full { what: "peers", limit });
+            }
+            links.entry(key.clone()).or_default().clone()
+        };
+        let limit = node.limits().handshake;
+        let dialled = tokio::time::timeout(limit, cell.get_or_try_init(|| dial(node, ticket))).await;
+        let result = match dialled {
+            Ok(Ok(link)) if !link.outbox.closed().is_cancelled() => return Ok(link.clone()),
+            Ok(Ok(link)) => Err(unreachable_peer(&link.endpoint, &"the connection has ended")),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(OpenError::TimedOut { endpoint: ticket.endpoint.clone(), after: limit }),
+        };
+        self.remove(&key, &cell);
+        result
+    }
+
+    fn remove(&self, key: &LinkKey, cell: &Arc<OnceCell<Arc<SendLink>>>) {
+        let mut links = lock(&self.0);
+        if links.get(key).is_some_and(|present| Arc::ptr_eq(present, cell)) {
+            links.remove(key);
+        }
+    }
+
+    fn remove_link(&self, key: &LinkKey, link: &Arc<SendLink>) {
+        let mut links = lock(&self.0);
+        if links.get(key).and_then(|cell| cell.get()).is_some_and(|present| Arc::ptr_eq(present, link)) {
+            links.remove(key);
+        }
+    }
+}
+
+fn unreachable_peer(endpoint: &str, reason: &dyn std::fmt::Display) -> OpenError {
+    OpenError::Unreachable { endpoint: endpoint.to_owned(), reason: reason.to_string() }
+}
+
+async fn dial(node: &Arc<NodeInner>, ticket: &Ticket) -> Result<Arc<SendLink>, OpenError> {
+    let endpoint = ticket.endpoint.as_str();
+    let failed = |error: FrameError| unreachable_peer(endpoint, &error);
+    let mut stream = Stream::dial(endpoint).await.map_err(|error| unreachable_peer(endpoint, &error))?;
+    stream
+        .write_all(&encode(Body::Hello(hello(node, ticket))))
+        .await
+        .map_err(|error| failed(error.into()))?;
+    let welcome = match read_frame(&mut stream, SMALL_FRAME_BYTES).await.map_err(failed)? {
+        Body::Welcome(welcome) => welcome,
+        Body::Refused(refused) => return Err(refusal(endpoint, refused)),
+        _ => return Err(failed(FrameError::Unknown)),
+    };
+    let offer = receive_offer(&stream, &welcome).await.map_err(|error| unreachable_peer(endpoint, &error))?;
+    let theirs = KvGeometry { blocks: welcome.pool_blocks, ..*node.geometry() };
+    theirs.validate().map_err(|error| unreachable_peer(endpoint, &error))?;
+    let (reply, connected) = oneshot::channel();
+    node.queue().send(Command::Connect { offer, pool_bytes: theirs.pool_bytes(), reply });
+    let connected = connected.await.map_err(|_| OpenError::ShuttingDown)?;
+    let peer = connected.map_err(|error| unreachable_peer(endpoint, &error))?;
+    Ok(start_link(node, ticket, stream, peer, theirs))
+}
+
+fn hello(node: &NodeInner, ticket: &Ticket) -> Hello {
+    Hello {
+        protocol: PROTOCOL,
+        node: node.id().0.to_vec(),
+        target: ticket.node.0.to_vec(),
+        fabric: node.fabric_name(),
+        layers: node.geometry().layers,
+        block_bytes: node.geometry().block_bytes,
+        compat: node.compat().to_owned(),
+        address: node.fabric_address().to_vec(),
+        endpoint: node.endpoint().to_owned(),
+    }
+}
+
+fn refusal(endpoint: &str, refused: Refused) -> OpenError {
+    let endpoint = endpoint.to_owned();
+    match refused.field.as_str() {
+        "incarnation" => OpenError::StaleIncarnation { endpoint },
+        "unable" => OpenError::Unreachable { endpoint, reason: format!("it refused: {}", refused.ours) },
+        "full" => OpenError::Unreachable { endpoint, reason: format!("it is full ({})", refused.ours) },
+        _ => OpenError::Incompatible {
+            endpoint,
+            field: refused.field,
+            ours: refused.yours,
+            theirs: refused.ours,
+        },
+    }
+}
+
+async fn receive_offer(stream: &Stream, welcome: &Welcome) -> std::io::Result<Offer> {
+    let descriptors = if welcome.descriptors > 0 { stream.receive_descriptors().await? } else { Vec::new() };
+    Ok(Offer { bytes: welcome.offer.clone(), descriptors })
+}
+
+/// From here on the connection is served by tasks of the node.
+fn start_link(
+    node: &Arc<NodeInner>,
+    ticket: &Ticket,
+    stream: Stream,
+    peer: PeerId,
+    theirs: KvGeometry,
+) -> Arc<SendLink> {
+    let closed = node.cancel().child_token();
+    let (outbox, frames) = Outbox::new(closed.clone());
+    let endpoint = ticket.endpoint.clone();
+    let link =
+        Arc::new(SendLink { peer, endpoint, outbox: outbox.clone(), theirs, transfers: Mutex::default() });
+    node.peers().insert(peer, outbox);
+    let (reader, writer) = tokio::io::split(stream);
+    node.tasks().spawn(write_frames(writer, frames, closed.clone()));
+    let key = (ticket.endpoint.clone(), ticket.node);
+    node.tasks().spawn(serve_link(node.clone(), link.clone(), key, reader, closed));
+    link
+}
+
+async fn serve_link<R: tokio::io::AsyncRead + Unpin>(
+    node: Arc<NodeInner>,
+    link: Arc<SendLink>,
+    key: LinkKey,
+    reader: R,
+    closed: CancellationToken,
+) {
+    let end = tokio::select! {
+        () = closed.cancelled() => FrameError::Closed,
+        end = link.listen(&node, reader) => end,
+    };
+    closed.cancel();
+    tracing::debug!(peer = link.endpoint, reason = %end, "a receiver is gone");
+    node.links().remove_link(&key, &link);
+    node.peers().remove(link.peer);
+    // Whoever waits for an attach learns by the closed channel.
+    link.lock().attaching.clear();
+    node.queue().send(Command::TargetLost { peer: link.peer });
+}
+
+impl SendLink {
+    /// Claims the ticket's transfer within this node; `false` if it is open already.
+    pub(crate) fn claim(&self, key: TransferKey) -> bool {
+        self.lock().open.insert(key)
+    }
+
+    pub(crate) fn forget(&self, key: TransferKey) {
+        self.lock().open.remove(&key);
+    }
+
+    /// Asks the receiver for leave to write. `None`: the connection ended first.
+    pub(crate) async fn attach(&self, key: TransferKey, secret: u64) -> Option<Result<(), String>> {
+        let (reply, answered) = oneshot::channel();
+        self.lock().attaching.insert(key, reply);
+        if self.outbox.closed().is_cancelled() {
+            self.lock().attaching.remove(&key);
+        }
+        self.outbox.send(Body::Attach(Attach { key: key.into(), secret }));
+        answered.await.ok()
+    }
+
+    async fn listen<R: tokio::io::AsyncRead + Unpin>(&self, node: &NodeInner, mut reader: R) -> FrameError {
+        loop {
+            let body = match read_frame(&mut reader, SMALL_FRAME_BYTES).await {
+                Ok(body) => body,
+                Err(end) => return end,
+            };
+            match body {
+                Body::Attached(key) => self.answered(key.checked(), Ok(())),
+                Body::AttachRefused(refused) => self.answered(refused.key.checked(), Err(refused.reason)),
+                Body::Abort(abort) => {
+                    let Some(key) = abort.key.checked() else { return FrameError::Unknown };
+                    node.queue().send(Command::AbortByPeer { peer: self.peer, key, reason: abort.reason });
+                }
+                _ => return FrameError::Unknown,
+            }
+        }
+    }
+
+    fn answered(&self, key: Option<TransferKey>, verdict: Result<(), String>) {
+        let waiting = key.and_then(|key| self.lock().attaching.remove(&key));
+        if let Some(waiting) = waiting {
+            let _ = waiting.send(verdict);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Transfers> {
+        lock(&self.transfers)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,40 @@
+//! What the data thread is asked to do.
+
+use tokio::sync::oneshot;
+
+use super::Sending;
+use crate::error::FabricError;
+use crate::fabric::Offer;
+use crate::ids::{PeerId, TransferKey};
+use crate::plan::Cursor;
+use crate::wire::Manifest;
+
+/// Identifies an outgoing transfer within this node.
+pub(crate) type SendId = u64;
+
+pub(crate) enum Command {
+    /// A peer will write here.
+    Accept { address: Vec<u8>, reply: oneshot::Sender<Result<(PeerId, Offer), FabricError>> },
+    /// We will write to a peer.
+    Connect { offer: Offer, pool_bytes: u64, reply: oneshot::Sender<Result<PeerId, FabricError>> },
+    /// A transfer is attached; pushes follow.
+    Open { id: SendId, sending: Box<Sending> },
+    /// Blocks to write.
+    Push { id: SendId, cursor: Cursor },
+    /// Nothing more will be pushed: announce, then settle.
+    Finish { id: SendId, manifest: Box<Manifest> },
+    /// The receiver did not let it attach.
+    Refused { id: SendId },
+    /// Its owner gave it up.
+    Abort { id: SendId },
+    /// Its receiver gave it up, or never heard of it.
+    AbortByPeer { peer: PeerId, key: TransferKey, reason: String },
+    /// A peer that we write to is gone.
+    TargetLost { peer: PeerId },
+    /// A peer that writes here is gone.
+    InitiatorLost { peer: PeerId, name: String },
+    /// Abort every transfer: the node shuts down.
+    Drain,
+    /// End the thread.
+    Stop,
+}

@@ -1,0 +1,11 @@
+//! The data plane: one thread that owns the fabric, takes commands from a bounded queue and never logs or allocates per write.
+
+mod command;
+mod queue;
+mod sending;
+mod thread;
+
+pub(crate) use command::{Command, SendId};
+pub(crate) use queue::{CommandQueue, NoRoom};
+pub(crate) use sending::Sending;
+pub(crate) use thread::DataPlane;

@@ -1,0 +1,257 @@
+//! The loop of the data thread.
+
+mod in_flight;
+mod lost;
+mod posting;
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use self::in_flight::InFlight;
+use super::{Command, CommandQueue, SendId, Sending};
+use crate::control::Peers;
+use crate::fabric::{Capabilities, Event, Fabric};
+use crate::ids::{PeerId, TransferKey};
+use crate::plan::Cursor;
+use crate::receive::{Effect, Receiver};
+use crate::send::Sent;
+use crate::stats::Counters;
+use crate::wire::{Body, Withdrawn};
+use crate::{KvGeometry, TransferError};
+
+/// Rounds without news before the thread sleeps: some microseconds, less than a wake-up costs.
+const SPINS: u32 = 200;
+/// A target whose ring is full has been off its processor for long; so often it is tried again.
+const RETRY_FULL: Duration = Duration::from_micros(200);
+/// How long a fabric that cannot wake us is polled without pause after the last news, while a peer may write.
+const POLL_WITHOUT_PAUSE: Duration = Duration::from_millis(20);
+/// And how long it is left alone between polls after that.
+const POLL_PAUSE: Duration = Duration::from_millis(1);
+
+/// Everything the data thread owns or shares.
+pub(crate) struct DataPlane {
+    fabric: Box<dyn Fabric>,
+    capabilities: Capabilities,
+    geometry: KvGeometry,
+    /// How long writes to a dead peer may take to come back before they are given up.
+    drain: Duration,
+    queue: Arc<CommandQueue>,
+    receiver: Arc<Receiver>,
+    peers: Arc<Peers>,
+    counters: Arc<Counters>,
+    sends: HashMap<SendId, Sending>,
+    /// Transfers that have something to post, in turn.
+    ready: VecDeque<SendId>,
+    targets: BTreeMap<PeerId, Target>,
+    initiators_lost: Vec<(PeerId, Instant)>,
+    in_flight: InFlight,
+    events: Vec<Event>,
+    effects: Vec<Effect>,
+    commands: VecDeque<Command>,
+    last_news: Instant,
+}
+
+/// A peer that we write to.
+#[derive(Default)]
+struct Target {
+    in_flight: usize,
+    lost: Option<Instant>,
+}
+
+impl DataPlane {
+    pub(crate) fn new(
+        fabric: Box<dyn Fabric>,
+        geometry: KvGeometry,
+        drain: Duration,
+        queue: Arc<CommandQueue>,
+        receiver: Arc<Receiver>,
+        peers: Arc<Peers>,
+        counters: Arc<Counters>,
+    ) -> Self {
+        Self {
+            capabilities: fabric.capabilities(),
+            fabric,
+            geometry,
+            drain,
+            queue,
+            receiver,
+            peers,
+            counters,
+            sends: HashMap::new(),
+            ready: VecDeque::new(),
+            targets: BTreeMap::new(),
+            initiators_lost: Vec::new(),
+            in_flight: InFlight::default(),
+            events: Vec::with_capacity(1024),
+            effects: Vec::with_capacity(64),
+            commands: VecDeque::with_capacity(64),
+            last_news: Instant::now(),
+        }
+    }
+
+    /// Runs until `Stop`, or until the fabric fails for good.
+    pub(crate) fn run(mut self) {
+        if let Err(error) = self.serve() {
+            tracing::error!(%error, "the data plane stopped; every transfer of this node fails");
+        }
+        self.shut_down();
+    }
+
+    fn serve(&mut self) -> Result<(), crate::FabricError> {
+        let mut idle_rounds = 0;
+        loop {
+            let (told, stop) = self.take_commands();
+            if stop {
+                return Ok(());
+            }
+            let heard = self.poll()?;
+            let (posted, blocked) = self.post();
+            self.fabric.flush();
+            let reaped = self.reap_lost();
+            if told || heard || posted || reaped {
+                idle_rounds = 0;
+                self.last_news = Instant::now();
+            } else if idle_rounds < SPINS {
+                idle_rounds += 1;
+                std::hint::spin_loop();
+            } else {
+                self.sleep(blocked)?;
+            }
+        }
+    }
+
+    /// How long there is nothing to do, by what is under way.
+    fn sleep(&mut self, blocked: bool) -> Result<(), crate::FabricError> {
+        let next_lost = self.next_lost().map(|at| at.saturating_duration_since(Instant::now()));
+        let polled = !self.capabilities.wakes_on_arrival
+            && (self.in_flight.count > 0 || next_lost.is_some() || self.receiver.has_sender());
+        if polled && self.last_news.elapsed() < POLL_WITHOUT_PAUSE {
+            std::thread::yield_now();
+            return Ok(());
+        }
+        let pause = polled.then_some(POLL_PAUSE).or(blocked.then_some(RETRY_FULL));
+        self.fabric.wait(pause.into_iter().chain(next_lost).min())
+    }
+
+    fn take_commands(&mut self) -> (bool, bool) {
+        let mut commands = std::mem::take(&mut self.commands);
+        self.queue.take(&mut commands);
+        let (any, mut stop) = (!commands.is_empty(), false);
+        for command in commands.drain(..) {
+            stop |= matches!(command, Command::Stop);
+            self.carry_out(command);
+        }
+        self.commands = commands;
+        (any, stop)
+    }
+
+    fn carry_out(&mut self, command: Command) {
+        match command {
+            Command::Accept { address, reply } => {
+                let accepted = self.fabric.accept(&address);
+                // Nobody waits any more: the handshake was given up, so the peer is too.
+                if let Err(Ok((peer, _))) = reply.send(accepted) {
+                    self.fabric.disconnect(peer);
+                }
+            }
+            Command::Connect { offer, pool_bytes, reply } => {
+                let connected = self.fabric.connect(offer, pool_bytes);
+                if let Ok(peer) = &connected {
+                    self.targets.insert(*peer, Target::default());
+                }
+                if let Err(Ok(peer)) = reply.send(connected) {
+                    self.targets.remove(&peer);
+                    self.fabric.disconnect(peer);
+                }
+            }
+            Command::Open { id, sending } => self.open(id, *sending),
+            Command::Push { id, cursor } => self.push(id, cursor),
+            Command::Finish { id, manifest } => {
+                self.with(id, |sending| {
+                    sending.finish(manifest);
+                    0
+                });
+            }
+            // It posted nothing and never will; its receiver does not know it.
+            Command::Refused { id } => drop(self.sends.remove(&id)),
+            Command::Abort { id } => self.with(id, |sending| sending.end(TransferError::Aborted)),
+            Command::AbortByPeer { peer, key, reason } => self.abort_by_peer(peer, key, reason),
+            Command::TargetLost { peer } => self.target_lost(peer),
+            Command::InitiatorLost { peer, name } => self.initiator_lost(peer, &name),
+            Command::Drain => self.end_all(|_| true, |_| TransferError::ShuttingDown),
+            Command::Stop => {}
+        }
+    }
+
+    fn open(&mut self, id: SendId, mut sending: Sending) {
+        let lost = self.targets.get(&sending.peer()).is_none_or(|target| target.lost.is_some());
+        if lost {
+            sending.end(TransferError::PeerLost { peer: sending.cell.endpoint.clone() });
+        }
+        self.sends.insert(id, sending);
+        self.with(id, |_| 0);
+    }
+
+    fn push(&mut self, id: SendId, cursor: Cursor) {
+        let Some(sending) = self.sends.get_mut(&id) else { return self.queue.pushes_done(1) };
+        if !sending.push(cursor) {
+            return self.queue.pushes_done(1);
+        }
+        if !std::mem::replace(&mut sending.in_turn, true) {
+            self.ready.push_back(id);
+        }
+    }
+
+    /// Changes a transfer, then settles it if nothing holds it any more. `act` returns how many pushes it dropped.
+    fn with(&mut self, id: SendId, act: impl FnOnce(&mut Sending) -> usize) {
+        let Some(sending) = self.sends.get_mut(&id) else { return };
+        self.queue.pushes_done(act(sending));
+        if let Some(outcome) = sending.advance() {
+            let sending = self.sends.remove(&id).expect("just found");
+            self.count_outcome(&outcome);
+            sending.cell.settle(outcome);
+        }
+    }
+
+    fn count_outcome(&self, outcome: &Result<Sent, TransferError>) {
+        match outcome {
+            Ok(_) => self.counters.outgoing_completed.add(1),
+            Err(TransferError::Aborted | TransferError::AbortedByPeer { .. }) => {
+                self.counters.outgoing_aborted.add(1)
+            }
+            Err(_) => self.counters.outgoing_failed.add(1),
+        }
+    }
+
+    fn abort_by_peer(&mut self, peer: PeerId, key: TransferKey, reason: String) {
+        let found = self.sends.iter().find(|(_, sending)| sending.peer() == peer && sending.cell.key == key);
+        match found.map(|(&id, _)| id) {
+            Some(id) => self.with(id, |sending| sending.end(TransferError::AbortedByPeer { reason })),
+            None => self.answer_unknown(peer, key),
+        }
+    }
+
+    /// The receiver aborts what we finished already: nothing is in flight, and it has our count from the manifest.
+    fn answer_unknown(&self, peer: PeerId, key: TransferKey) {
+        let withdrawn = Withdrawn { key: key.into(), writes: None, reason: "finished".to_owned() };
+        self.peers.send(peer, Body::Withdrawn(withdrawn));
+    }
+
+    fn end_all(&mut self, which: impl Fn(&Sending) -> bool, error: impl Fn(&Sending) -> TransferError) {
+        let ids: Vec<SendId> = self.sends.iter().filter(|(_, s)| which(s)).map(|(&id, _)| id).collect();
+        for id in ids {
+            self.with(id, |sending| sending.end(error(sending)));
+        }
+    }
+
+    /// Fails what is left. Dropping the fabric ends every access to the pool, so the latches may open after it.
+    fn shut_down(mut self) {
+        self.queue.close();
+        for sending in self.sends.values_mut() {
+            self.queue.pushes_done(sending.end(TransferError::ShuttingDown));
+        }
+        drop(self.fabric);
+        self.sends.clear();
+    }
+}

@@ -1,0 +1,52 @@
+//! The writes in flight, by context.
+
+use super::SendId;
+use crate::ids::PeerId;
+
+/// Contexts are indices; they are small, and unique while in flight.
+#[derive(Default)]
+pub(super) struct InFlight {
+    pub(super) entries: Vec<Option<Flying>>,
+    free: Vec<u32>,
+    pub(super) count: usize,
+}
+
+/// One write under way.
+#[derive(Clone, Copy)]
+pub(super) struct Flying {
+    pub(super) send: SendId,
+    pub(super) peer: PeerId,
+    pub(super) len: u64,
+    /// Its peer died and it never came back; its context stays taken, its credit does not.
+    pub(super) given_up: bool,
+}
+
+impl InFlight {
+    pub(super) fn take_off(&mut self, flying: Flying) -> u32 {
+        self.count += 1;
+        match self.free.pop() {
+            Some(context) => {
+                self.entries[context as usize] = Some(flying);
+                context
+            }
+            None => {
+                self.entries.push(Some(flying));
+                (self.entries.len() - 1) as u32
+            }
+        }
+    }
+
+    pub(super) fn land(&mut self, context: u32) -> Option<Flying> {
+        let flying = self.entries.get_mut(context as usize)?.take()?;
+        self.free.push(context);
+        self.count -= usize::from(!flying.given_up);
+        Some(flying)
+    }
+
+    pub(super) fn give_up(&mut self, context: u32) -> Option<Flying> {
+        let flying = self.entries.get_mut(context as usize)?.as_mut()?;
+        flying.given_up = true;
+        self.count -= 1;
+        Some(*flying)
+    }
+}

@@ -1,0 +1,303 @@
+//! What can go wrong, one fact a type, composed per operation.
+
+use std::time::Duration;
+
+use crate::geometry::GeometryError;
+
+/// The fabric could not be opened, or an operation on it failed.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("fabric {fabric}: {operation} failed: {reason}")]
+pub struct FabricError {
+    /// Which fabric.
+    pub fabric: &'static str,
+    /// What was tried.
+    pub operation: &'static str,
+    /// What the system or library said.
+    pub reason: String,
+}
+
+/// A node could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The pool's shape is impossible.
+    #[error(transparent)]
+    Geometry(#[from] GeometryError),
+    /// A limit is outside what the wire format can carry.
+    #[error("limit `{name}` = {value} is not within 1..={max}")]
+    Limit {
+        /// The field of `TransferLimits`.
+        name: &'static str,
+        /// What it was set to.
+        value: usize,
+        /// Its largest value.
+        max: usize,
+    },
+    /// Memory for the pool could not be had.
+    #[error("cannot allocate a KV pool of {bytes} bytes: {reason}")]
+    Pool {
+        /// Bytes of the pool.
+        bytes: u64,
+        /// What the system said.
+        reason: std::io::Error,
+    },
+    /// libfabric is not on this machine, or too old.
+    #[error(
+        "cannot open libfabric ({reason}); install libfabric 2.0 or newer (for example `pip install mpich`, which brings \
+         2.5, or your distribution's `libfabric1`) and give its path with BATON_LIBFABRIC, or use the fabric `shm`"
+    )]
+    LibfabricMissing {
+        /// Where it was looked for and what was found.
+        reason: String,
+    },
+    /// The library is there and offers no provider that can do what is needed.
+    #[error("libfabric {version} has no usable provider `{provider}`: {reason}")]
+    NoProvider {
+        /// Version of the library.
+        version: String,
+        /// The provider asked for.
+        provider: String,
+        /// What is missing.
+        reason: String,
+    },
+    /// The fabric refused an operation.
+    #[error(transparent)]
+    Fabric(#[from] FabricError),
+    /// The control endpoint could not be bound, or a thread not started.
+    #[error("cannot bind the control endpoint {endpoint}: {source}")]
+    Control {
+        /// What was to be bound.
+        endpoint: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+/// A transfer could not be expected.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ExpectError {
+    /// Nothing to receive.
+    #[error("a transfer needs at least one destination block")]
+    Empty,
+    /// More blocks than `TransferLimits::blocks_per_transfer`.
+    #[error("{blocks} destination blocks are more than the limit of {limit} in one transfer")]
+    TooManyBlocks {
+        /// Blocks asked for.
+        blocks: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// A block that the pool does not have.
+    #[error("destination block {block} is outside the pool of {blocks} blocks")]
+    NoSuchBlock {
+        /// The id.
+        block: u32,
+        /// Blocks in the pool.
+        blocks: u32,
+    },
+    /// The same block twice.
+    #[error("destination block {block} is named twice")]
+    DuplicateBlock {
+        /// The id.
+        block: u32,
+    },
+    /// A block that an earlier transfer may still write.
+    #[error(
+        "destination block {block} still belongs to another transfer (live, or fenced and not yet quiescent)"
+    )]
+    BlockBusy {
+        /// The id.
+        block: u32,
+    },
+    /// All slots are taken.
+    #[error("all {limit} transfer slots are in use; retry when one is free")]
+    Full {
+        /// Slots of this node.
+        limit: usize,
+    },
+    /// The node is shutting down.
+    #[error("the transfer node is shutting down")]
+    ShuttingDown,
+}
+
+/// A transfer could not be opened for sending.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OpenError {
+    /// The bytes are not a ticket.
+    #[error("the ticket does not decode: {reason}")]
+    BadTicket {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The two workers cannot exchange KV.
+    #[error("this worker and {endpoint} are incompatible: {field} is `{ours}` here and `{theirs}` there")]
+    Incompatible {
+        /// The peer's control endpoint.
+        endpoint: String,
+        /// Which property differs.
+        field: String,
+        /// Its value here.
+        ours: String,
+        /// Its value at the peer.
+        theirs: String,
+    },
+    /// The peer was restarted since it gave the ticket.
+    #[error("the ticket is of an earlier incarnation of {endpoint}; ask for a new one")]
+    StaleIncarnation {
+        /// The peer's control endpoint.
+        endpoint: String,
+    },
+    /// The peer no longer expects this transfer.
+    #[error("{endpoint} no longer expects this transfer ({reason})")]
+    Revoked {
+        /// The peer's control endpoint.
+        endpoint: String,
+        /// Why.
+        reason: String,
+    },
+    /// No connection to the peer, or it broke.
+    #[error("cannot reach {endpoint}: {reason}")]
+    Unreachable {
+        /// The peer's control endpoint.
+        endpoint: String,
+        /// What the system said.
+        reason: String,
+    },
+    /// The peer did not answer in time.
+    #[error("{endpoint} did not answer within {after:?}")]
+    TimedOut {
+        /// The peer's control endpoint.
+        endpoint: String,
+        /// The limit.
+        after: Duration,
+    },
+    /// Too many open transfers or peers.
+    #[error("all {limit} {what} are in use; retry when one is free")]
+    Full {
+        /// What ran out.
+        what: &'static str,
+        /// The limit.
+        limit: usize,
+    },
+    /// The node is shutting down.
+    #[error("the transfer node is shutting down")]
+    ShuttingDown,
+}
+
+/// Blocks could not be queued for sending. After any of these the transfer cannot complete: abort it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PushError {
+    /// A layer that the pool does not have.
+    #[error("layers {start}..{end} are outside the pool of {layers} layers")]
+    NoSuchLayer {
+        /// First layer.
+        start: u32,
+        /// One past the last layer.
+        end: u32,
+        /// Layers in the pool.
+        layers: u32,
+    },
+    /// A source block that the pool does not have.
+    #[error("source block {block} is outside the pool of {blocks} blocks")]
+    NoSuchBlock {
+        /// The id.
+        block: u32,
+        /// Blocks in the pool.
+        blocks: u32,
+    },
+    /// An index past the ticket's destination list.
+    #[error("destination index {index} is outside the ticket's {blocks} blocks")]
+    NoSuchIndex {
+        /// The index.
+        index: u32,
+        /// Blocks in the ticket.
+        blocks: u32,
+    },
+    /// A piece pushed twice.
+    #[error("layer {layer} of destination index {index} was pushed before")]
+    Duplicate {
+        /// The layer.
+        layer: u32,
+        /// Index into the ticket's destination list.
+        index: u32,
+    },
+    /// The queue stayed full for the configured patience.
+    #[error("{limit} pushes are queued and none was posted within {waited:?}: the peer or the link is stuck")]
+    Backlogged {
+        /// The queue's bound.
+        limit: usize,
+        /// How long the caller waited.
+        waited: Duration,
+    },
+    /// The transfer already ended.
+    #[error(transparent)]
+    Ended(#[from] TransferError),
+}
+
+/// Why a transfer ended without success.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TransferError {
+    /// The peer's process died or closed its connection.
+    #[error("the peer {peer} was lost")]
+    PeerLost {
+        /// Its control endpoint or node id.
+        peer: String,
+    },
+    /// The deadline passed before the transfer was complete.
+    #[error("the transfer expired after {after:?} with {arrived} writes arrived and the manifest {manifest}")]
+    Expired {
+        /// The time it had.
+        after: Duration,
+        /// Writes counted until then.
+        arrived: u32,
+        /// `here` or `missing`.
+        manifest: &'static str,
+    },
+    /// The other side gave the transfer up.
+    #[error("the peer aborted the transfer: {reason}")]
+    AbortedByPeer {
+        /// What it said.
+        reason: String,
+    },
+    /// This side gave the transfer up.
+    #[error("the transfer was aborted here")]
+    Aborted,
+    /// The bytes that arrived are not those that were sent.
+    #[error("checksum mismatch in layer {layer}, block {block} (destination index {index})")]
+    Checksum {
+        /// The layer.
+        layer: u32,
+        /// Destination block id.
+        block: u32,
+        /// Index into the ticket's destination list.
+        index: u32,
+    },
+    /// The manifest does not describe the transfer that was asked for.
+    #[error("the sender's manifest is wrong: {field} is {announced}, expected {expected}")]
+    Manifest {
+        /// Which field.
+        field: String,
+        /// What it said.
+        announced: u64,
+        /// What it should say.
+        expected: u64,
+    },
+    /// `finish` before every piece was pushed.
+    #[error("layer {layer} of destination index {index} was never pushed")]
+    Incomplete {
+        /// The first missing layer.
+        layer: u32,
+        /// Index into the ticket's destination list.
+        index: u32,
+    },
+    /// A write failed on the fabric.
+    #[error("a write to {peer} failed: {reason}")]
+    Write {
+        /// The peer's control endpoint.
+        peer: String,
+        /// What the fabric said.
+        reason: String,
+    },
+    /// The node is shutting down.
+    #[error("the transfer node is shutting down")]
+    ShuttingDown,
+}

@@ -1,0 +1,382 @@
+//! `Fabric` over a libfabric provider.
+
+use std::collections::{BTreeMap, HashMap};
+use std::os::fd::{AsFd, OwnedFd};
+use std::ptr::{self, NonNull};
+use std::sync::Arc;
+use std::time::Duration;
+
+use prost::Message;
+use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+
+use super::info::{Facts, Info};
+use super::library::Library;
+use super::objects::{AddressVector, CQ_BATCH, CompletionQueue, Domain, Endpoint, Region, failure};
+use super::sys;
+use crate::fabric::{Capabilities, Event, Fabric, Offer, Wake, Write};
+use crate::ids::PeerId;
+use crate::memory::{Mapping, PoolMemory};
+use crate::{FabricError, StartError, TransferConfig};
+
+/// Large enough to keep any link busy, small enough that an abort is heard in good time.
+const MAX_WRITE_BYTES: u64 = 1 << 20;
+/// Completions of our writes and immediates of peers share the queue.
+const QUEUE_PER_CREDIT: usize = 4;
+/// Longest address that is a string.
+const MAX_ADDRESS_BYTES: usize = 256;
+/// Batches of completions in one `poll`, so that posting gets its turn.
+const BATCHES: usize = 8;
+
+/// The libfabric fabric of one node. Fields in the order in which they must go.
+pub(crate) struct Libfabric {
+    endpoint: Endpoint,
+    region: Region,
+    addresses: Arc<AddressVector>,
+    queue: Arc<CompletionQueue>,
+    domain: Arc<Domain>,
+    facts: Facts,
+    name: Vec<u8>,
+    pool: PoolMemory,
+    contexts: Contexts,
+    entries: Box<[sys::fi_cq_data_entry; CQ_BATCH]>,
+    wake: Arc<Eventfd>,
+    next_peer: u64,
+    peers: BTreeMap<PeerId, Peer>,
+    /// Addresses in the vector, each once however many connections use it.
+    inserted: HashMap<Vec<u8>, Inserted>,
+}
+
+// SAFETY: besides the objects (`Send` themselves) it holds contexts, which libfabric knows by address and this value owns.
+unsafe impl Send for Libfabric {}
+
+struct Peer {
+    address: Vec<u8>,
+    handle: sys::fi_addr_t,
+    target: Option<Target>,
+}
+
+/// Where a peer's pool is to be addressed.
+#[derive(Clone, Copy)]
+struct Target {
+    base: u64,
+    key: u64,
+    len: u64,
+}
+
+struct Inserted {
+    handle: sys::fi_addr_t,
+    users: usize,
+}
+
+/// How to reach a pool through libfabric.
+#[derive(Clone, PartialEq, prost::Message)]
+struct OfferWire {
+    #[prost(bytes = "vec", tag = "1")]
+    address: Vec<u8>,
+    /// Address of the pool's first byte: virtual, or zero where the provider counts from the region's start.
+    #[prost(uint64, tag = "2")]
+    base: u64,
+    #[prost(fixed64, tag = "3")]
+    key: u64,
+}
+
+struct Eventfd(OwnedFd);
+
+impl Wake for Eventfd {
+    fn wake(&self) {
+        // Only a counter at its maximum refuses, and then the sleeper wakes anyway.
+        let _ = rustix::io::write(&self.0, &1u64.to_ne_bytes());
+    }
+}
+
+impl Libfabric {
+    pub(crate) fn open(
+        config: &TransferConfig,
+        provider: Option<&str>,
+    ) -> Result<(Self, PoolMemory), StartError> {
+        let library = Library::open(config.libfabric_path.as_deref())?;
+        let info = Info::choose(library, provider, config.listen_ip)?;
+        let facts = info.facts();
+        let bytes = config.geometry.pool_bytes();
+        let mapping =
+            Mapping::anonymous(bytes as usize).map_err(|reason| StartError::Pool { bytes, reason })?;
+        let pool = PoolMemory::new(Arc::new(mapping));
+        let fabric = Self::build(info, facts, pool.clone(), config.limits.peers)?;
+        Ok((fabric, pool))
+    }
+
+    fn build(info: Info, facts: Facts, pool: PoolMemory, peers: usize) -> Result<Self, FabricError> {
+        let domain = Domain::open(info)?;
+        let queue = CompletionQueue::open(&domain, facts.queue_depth * QUEUE_PER_CREDIT)?;
+        let addresses = AddressVector::open(&domain, peers)?;
+        let endpoint = Endpoint::open(&domain, &queue, &addresses)?;
+        let region = Region::register(&domain, &pool, wanted_key(&facts))?;
+        endpoint.enable()?;
+        if facts.bind_to_endpoint {
+            region.bind(&endpoint)?;
+        }
+        let name = endpoint.name()?;
+        let event =
+            eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(|e| fault("eventfd", &e))?;
+        let empty = sys::fi_cq_data_entry {
+            op_context: ptr::null_mut(),
+            flags: 0,
+            len: 0,
+            buf: ptr::null_mut(),
+            data: 0,
+        };
+        Ok(Self {
+            endpoint,
+            region,
+            addresses,
+            queue,
+            domain,
+            facts,
+            name,
+            pool,
+            contexts: Contexts::default(),
+            entries: Box::new([empty; CQ_BATCH]),
+            wake: Arc::new(Eventfd(event)),
+            next_peer: 0,
+            peers: BTreeMap::new(),
+            inserted: HashMap::new(),
+        })
+    }
+
+    fn add_peer(&mut self, address: &[u8], target: Option<Target>) -> Result<PeerId, FabricError> {
+        check_address(address, &self.name, self.facts.string_addresses)?;
+        let handle = match self.inserted.get_mut(address) {
+            Some(inserted) => {
+                inserted.users += 1;
+                inserted.handle
+            }
+            None => {
+                let handle = self.addresses.insert(address)?;
+                self.inserted.insert(address.to_vec(), Inserted { handle, users: 1 });
+                handle
+            }
+        };
+        self.next_peer += 1;
+        let peer = PeerId(self.next_peer);
+        self.peers.insert(peer, Peer { address: address.to_vec(), handle, target });
+        Ok(peer)
+    }
+
+    fn error_event(&mut self, events: &mut Vec<Event>) {
+        let Some(entry) = self.queue.read_error() else { return };
+        let library = self.domain.library();
+        let reason =
+            format!("{}, provider's code {}", library.error_text(entry.err.into()), entry.prov_errno);
+        match NonNull::new(entry.op_context.cast::<OpContext>()) {
+            Some(context) => events.push(Event::Failed(Contexts::index(context), reason)),
+            None => tracing::debug!(reason, "an incoming operation failed"),
+        }
+    }
+}
+
+/// The provider reads as many bytes as its own addresses have, or up to the NUL: make sure they are there.
+fn check_address(address: &[u8], own: &[u8], string: bool) -> Result<(), FabricError> {
+    let first_nul = address.iter().position(|&byte| byte == 0);
+    let sound = if string {
+        address.len() <= MAX_ADDRESS_BYTES && first_nul == address.len().checked_sub(1) && address.len() > 1
+    } else {
+        address.len() == own.len()
+    };
+    if sound {
+        return Ok(());
+    }
+    let reason =
+        format!("the peer's address has {} bytes, an odd form beside ours of {}", address.len(), own.len());
+    Err(fault("fi_av_insert", &reason))
+}
+
+/// A key that is hard to guess, where we may choose it.
+fn wanted_key(facts: &Facts) -> u64 {
+    if facts.provider_keys {
+        return 0;
+    }
+    let bits = (facts.key_bytes * 8).clamp(1, 64) as u32;
+    rand::random::<u64>() >> (64 - bits)
+}
+
+fn fault(operation: &'static str, reason: &dyn std::fmt::Display) -> FabricError {
+    FabricError { fabric: "libfabric", operation, reason: reason.to_string() }
+}
+
+impl Fabric for Libfabric {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            name: "libfabric",
+            provider: self.facts.provider.clone(),
+            max_write_bytes: self.facts.max_write_bytes.min(MAX_WRITE_BYTES),
+            max_in_flight: self.facts.queue_depth,
+            completed_is_delivered: self.facts.delivery_complete,
+            buffers_bytes: true,
+            wakes_on_arrival: self.queue.wait_fd().is_some(),
+        }
+    }
+
+    fn address(&self) -> Vec<u8> {
+        self.name.clone()
+    }
+
+    /// Inserts the initiator: some providers (efa) drop writes of peers that they do not know.
+    fn accept(&mut self, address: &[u8]) -> Result<(PeerId, Offer), FabricError> {
+        let peer = self.add_peer(address, None)?;
+        let base = if self.facts.virtual_addresses { self.pool.ptr().as_ptr() as u64 } else { 0 };
+        let offer = OfferWire { address: self.name.clone(), base, key: self.region.key() };
+        Ok((peer, Offer { bytes: offer.encode_to_vec(), descriptors: Vec::new() }))
+    }
+
+    fn connect(&mut self, offer: Offer, pool_bytes: u64) -> Result<PeerId, FabricError> {
+        let wire = OfferWire::decode(offer.bytes.as_slice()).map_err(|error| fault("connect", &error))?;
+        if wire.base.checked_add(pool_bytes).is_none() {
+            return Err(fault("connect", &"the peer's pool leaves the address space"));
+        }
+        self.add_peer(&wire.address, Some(Target { base: wire.base, key: wire.key, len: pool_bytes }))
+    }
+
+    fn disconnect(&mut self, peer: PeerId) {
+        let Some(peer) = self.peers.remove(&peer) else { return };
+        let Some(inserted) = self.inserted.get_mut(&peer.address) else { return };
+        inserted.users -= 1;
+        if inserted.users == 0 {
+            self.addresses.remove(inserted.handle);
+            self.inserted.remove(&peer.address);
+        }
+    }
+
+    fn post_write(&mut self, write: &Write) -> Result<bool, FabricError> {
+        let peer =
+            self.peers.get(&write.peer).ok_or_else(|| fault("fi_writemsg", &"the peer is disconnected"))?;
+        let target = peer.target.ok_or_else(|| fault("fi_writemsg", &"the peer offered no pool"))?;
+        assert!(write.source + write.len <= self.pool.len() as u64, "the source range leaves the pool");
+        assert!(write.destination + write.len <= target.len, "the destination range leaves the peer's pool");
+        let source = self.pool.ptr().as_ptr().wrapping_add(write.source as usize);
+        let iov = sys::iovec { iov_base: source.cast(), iov_len: write.len as usize };
+        let rma = sys::fi_rma_iov {
+            addr: target.base + write.destination,
+            len: write.len as usize,
+            key: target.key,
+        };
+        let mut descriptor = self.region.descriptor();
+        let context = self.contexts.get(write.context);
+        let message = sys::fi_msg_rma {
+            msg_iov: &iov,
+            desc: &mut descriptor,
+            iov_count: 1,
+            addr: peer.handle,
+            rma_iov: &rma,
+            rma_iov_count: 1,
+            context: context.as_ptr().cast(),
+            data: write.immediate.into(),
+        };
+        let mut flags = sys::FI_REMOTE_CQ_DATA | sys::FI_COMPLETION;
+        if self.facts.delivery_complete {
+            flags |= sys::FI_DELIVERY_COMPLETE;
+        }
+        match self.endpoint.write(&message, flags.into()) {
+            0 => Ok(true),
+            code if code == -i64::from(sys::FI_EAGAIN) => Ok(false),
+            code => Err(failure(&self.domain.library(), "fi_writemsg", code)),
+        }
+    }
+
+    fn flush(&mut self) {}
+
+    fn poll(&mut self, events: &mut Vec<Event>) -> Result<(), FabricError> {
+        for _ in 0..BATCHES {
+            match self.queue.read(&mut self.entries) {
+                Ok(None) => break,
+                Ok(Some(entries)) => events.extend(entries.iter().filter_map(event)),
+                Err(code) if code == -i64::from(sys::FI_EAVAIL) => self.error_event(events),
+                Err(code) => return Err(failure(&self.domain.library(), "fi_cq_read", code)),
+            }
+        }
+        Ok(())
+    }
+
+    fn wait(&mut self, timeout: Option<Duration>) -> Result<(), FabricError> {
+        let queue_fd = self.queue.wait_fd();
+        if queue_fd.is_some() && !self.queue.may_sleep() {
+            return Ok(());
+        }
+        let mut fds = vec![PollFd::from_borrowed_fd(self.wake.0.as_fd(), PollFlags::IN)];
+        fds.extend(queue_fd.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
+        let timeout = timeout.and_then(|timeout| rustix::time::Timespec::try_from(timeout).ok());
+        match poll(&mut fds, timeout.as_ref()) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(fault("poll", &error)),
+        }
+        let _ = rustix::io::read(&self.wake.0, &mut [0; 8]);
+        Ok(())
+    }
+
+    fn waker(&self) -> Arc<dyn Wake> {
+        self.wake.clone()
+    }
+}
+
+/// What one completion means. The data flag decides: on some providers the target's entry has no other.
+fn event(entry: &sys::fi_cq_data_entry) -> Option<Event> {
+    if entry.flags & u64::from(sys::FI_REMOTE_CQ_DATA) != 0 {
+        return Some(Event::Landed { from: None, immediate: entry.data as u32 });
+    }
+    let context = NonNull::new(entry.op_context.cast::<OpContext>())?;
+    Some(Event::Written(Contexts::index(context)))
+}
+
+/// What libfabric is handed with a write, and hands back. The provider scribbles in the first part.
+#[repr(C)]
+struct OpContext {
+    scratch: sys::fi_context2,
+    index: u32,
+}
+
+/// One context for each write in flight, made on first use, at an address that stays.
+#[derive(Default)]
+struct Contexts(Vec<NonNull<OpContext>>);
+
+impl Contexts {
+    fn get(&mut self, index: u32) -> NonNull<OpContext> {
+        while self.0.len() <= index as usize {
+            let scratch = sys::fi_context2 { internal: [ptr::null_mut(); 8] };
+            let context = Box::new(OpContext { scratch, index: self.0.len() as u32 });
+            self.0.push(NonNull::from(Box::leak(context)));
+        }
+        self.0[index as usize]
+    }
+
+    fn index(context: NonNull<OpContext>) -> u32 {
+        // SAFETY: libfabric hands back only contexts that it was given, and those live as long as its endpoint; the
+        // provider writes to `scratch` alone.
+        unsafe { (*context.as_ptr()).index }
+    }
+}
+
+impl Drop for Contexts {
+    fn drop(&mut self) {
+        for context in self.0.drain(..) {
+            // SAFETY: leaked from a box in `get`; the endpoint, the only one to know it, was closed before.
+            drop(unsafe { Box::from_raw(context.as_ptr()) });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_that_would_be_read_past_their_end_are_refused() {
+        let own = [0u8; 16];
+        assert!(check_address(&[1; 16], &own, false).is_ok());
+        for len in [0, 15, 17] {
+            assert!(check_address(&vec![1; len], &own, false).is_err());
+        }
+        assert!(check_address(b"fi_shm://1:0:0\0", b"x\0", true).is_ok());
+        for bad in [&b""[..], b"\0", b"no end", b"two\0\0", b"in\0side\0", &[b'a'; 300]] {
+            assert!(check_address(bad, b"x\0", true).is_err());
+        }
+    }
+}

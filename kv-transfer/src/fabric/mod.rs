@@ -1,0 +1,99 @@
+//! The seam to whatever moves the bytes. A fabric lives on the data thread and is called by it alone.
+
+pub(crate) mod libfabric;
+pub(crate) mod shm;
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::error::FabricError;
+use crate::ids::PeerId;
+
+/// One-sided writes with a 4-byte immediate, in no particular order.
+pub(crate) trait Fabric: Send {
+    fn capabilities(&self) -> Capabilities;
+
+    /// What a peer's fabric is told of this one when this node dials it.
+    fn address(&self) -> Vec<u8>;
+
+    /// A peer that will write here: makes what it needs to do so.
+    fn accept(&mut self, address: &[u8]) -> Result<(PeerId, Offer), FabricError>;
+
+    /// A peer to write to, from the offer it made. The offer is not to be trusted.
+    fn connect(&mut self, offer: Offer, pool_bytes: u64) -> Result<PeerId, FabricError>;
+
+    /// Forgets a peer; no event of it follows. Only when none of its writes is in flight.
+    fn disconnect(&mut self, peer: PeerId);
+
+    /// Starts one write. The bytes at `source` stay untouched until its completion. `false`: no room now, poll and try again.
+    fn post_write(&mut self, write: &Write) -> Result<bool, FabricError>;
+
+    /// Ends a batch of posts: tells peers that may sleep.
+    fn flush(&mut self);
+
+    /// Appends what happened since; returns without waiting.
+    fn poll(&mut self, events: &mut Vec<Event>) -> Result<(), FabricError>;
+
+    /// Sleeps until an event, the waker, or the time-out.
+    fn wait(&mut self, timeout: Option<Duration>) -> Result<(), FabricError>;
+
+    /// Ends a present or the next `wait`, from any thread.
+    fn waker(&self) -> Arc<dyn Wake>;
+}
+
+/// Ends the data thread's sleep.
+pub(crate) trait Wake: Send + Sync {
+    fn wake(&self);
+}
+
+/// What a fabric can do, read from it rather than assumed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Capabilities {
+    /// `shm` or `libfabric`.
+    pub(crate) name: &'static str,
+    /// Which implementation of it was chosen.
+    pub(crate) provider: String,
+    /// Largest write.
+    pub(crate) max_write_bytes: u64,
+    /// Writes that may be in flight at once, over all peers.
+    pub(crate) max_in_flight: usize,
+    /// A write completed here is in the target's memory.
+    pub(crate) completed_is_delivered: bool,
+    /// Bytes of a dead peer may still be on their way to us.
+    pub(crate) buffers_bytes: bool,
+    /// `wait` returns when a peer wrote; otherwise the data thread polls while one may.
+    pub(crate) wakes_on_arrival: bool,
+}
+
+/// How to write into a node's pool; goes to the peer over the control connection.
+#[derive(Debug, Default)]
+pub(crate) struct Offer {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) descriptors: Vec<OwnedFd>,
+}
+
+/// One write from our pool into a peer's.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Write {
+    pub(crate) peer: PeerId,
+    pub(crate) source: u64,
+    pub(crate) destination: u64,
+    pub(crate) len: u64,
+    pub(crate) immediate: u32,
+    /// Comes back with the completion; unique among the writes in flight, small.
+    pub(crate) context: u32,
+}
+
+/// What happened.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Event {
+    /// The write with this context is done; its source may be reused.
+    Written(u32),
+    /// The write with this context failed; its source may be reused.
+    Failed(u32, String),
+    /// A peer wrote here. `from` where the fabric knows.
+    Landed { from: Option<PeerId>, immediate: u32 },
+    /// A peer broke the rules of the fabric; it is not listened to any more.
+    Fault { peer: PeerId, reason: String },
+}

@@ -1,0 +1,81 @@
+//! Moves paged KV blocks between workers with one-sided writes, over shared memory or libfabric.
+//!
+//! A prefill worker computes the KV cache of a prompt; a decode worker needs it. This crate carries it from the one's pool
+//! into the other's while prefill still computes, and tells decode when every byte is there and checked. Whatever goes
+//! wrong (a death, a pause, an abort, a late write) ends in the right bytes or in an error that names the fact, and no
+//! block is reused while a peer may still write it.
+//!
+//! ```text
+//!        prefill worker                                                    decode worker
+//!  ┌────────────────────────────┐                                 ┌────────────────────────────┐
+//!  │ compute thread             │        ticket (by any way)      │ expect(blocks) ─► Incoming │
+//!  │   push(layers, blocks) ──┐ │ ◄─────────────────────────────  │                      ▲     │
+//!  │                          ▼ │                                 │                 count│check│
+//!  │ data thread: merge, post ──┼─ fabric: bytes + immediate ───► │ data thread ─────────┤     │
+//!  │          ▲ reads           │  (any order, any time)          │                      │     │
+//!  │ ┌────────┴───────────────┐ │                                 │ ┌──────────────────┐ │     │
+//!  │ │pool [layer][block]     │═╪═════════════════════════════════╪►│pool [layer][block]│ │    │
+//!  │ └────────────────────────┘ │                                 │ └──────────────────┘ │     │
+//!  │ control task ──────────────┼─ attach, manifest, withdrawn ─► │ control task ────────┘     │
+//!  │             ◄──────────────┼─ attached, abort ─────────────  │   (its end = peer's death) │
+//!  └────────────────────────────┘                                 └────────────────────────────┘
+//! ```
+//!
+//! [`TransferNode`] is one end. The receiver calls [`expect`](TransferNode::expect) and gives the ticket to the sender;
+//! the sender [`open`](TransferNode::open)s it, [`push`](Outgoing::push)es groups of layers as they are computed, and
+//! [`finish`](Outgoing::finish)es; the receiver [`wait`](Incoming::wait)s.
+//!
+//! # Invariants
+//! - **Counted, never ordered.** A transfer is complete when the manifest is here, as many immediates of its slot and
+//!   generation as it announces arrived, the coverage is every layer x every block once, and the checksums agree. Nothing
+//!   depends on the order in which anything arrives.
+//! - **Fenced.** Between a failure and [`Quiesced`] the destination blocks are quarantined: `expect` refuses them. The fence
+//!   falls when the sender said that it writes no more (all its writes done), when nobody was ever attached, or when the
+//!   sender's process is gone and what it had under way is drained. Time alone never lifts it: a paused peer keeps it up.
+//! - **Leave before writing.** A sender attaches with the ticket's secret before its first write; a revoked, expired, used or
+//!   forged ticket, or one of an earlier incarnation, gets no leave.
+//! - **A late write is only counted.** An immediate whose slot and generation are not live completes nothing.
+//! - **The source is owned** until `finish` returned or the [`Quiesced`] of `abort` resolved; a lease given to
+//!   [`hold`](Outgoing::hold) is kept exactly so long.
+//! - **Nothing unbounded.** [`TransferLimits`] holds every bound, [`TransferStats`] how full it is.
+//! - **Nothing sleeps on the path.** The data thread spins some microseconds, then waits on the fabric's own wait object. The
+//!   one exception is a provider that has none (libfabric `shm`): it is polled while a sender is attached.
+//!
+//! # What it leaves out
+//! Models, HTTP, metrics libraries, who talks to whom. Not here yet: pull, layout conversion, several rails, other fabrics;
+//! the seam for them is `fabric::Fabric`.
+//!
+//! # Trust
+//! Peers are processes of the same system, but what they send is checked before it is used: descriptors, ring counters,
+//! frame lengths, tickets, manifests. On shm only processes of the same user (or root) are let in. With libfabric the control
+//! port needs the receiver's random incarnation id, which only tickets carry; the link itself is neither encrypted nor
+//! authenticated: it belongs on a private network.
+
+mod checksum;
+mod config;
+mod control;
+mod coverage;
+mod engine;
+mod error;
+mod fabric;
+mod geometry;
+mod ids;
+mod latch;
+mod memory;
+mod node;
+mod plan;
+mod receive;
+mod send;
+mod stats;
+mod ticket;
+mod wire;
+
+pub use config::{ChecksumMode, FabricSpec, TransferConfig, TransferLimits, UnknownFabric};
+pub use error::{ExpectError, FabricError, OpenError, PushError, StartError, TransferError};
+pub use geometry::{GeometryError, KvGeometry};
+pub use latch::Quiesced;
+pub use memory::PoolMemory;
+pub use node::{FabricDescription, TransferNode};
+pub use receive::{Incoming, Received};
+pub use send::{Outgoing, Sent};
+pub use stats::TransferStats;

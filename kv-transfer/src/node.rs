@@ -1,0 +1,131 @@
+//! The node: pool, control plane and data plane of one worker process.
+
+mod inner;
+mod start;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub(crate) use inner::NodeInner;
+
+use crate::ids::TransferKey;
+use crate::memory::PoolMemory;
+use crate::receive::{Expected, Incoming};
+use crate::send::Outgoing;
+use crate::ticket::Ticket;
+use crate::{ExpectError, OpenError, StartError, TransferConfig, TransferStats};
+
+/// What moves the bytes, for logs, registration and metrics.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FabricDescription {
+    /// `shm` or `libfabric`.
+    pub name: &'static str,
+    /// The implementation that was chosen (libfabric's provider name).
+    pub provider: String,
+    /// Where peers dial: `unix:@NAME` or `tcp:IP:PORT`.
+    pub control_endpoint: String,
+}
+
+/// One per worker process: a KV pool that peers may write into, and the means to write into theirs. Clones share it.
+///
+/// Dropping the last clone ends it without waiting; [`shutdown`](Self::shutdown) does so in good order.
+#[derive(Clone, Debug)]
+pub struct TransferNode(Arc<Handle>);
+
+struct Handle(Arc<NodeInner>);
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
+}
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TransferNode").field("endpoint", &self.0.endpoint()).finish_non_exhaustive()
+    }
+}
+
+impl TransferNode {
+    /// Allocates the pool, opens the fabric, binds the control endpoint and starts the data thread.
+    ///
+    /// # Errors
+    /// See [`StartError`]; each says what is missing.
+    pub async fn start(config: TransferConfig) -> Result<Self, StartError> {
+        start::start(config).await.map(|inner| Self(Arc::new(Handle(inner))))
+    }
+
+    /// The KV pool, `[layers][blocks][block_bytes]`.
+    #[must_use]
+    pub fn pool(&self) -> PoolMemory {
+        self.inner().pool().clone()
+    }
+
+    /// The fabric in use.
+    #[must_use]
+    pub fn fabric(&self) -> FabricDescription {
+        self.inner().description()
+    }
+
+    /// Expects a transfer of `tokens` tokens into `blocks`, for `expires_in` from now. The blocks belong to it from here on;
+    /// see [`Incoming`].
+    ///
+    /// # Errors
+    /// See [`ExpectError`]. Blocks of a transfer that is live, or over and not quiescent, are refused.
+    pub fn expect(&self, blocks: &[u32], tokens: u32, expires_in: Duration) -> Result<Incoming, ExpectError> {
+        let node = self.inner();
+        let secret = rand::random();
+        let cell = node.receiver().expect(&Expected { blocks, tokens, secret, expires_in })?;
+        let ticket = Ticket {
+            endpoint: node.endpoint().to_owned(),
+            node: node.id(),
+            key: cell.key,
+            secret,
+            geometry: *node.geometry(),
+            compat: node.compat().to_owned(),
+            tokens,
+            checksums: node.checksums(),
+            blocks: blocks.to_vec(),
+            expires_in,
+        };
+        Ok(Incoming::new(node.clone(), cell, ticket))
+    }
+
+    /// Connects to the ticket's receiver (or uses the connection there is), checks that both fit, and attaches.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future gives up the transfer if it was attached already; the receiver is told.
+    pub async fn open(&self, ticket: &[u8]) -> Result<Outgoing, OpenError> {
+        let node = self.inner();
+        let ticket = Ticket::decode(ticket, node.limits().blocks_per_transfer)?;
+        node.open(ticket).await
+    }
+
+    /// What was done so far.
+    #[must_use]
+    pub fn stats(&self) -> TransferStats {
+        self.inner().counters().snapshot()
+    }
+
+    /// Refuses new transfers, aborts those under way, waits for quiescence (at most `TransferLimits::shutdown`), and ends
+    /// all tasks and the data thread. Memory stays mapped while a [`PoolMemory`] is held.
+    pub async fn shutdown(&self) {
+        self.inner().shutdown().await;
+    }
+
+    fn inner(&self) -> &Arc<NodeInner> {
+        &self.0.0
+    }
+}
+
+impl NodeInner {
+    pub(crate) fn abort_incoming(&self, key: TransferKey) {
+        self.receiver().abort(key);
+    }
+}

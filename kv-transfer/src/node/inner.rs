@@ -1,0 +1,205 @@
+//! What all parts of a node share.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::FabricDescription;
+use crate::control::{Links, Peers, SendLink};
+use crate::engine::{Command, CommandQueue, Sending};
+use crate::fabric::Capabilities;
+use crate::ids::NodeId;
+use crate::memory::PoolMemory;
+use crate::receive::Receiver;
+use crate::send::{OpenGuard, Outgoing, OutgoingCell, check_compatible};
+use crate::stats::Counters;
+use crate::ticket::Ticket;
+use crate::wire::SMALL_FRAME_BYTES;
+use crate::{ChecksumMode, KvGeometry, OpenError, TransferConfig, TransferLimits};
+
+/// The shared state of a node; every field is set at start.
+#[derive(Debug)]
+pub(crate) struct NodeInner {
+    pub(super) config: TransferConfig,
+    pub(super) id: NodeId,
+    pub(super) endpoint: String,
+    pub(super) address: Vec<u8>,
+    pub(super) capabilities: Capabilities,
+    pub(super) pool: PoolMemory,
+    pub(super) counters: Arc<Counters>,
+    pub(super) receiver: Arc<Receiver>,
+    pub(super) peers: Arc<Peers>,
+    pub(super) queue: Arc<CommandQueue>,
+    pub(super) links: Links,
+    pub(super) tasks: TaskTracker,
+    pub(super) cancel: CancellationToken,
+    pub(super) thread: Mutex<Option<JoinHandle<()>>>,
+    pub(super) next_send: AtomicU64,
+    /// One permit for each transfer that may be open for sending; returned at quiescence.
+    pub(super) outgoing: Arc<Semaphore>,
+    /// Set first at shutdown.
+    pub(super) closing: CancellationToken,
+}
+
+impl NodeInner {
+    pub(crate) fn id(&self) -> NodeId {
+        self.id
+    }
+
+    pub(crate) fn geometry(&self) -> &KvGeometry {
+        &self.config.geometry
+    }
+
+    pub(crate) fn compat(&self) -> &str {
+        &self.config.compat
+    }
+
+    pub(crate) fn checksums(&self) -> ChecksumMode {
+        self.config.checksums
+    }
+
+    pub(crate) fn limits(&self) -> &TransferLimits {
+        &self.config.limits
+    }
+
+    pub(crate) fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
+    pub(crate) fn fabric_address(&self) -> &[u8] {
+        &self.address
+    }
+
+    /// Fabric and provider; peers must use the same.
+    pub(crate) fn fabric_name(&self) -> String {
+        format!("{}:{}", self.capabilities.name, self.capabilities.provider)
+    }
+
+    pub(crate) fn description(&self) -> FabricDescription {
+        FabricDescription {
+            name: self.capabilities.name,
+            provider: self.capabilities.provider.clone(),
+            control_endpoint: self.endpoint.clone(),
+        }
+    }
+
+    pub(crate) fn pool(&self) -> &PoolMemory {
+        &self.pool
+    }
+
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    pub(crate) fn receiver(&self) -> &Receiver {
+        &self.receiver
+    }
+
+    pub(crate) fn peers(&self) -> &Peers {
+        &self.peers
+    }
+
+    pub(crate) fn queue(&self) -> &CommandQueue {
+        &self.queue
+    }
+
+    pub(crate) fn links(&self) -> &Links {
+        &self.links
+    }
+
+    pub(crate) fn tasks(&self) -> &TaskTracker {
+        &self.tasks
+    }
+
+    pub(crate) fn cancel(&self) -> &CancellationToken {
+        &self.cancel
+    }
+
+    /// The longest frame that a peer of our geometry can have reason to send: a manifest with every piece hashed.
+    pub(crate) fn max_frame_bytes(&self) -> usize {
+        let blocks = self.limits().blocks_per_transfer.min(self.geometry().blocks as usize);
+        SMALL_FRAME_BYTES + 8 * self.geometry().layers as usize * blocks
+    }
+
+    /// Opens a decoded ticket; see [`TransferNode::open`](crate::TransferNode::open).
+    pub(crate) async fn open(self: &Arc<Self>, ticket: Ticket) -> Result<Outgoing, OpenError> {
+        if self.closing.is_cancelled() || self.queue.is_closed() {
+            return Err(OpenError::ShuttingDown);
+        }
+        check_compatible(self, &ticket)?;
+        if ticket.node == self.id {
+            return Err(OpenError::BadTicket { reason: "it is this node's own".to_owned() });
+        }
+        let limit = self.limits().outgoing;
+        let full = OpenError::Full { what: "transfers", limit };
+        let permit = self.outgoing.clone().try_acquire_owned().map_err(|_| full)?;
+        let link = self.links.get(self, &ticket).await?;
+        let revoked = |reason: String| OpenError::Revoked { endpoint: ticket.endpoint.clone(), reason };
+        if link.theirs != ticket.geometry {
+            return Err(OpenError::BadTicket { reason: "its pool is not that of its node".to_owned() });
+        }
+        if !link.claim(ticket.key) {
+            return Err(revoked("it is open here already".to_owned()));
+        }
+        let mut open = self.register(&link, &ticket);
+        open.cell.quiet.hold(Box::new(permit));
+        let after = self.limits().handshake;
+        match tokio::time::timeout(after, link.attach(ticket.key, ticket.secret)).await {
+            Ok(Some(Ok(()))) => {
+                self.counters.outgoing_started.add(1);
+                Ok(Outgoing::new(open, ticket))
+            }
+            Ok(Some(Err(reason))) => {
+                self.queue.send(Command::Refused { id: open.id });
+                open.settled = true;
+                Err(revoked(reason))
+            }
+            Ok(None) => {
+                let reason = "the connection ended".to_owned();
+                Err(OpenError::Unreachable { endpoint: ticket.endpoint.clone(), reason })
+            }
+            Err(_) => Err(OpenError::TimedOut { endpoint: ticket.endpoint.clone(), after }),
+        }
+    }
+
+    /// Makes the transfer known to the data thread. Before attaching: an abort that overtakes us must find it, or the
+    /// receiver would be told that nothing will be written.
+    fn register(self: &Arc<Self>, link: &Arc<SendLink>, ticket: &Ticket) -> OpenGuard {
+        let id = self.next_send.fetch_add(1, Ordering::Relaxed);
+        let cell = Arc::new(OutgoingCell::new(ticket.key, link.clone()));
+        let sending = Box::new(Sending::new(cell.clone(), link.outbox.clone(), ticket.geometry));
+        self.queue.send(Command::Open { id, sending });
+        OpenGuard { node: self.clone(), id, cell, settled: false }
+    }
+
+    pub(super) async fn shutdown(&self) {
+        self.closing.cancel();
+        self.receiver.close();
+        self.queue.send(Command::Drain);
+        let quiesced = async {
+            self.receiver.emptied().await;
+            let _ = self.outgoing.acquire_many(self.limits().outgoing as u32).await;
+        };
+        if tokio::time::timeout(self.limits().shutdown, quiesced).await.is_err() {
+            tracing::warn!(after = ?self.limits().shutdown, "shut down with transfers that are not quiescent");
+        }
+        self.stop();
+        self.tasks.wait().await;
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread {
+            let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+        }
+    }
+
+    pub(super) fn stop(&self) {
+        self.closing.cancel();
+        self.receiver.close();
+        self.cancel.cancel();
+        self.tasks.close();
+        self.queue.send(Command::Stop);
+    }
+}

@@ -1,0 +1,167 @@
+//! Building a node from its configuration.
+
+use std::io;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
+
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::NodeInner;
+use crate::control::{Links, Listener, Peers, serve_listener};
+use crate::engine::{CommandQueue, DataPlane};
+use crate::fabric::libfabric::Libfabric;
+use crate::fabric::shm::ShmFabric;
+use crate::fabric::{Capabilities, Fabric};
+use crate::ids::{NodeId, Slot};
+use crate::memory::PoolMemory;
+use crate::receive::{Receiver, TableRules};
+use crate::stats::Counters;
+use crate::{FabricSpec, StartError, TransferConfig};
+
+/// Longest `compat` text; it travels in every ticket.
+const MAX_COMPAT_BYTES: usize = 16 << 10;
+
+type OpenFabric = (Box<dyn Fabric>, PoolMemory);
+
+pub(super) async fn start(config: TransferConfig) -> Result<Arc<NodeInner>, StartError> {
+    check(&config)?;
+    let id = NodeId::random();
+    let listener = bind(&config, id).await?;
+    let endpoint = listener.endpoint().map_err(|source| control(&config, source))?;
+    let (fabric, pool) = open_fabric(&config).await?;
+    let capabilities = fabric.capabilities();
+    let counters = Arc::new(Counters::default());
+    let peers = Arc::new(Peers::new(counters.clone()));
+    let receiver = Arc::new(Receiver::new(rules(&config, &capabilities), peers.clone(), counters.clone()));
+    let queue = Arc::new(CommandQueue::new(fabric.waker(), counters.clone(), config.limits.queued_pushes));
+    let address = fabric.address();
+    let plane = DataPlane::new(
+        fabric,
+        config.geometry,
+        config.limits.drain,
+        queue.clone(),
+        receiver.clone(),
+        peers.clone(),
+        counters.clone(),
+    );
+    let (end_queue, end_receiver) = (queue.clone(), receiver.clone());
+    let thread = std::thread::Builder::new()
+        .name("kv-data".to_owned())
+        .spawn(move || {
+            let _end = EndOfDataPlane { queue: end_queue, receiver: end_receiver };
+            plane.run();
+        })
+        .map_err(|source| StartError::Control { endpoint: "the data thread".to_owned(), source })?;
+    let (tasks, cancel) = (TaskTracker::new(), CancellationToken::new());
+    tracing::info!(
+        fabric = capabilities.name,
+        provider = capabilities.provider,
+        endpoint,
+        "kv-transfer is up"
+    );
+    let outgoing = Arc::new(Semaphore::new(config.limits.outgoing));
+    let node = Arc::new(NodeInner {
+        config,
+        id,
+        endpoint,
+        address,
+        capabilities,
+        pool,
+        counters,
+        receiver: receiver.clone(),
+        peers,
+        queue,
+        links: Links::default(),
+        tasks: tasks.clone(),
+        cancel: cancel.clone(),
+        thread: Mutex::new(Some(thread)),
+        next_send: AtomicU64::new(1),
+        outgoing,
+        closing: CancellationToken::new(),
+    });
+    let timer = cancel.clone();
+    tasks.spawn(async move { receiver.keep_time(timer).await });
+    tasks.spawn(serve_listener(node.clone(), listener, cancel));
+    Ok(node)
+}
+
+/// However the data thread ends, by a panic too: nothing waits for it any more.
+struct EndOfDataPlane {
+    queue: Arc<CommandQueue>,
+    receiver: Arc<Receiver>,
+}
+
+impl Drop for EndOfDataPlane {
+    fn drop(&mut self) {
+        self.queue.close();
+        self.receiver.close();
+    }
+}
+
+fn check(config: &TransferConfig) -> Result<(), StartError> {
+    config.geometry.validate()?;
+    let limits = &config.limits;
+    let bounds = [
+        ("incoming", limits.incoming, Slot::COUNT),
+        ("outgoing", limits.outgoing, 1 << 20),
+        ("blocks_per_transfer", limits.blocks_per_transfer, 1 << 18),
+        ("peers", limits.peers, 1 << 16),
+        ("queued_pushes", limits.queued_pushes, 1 << 20),
+        ("compat bytes", config.compat.len().max(1), MAX_COMPAT_BYTES),
+    ];
+    match bounds.into_iter().find(|&(_, value, max)| value == 0 || value > max) {
+        Some((name, value, max)) => Err(StartError::Limit { name, value, max }),
+        None => Ok(()),
+    }
+}
+
+fn rules(config: &TransferConfig, capabilities: &Capabilities) -> TableRules {
+    TableRules {
+        geometry: config.geometry,
+        checksums: config.checksums,
+        slots: config.limits.incoming,
+        blocks_per_transfer: config.limits.blocks_per_transfer,
+        drain: capabilities.buffers_bytes.then_some(config.limits.drain),
+        completed_is_delivered: capabilities.completed_is_delivered,
+    }
+}
+
+async fn bind(config: &TransferConfig, id: NodeId) -> Result<Listener, StartError> {
+    if config.fabric != FabricSpec::Shm && config.listen_ip.is_unspecified() {
+        let reason = "tickets carry this address: name one that peers can reach";
+        return Err(control(config, io::Error::new(io::ErrorKind::InvalidInput, reason)));
+    }
+    match config.fabric {
+        FabricSpec::Shm => Listener::unix(id),
+        FabricSpec::Libfabric { .. } => Listener::tcp(config.listen_ip).await,
+    }
+    .map_err(|source| control(config, source))
+}
+
+fn control(config: &TransferConfig, source: io::Error) -> StartError {
+    StartError::Control { endpoint: format!("of fabric {} on {}", config.fabric, config.listen_ip), source }
+}
+
+/// Populating a large pool and loading a library take a while: not on an async thread.
+async fn open_fabric(config: &TransferConfig) -> Result<OpenFabric, StartError> {
+    let config = config.clone();
+    let opened = tokio::task::spawn_blocking(move || -> Result<OpenFabric, StartError> {
+        match &config.fabric {
+            FabricSpec::Shm => {
+                let (fabric, pool) = ShmFabric::open(config.geometry.pool_bytes(), config.huge_pages)?;
+                Ok((Box::new(fabric), pool))
+            }
+            FabricSpec::Libfabric { provider } => {
+                let (fabric, pool) = Libfabric::open(&config, provider.as_deref())?;
+                Ok((Box::new(fabric), pool))
+            }
+        }
+    })
+    .await;
+    opened.unwrap_or_else(|error| {
+        let source = io::Error::other(error);
+        Err(StartError::Control { endpoint: "the fabric".to_owned(), source })
+    })
+}

@@ -1,0 +1,80 @@
+//! What needs a look inside: a write under a generation that is over, made by a sender that ought to know better.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::engine::{Command, Sending};
+use crate::plan::{Cursor, Run};
+use crate::send::OutgoingCell;
+use crate::ticket::Ticket;
+use crate::{FabricSpec, KvGeometry, StartError, TransferConfig, TransferNode};
+
+const GEOMETRY: KvGeometry = KvGeometry { layers: 2, blocks: 8, block_bytes: 4096 };
+const LONG: Duration = Duration::from_secs(30);
+
+async fn node() -> TransferNode {
+    TransferNode::start(TransferConfig::new(FabricSpec::Shm, GEOMETRY, "test")).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_late_write_is_counted_and_completes_nothing() {
+    let (receiver, sender) = (node().await, node().await);
+    let mut first = receiver.expect(&[1], 1, LONG).unwrap();
+    let ticket = first.ticket();
+    let outgoing = sender.open(&ticket).await.unwrap();
+    outgoing.push(0..2, &[(3, 0)]).unwrap();
+    outgoing.finish().await.unwrap();
+    first.wait().await.unwrap();
+    let late_before = receiver.stats().late_writes;
+
+    // The same destination again, under a new generation; then one more write under the old one.
+    let second = receiver.expect(&[1], 1, LONG).unwrap();
+    let stale = Ticket::decode(&ticket, 8).unwrap();
+    let inner = sender.inner();
+    let link = inner.links().get(inner, &stale).await.unwrap();
+    let cell = Arc::new(OutgoingCell::new(stale.key, link.clone()));
+    let sending = Box::new(Sending::new(cell.clone(), link.outbox.clone(), stale.geometry));
+    inner.queue().send(Command::Open { id: u64::MAX, sending });
+    let cursor = Cursor::new(0..1, vec![Run { source: 3, destination: 1, len: 1 }]);
+    inner.queue().push(Command::Push { id: u64::MAX, cursor }, Duration::ZERO).unwrap();
+
+    tokio::time::timeout(LONG, async {
+        while receiver.stats().late_writes == late_before {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await
+    .expect("the late write is counted");
+    assert_eq!(receiver.stats().late_writes, late_before + 1);
+    assert_eq!(receiver.stats().incoming_live, 1, "the second transfer still waits");
+    second.abort().await;
+    inner.queue().send(Command::Abort { id: u64::MAX });
+    sender.shutdown().await;
+    receiver.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_does_not_send_to_itself() {
+    let node = node().await;
+    let incoming = node.expect(&[1], 1, LONG).unwrap();
+    assert!(matches!(node.open(&incoming.ticket()).await, Err(crate::OpenError::BadTicket { .. })));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn impossible_settings_are_refused_by_name() {
+    let config = || TransferConfig::new(FabricSpec::Shm, GEOMETRY, "test");
+    let mut slots = config();
+    slots.limits.incoming = 4097;
+    let error = TransferNode::start(slots).await.unwrap_err();
+    assert!(matches!(error, StartError::Limit { name: "incoming", value: 4097, max: 4096 }), "{error}");
+
+    let mut library = config();
+    library.fabric = FabricSpec::Libfabric { provider: None };
+    library.libfabric_path = Some("/nonexistent/libfabric.so.1".into());
+    let error = TransferNode::start(library.clone()).await.unwrap_err().to_string();
+    assert!(error.contains("/nonexistent/libfabric.so.1") && error.contains("install libfabric"), "{error}");
+
+    library.listen_ip = std::net::Ipv4Addr::UNSPECIFIED.into();
+    let error = TransferNode::start(library).await.unwrap_err();
+    assert!(matches!(error, StartError::Control { .. }), "{error}");
+}

@@ -1,0 +1,105 @@
+//! The sender's announcement, checked against what was asked for.
+
+use crate::checksum::Selection;
+use crate::ticket::{checksums_from_wire, checksums_to_wire};
+use crate::wire::Manifest;
+use crate::{ChecksumMode, KvGeometry, TransferError};
+
+/// A manifest that describes exactly the transfer which its receiver asked for.
+#[derive(Clone, Debug)]
+pub(crate) struct CheckedManifest {
+    pub(crate) writes: u32,
+    pub(crate) bytes: u64,
+    pub(crate) selection: Selection,
+    pub(crate) hashes: Vec<u64>,
+}
+
+/// What the receiver asked for.
+pub(crate) struct Wanted {
+    pub(crate) geometry: KvGeometry,
+    pub(crate) blocks: u32,
+    pub(crate) tokens: u32,
+    pub(crate) checksums: ChecksumMode,
+    pub(crate) seed: u64,
+}
+
+impl CheckedManifest {
+    pub(crate) fn check(manifest: &Manifest, wanted: &Wanted) -> Result<Self, TransferError> {
+        let pieces = u64::from(wanted.geometry.layers) * u64::from(wanted.blocks);
+        let same = |field: &str, announced: u64, expected: u64| {
+            if announced == expected { Ok(()) } else { Err(mismatch(field, announced, expected)) }
+        };
+        same("layers", manifest.layers.into(), wanted.geometry.layers.into())?;
+        same("blocks", manifest.blocks.into(), wanted.blocks.into())?;
+        same("pieces", manifest.pieces, pieces)?;
+        same("bytes", manifest.bytes, pieces * wanted.geometry.block_bytes)?;
+        same("tokens", manifest.tokens.into(), wanted.tokens.into())?;
+        if manifest.writes == 0 {
+            return Err(mismatch("writes", 0, pieces));
+        }
+        let asked = checksums_to_wire(wanted.checksums);
+        let mode = checksums_from_wire(manifest.checksums)
+            .filter(|_| manifest.checksums >= asked)
+            .ok_or_else(|| mismatch("checksums", manifest.checksums.into(), asked.into()))?;
+        let selection = Selection::new(mode, wanted.seed, manifest.layers, manifest.blocks);
+        same("hashes", manifest.hashes.len() as u64, selection.len() as u64 * 8)?;
+        let hashes =
+            manifest.hashes.as_chunks::<8>().0.iter().map(|&bytes| u64::from_le_bytes(bytes)).collect();
+        Ok(Self { writes: manifest.writes, bytes: manifest.bytes, selection, hashes })
+    }
+}
+
+fn mismatch(field: &str, announced: u64, expected: u64) -> TransferError {
+    TransferError::Manifest { field: field.to_owned(), announced, expected }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wanted() -> Wanted {
+        let geometry = KvGeometry { layers: 4, blocks: 64, block_bytes: 512 };
+        Wanted { geometry, blocks: 10, tokens: 99, checksums: ChecksumMode::Sampled, seed: 3 }
+    }
+
+    fn honest() -> Manifest {
+        let hashes = Selection::new(ChecksumMode::Sampled, 3, 4, 10).len() * 8;
+        Manifest {
+            writes: 5,
+            bytes: 4 * 10 * 512,
+            layers: 4,
+            blocks: 10,
+            pieces: 40,
+            tokens: 99,
+            checksums: 1,
+            hashes: vec![0; hashes],
+            ..Manifest::default()
+        }
+    }
+
+    #[test]
+    fn an_honest_manifest_passes_and_each_lie_is_named() {
+        CheckedManifest::check(&honest(), &wanted()).unwrap();
+        type Lie = fn(&mut Manifest);
+        let lies: [(&str, Lie); 9] = [
+            ("layers", |m| m.layers = 5),
+            ("blocks", |m| m.blocks = 9),
+            ("pieces", |m| m.pieces = 39),
+            ("bytes", |m| m.bytes -= 1),
+            ("tokens", |m| m.tokens = 98),
+            ("writes", |m| m.writes = 0),
+            ("checksums", |m| m.checksums = 0),
+            ("checksums", |m| m.checksums = 77),
+            ("hashes", |m| m.hashes.truncate(9)),
+        ];
+        for (name, lie) in lies {
+            let mut manifest = honest();
+            lie(&mut manifest);
+            let error = CheckedManifest::check(&manifest, &wanted()).unwrap_err();
+            assert!(
+                matches!(&error, TransferError::Manifest { field, .. } if field == name),
+                "{name}: {error}"
+            );
+        }
+    }
+}

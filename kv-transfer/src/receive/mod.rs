@@ -1,0 +1,12 @@
+//! The receiving half: which transfers are expected, what has arrived, and when blocks are safe again.
+
+mod incoming;
+mod manifest;
+mod receiver;
+mod table;
+
+pub(crate) use incoming::{Arrival, IncomingCell};
+pub use incoming::{Incoming, Received};
+pub(crate) use manifest::CheckedManifest;
+pub(crate) use receiver::Receiver;
+pub(crate) use table::{Effect, Expected, ReceiveTable, TableRules};

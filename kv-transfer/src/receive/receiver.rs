@@ -1,0 +1,142 @@
+//! The slot table behind its lock, and the carrying out of its effects.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use super::{Effect, Expected, IncomingCell, ReceiveTable, TableRules};
+use crate::ExpectError;
+use crate::control::Peers;
+use crate::ids::{PeerId, TransferKey};
+use crate::stats::Counters;
+use crate::wire::{Body, Manifest, Reason};
+
+/// Shared by the owners of transfers, the control tasks and the data thread.
+#[derive(Debug)]
+pub(crate) struct Receiver {
+    table: Mutex<ReceiveTable>,
+    /// How to talk back to the peers that write here.
+    peers: Arc<Peers>,
+    /// Signalled when the next deadline has moved.
+    changed: Notify,
+    /// Signalled when a slot was freed.
+    freed: Notify,
+}
+
+impl Receiver {
+    pub(crate) fn new(rules: TableRules, peers: Arc<Peers>, counters: Arc<Counters>) -> Self {
+        let table = Mutex::new(ReceiveTable::new(rules, counters));
+        Self { table, peers, changed: Notify::new(), freed: Notify::new() }
+    }
+
+    pub(crate) fn expect(&self, expected: &Expected<'_>) -> Result<Arc<IncomingCell>, ExpectError> {
+        let cell = self.lock().expect(expected, Instant::now())?;
+        self.changed.notify_one();
+        Ok(cell)
+    }
+
+    pub(crate) fn abort(&self, key: TransferKey) {
+        self.change(|table, effects| table.abort(key, effects));
+    }
+
+    pub(crate) fn attach(&self, from: PeerId, key: TransferKey, secret: u64) -> Result<(), &'static str> {
+        self.lock().attach(from, key, secret)
+    }
+
+    pub(crate) fn manifest(&self, from: PeerId, key: TransferKey, manifest: &Manifest) {
+        self.change(|table, effects| table.manifest(from, key, manifest, effects));
+    }
+
+    pub(crate) fn withdrawn(&self, from: PeerId, key: TransferKey, writes: Option<u32>, reason: &str) {
+        self.change(|table, effects| table.withdrawn(from, key, writes, reason, Instant::now(), effects));
+    }
+
+    pub(crate) fn peer_lost(&self, peer: PeerId, name: &str) {
+        self.change(|table, effects| table.peer_lost(peer, name, Instant::now(), effects));
+    }
+
+    pub(crate) fn close(&self) {
+        self.change(ReceiveTable::close);
+    }
+
+    pub(crate) fn has_sender(&self) -> bool {
+        self.lock().has_sender()
+    }
+
+    /// Counts a batch of landed writes under one lock. `effects` is the caller's scratch space.
+    pub(crate) fn landed(
+        &self,
+        writes: impl Iterator<Item = (Option<PeerId>, u32)>,
+        effects: &mut Vec<Effect>,
+    ) {
+        {
+            let mut table = self.lock();
+            writes.for_each(|(from, immediate)| table.write_landed(from, immediate, effects));
+        }
+        self.carry_out(effects);
+    }
+
+    /// Keeps deadlines until cancelled.
+    pub(crate) async fn keep_time(&self, cancel: CancellationToken) {
+        loop {
+            let changed = self.changed.notified();
+            let next = self.lock().next_deadline();
+            let due = async {
+                match next {
+                    Some(at) => tokio::time::sleep_until(at.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = cancel.cancelled() => return,
+                () = changed => {}
+                () = due => self.change(|table, effects| table.tick(Instant::now(), effects)),
+            }
+        }
+    }
+
+    /// Returns once every slot is free: no transfer lives, no fence stands.
+    pub(crate) async fn emptied(&self) {
+        loop {
+            let freed = self.freed.notified();
+            if self.lock().is_empty() {
+                return;
+            }
+            freed.await;
+        }
+    }
+
+    fn change(&self, act: impl FnOnce(&mut ReceiveTable, &mut Vec<Effect>)) {
+        let mut effects = Vec::new();
+        let nearer = {
+            let mut table = self.lock();
+            let before = table.next_deadline();
+            act(&mut table, &mut effects);
+            table.next_deadline() != before
+        };
+        if nearer {
+            self.changed.notify_one();
+        }
+        self.carry_out(&mut effects);
+    }
+
+    fn carry_out(&self, effects: &mut Vec<Effect>) {
+        for effect in effects.drain(..) {
+            match effect {
+                Effect::Quiet(cell) => {
+                    cell.quiet.open();
+                    self.freed.notify_waiters();
+                }
+                Effect::TellAbort { peer, key, reason } => {
+                    self.peers.send(peer, Body::Abort(Reason { key: key.into(), reason }));
+                }
+            }
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, ReceiveTable> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

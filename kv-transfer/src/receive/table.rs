@@ -1,0 +1,183 @@
+//! The slot table: the policy of receiving. It has no I/O and no clock; callers hand it `now` and carry out [`Effect`]s
+//! after releasing its lock.
+//!
+//! ```text
+//!            expect                   all writes + manifest
+//!   Free ──────────────► Live ─────────────────────────────► Free   (blocks belong to the receiver)
+//!     ▲                   │ abort, deadline, lies, death
+//!     │   nobody attached │
+//!     ├───────────────────┤
+//!     │                   ▼ a sender is attached
+//!     └──────────────── Fenced   (blocks are quarantined: someone may still write them)
+//!        withdrawn, or death and drained
+//! ```
+
+mod inputs;
+mod transitions;
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::{CheckedManifest, IncomingCell};
+use crate::ids::{Generation, PeerId, Slot, TransferKey};
+use crate::stats::Counters;
+use crate::{ChecksumMode, ExpectError, KvGeometry, TransferError};
+
+/// What the table goes by.
+#[derive(Clone, Debug)]
+pub(crate) struct TableRules {
+    pub(crate) geometry: KvGeometry,
+    pub(crate) checksums: ChecksumMode,
+    pub(crate) slots: usize,
+    pub(crate) blocks_per_transfer: usize,
+    /// How long bytes may still arrive after the sender died, or completed its writes on a fabric whose completions
+    /// do not mean delivery. `None` when they cannot.
+    pub(crate) drain: Option<Duration>,
+    /// Whether a write that completed at the sender is in our memory.
+    pub(crate) completed_is_delivered: bool,
+}
+
+/// What the caller does once the lock is released.
+#[derive(Debug)]
+pub(crate) enum Effect {
+    /// Tell the attached sender to stop.
+    TellAbort { peer: PeerId, key: TransferKey, reason: String },
+    /// Nobody will write these blocks again: open the latch.
+    Quiet(Arc<IncomingCell>),
+}
+
+/// A transfer to expect.
+pub(crate) struct Expected<'a> {
+    pub(crate) blocks: &'a [u32],
+    pub(crate) tokens: u32,
+    pub(crate) secret: u64,
+    pub(crate) expires_in: Duration,
+}
+
+#[derive(Debug)]
+pub(crate) struct ReceiveTable {
+    rules: TableRules,
+    slots: Vec<Entry>,
+    free: VecDeque<Slot>,
+    busy: Box<[bool]>,
+    deadlines: BTreeSet<(Instant, TransferKey)>,
+    counters: Arc<Counters>,
+    /// Transfers, fenced ones included, that a sender is attached to.
+    attached: usize,
+    closed: bool,
+}
+
+#[derive(Debug)]
+struct Entry {
+    generation: Generation,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    Free,
+    Live(Live),
+    Fenced(Fenced),
+}
+
+#[derive(Debug)]
+struct Live {
+    cell: Arc<IncomingCell>,
+    secret: u64,
+    tokens: u32,
+    started: Instant,
+    expires_in: Duration,
+    deadline: Instant,
+    sender: Option<PeerId>,
+    /// Set when the sender died with everything announced: what is in the pipe may still complete the transfer.
+    lost: Option<TransferError>,
+    arrived: u32,
+    manifest: Option<CheckedManifest>,
+}
+
+#[derive(Debug)]
+struct Fenced {
+    cell: Arc<IncomingCell>,
+    sender: PeerId,
+    arrived: u32,
+    /// How many writes the sender made in all, once known.
+    announced: Option<u32>,
+    withdrawn: bool,
+    quiet_at: Option<Instant>,
+}
+
+/// When the fence of a failed transfer may fall.
+enum Fence {
+    /// The sender must be told, and answer.
+    Told(&'static str),
+    /// The sender said so itself, or died: after the drain.
+    Drained(Instant),
+}
+
+impl ReceiveTable {
+    pub(crate) fn new(rules: TableRules, counters: Arc<Counters>) -> Self {
+        let fresh = || Entry { generation: Generation(rand::random()), state: State::Free };
+        Self {
+            slots: (0..rules.slots).map(|_| fresh()).collect(),
+            free: (0..rules.slots as u32).filter_map(Slot::try_new).collect(),
+            busy: vec![false; rules.geometry.blocks as usize].into_boxed_slice(),
+            deadlines: BTreeSet::new(),
+            rules,
+            counters,
+            attached: 0,
+            closed: false,
+        }
+    }
+
+    pub(crate) fn expect(
+        &mut self,
+        expected: &Expected<'_>,
+        now: Instant,
+    ) -> Result<Arc<IncomingCell>, ExpectError> {
+        if self.closed {
+            return Err(ExpectError::ShuttingDown);
+        }
+        let Some(&slot) = self.free.front() else {
+            return Err(ExpectError::Full { limit: self.rules.slots });
+        };
+        self.claim(expected.blocks)?;
+        self.free.pop_front();
+        let entry = &mut self.slots[slot.index()];
+        debug_assert!(matches!(entry.state, State::Free), "a free slot is free");
+        entry.generation = entry.generation.next();
+        let key = TransferKey { slot, generation: entry.generation };
+        let cell = Arc::new(IncomingCell::new(key, expected.blocks));
+        let deadline = now + expected.expires_in;
+        entry.state = State::Live(Live {
+            cell: cell.clone(),
+            secret: expected.secret,
+            tokens: expected.tokens,
+            started: now,
+            expires_in: expected.expires_in,
+            deadline,
+            sender: None,
+            lost: None,
+            arrived: 0,
+            manifest: None,
+        });
+        self.deadlines.insert((deadline, key));
+        self.counters.incoming_started.add(1);
+        self.counters.incoming_live.add(1);
+        Ok(cell)
+    }
+
+    /// Whether every slot is free.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.free.len() == self.slots.len()
+    }
+
+    /// Whether a sender may be writing now: fabrics without interrupts need polling then.
+    pub(crate) fn has_sender(&self) -> bool {
+        self.attached > 0
+    }
+}
+
+#[cfg(test)]
+#[path = "table_tests.rs"]
+mod tests;

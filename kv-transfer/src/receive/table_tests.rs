@@ -1,0 +1,293 @@
+//! The slot table under named cases and under random schedules.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::checksum::Selection;
+use crate::ids::Immediate;
+use crate::wire::Manifest;
+
+const GEOMETRY: KvGeometry = KvGeometry { layers: 2, blocks: 12, block_bytes: 64 };
+const SECRET: u64 = 77;
+const SENDER: PeerId = PeerId(1);
+const OTHER: PeerId = PeerId(2);
+const DRAIN: Duration = Duration::from_millis(300);
+const EXPIRY: Duration = Duration::from_secs(10);
+
+struct Bench {
+    table: ReceiveTable,
+    now: Instant,
+    counters: Arc<Counters>,
+    effects: Vec<Effect>,
+}
+
+impl Bench {
+    fn new(drain: Option<Duration>) -> Self {
+        let counters = Arc::new(Counters::default());
+        let rules = TableRules {
+            geometry: GEOMETRY,
+            checksums: ChecksumMode::Sampled,
+            slots: 3,
+            blocks_per_transfer: 8,
+            drain,
+            completed_is_delivered: true,
+        };
+        let table = ReceiveTable::new(rules, counters.clone());
+        Self { table, now: Instant::now(), counters, effects: Vec::new() }
+    }
+
+    fn expect(&mut self, blocks: &[u32]) -> Result<Arc<IncomingCell>, ExpectError> {
+        self.table.expect(&Expected { blocks, tokens: 5, secret: SECRET, expires_in: EXPIRY }, self.now)
+    }
+
+    fn attached(&mut self, blocks: &[u32]) -> Arc<IncomingCell> {
+        let cell = self.expect(blocks).unwrap();
+        self.table.attach(SENDER, cell.key, SECRET).unwrap();
+        cell
+    }
+
+    fn land(&mut self, key: TransferKey) {
+        self.table.write_landed(Some(SENDER), Immediate(key).encode(), &mut self.effects);
+    }
+
+    fn announce(&mut self, cell: &IncomingCell, writes: u32) {
+        let blocks = cell.blocks.len() as u32;
+        let pieces = u64::from(GEOMETRY.layers * blocks);
+        let selection = Selection::new(ChecksumMode::Sampled, SECRET, GEOMETRY.layers, blocks);
+        let manifest = Manifest {
+            key: cell.key.into(),
+            writes,
+            bytes: pieces * GEOMETRY.block_bytes,
+            layers: GEOMETRY.layers,
+            blocks,
+            pieces,
+            tokens: 5,
+            checksums: 1,
+            hashes: vec![0; selection.len() * 8],
+        };
+        self.table.manifest(SENDER, cell.key, &manifest, &mut self.effects);
+    }
+
+    fn withdraw(&mut self, key: TransferKey, writes: Option<u32>) {
+        self.table.withdrawn(SENDER, key, writes, "gave up", self.now, &mut self.effects);
+    }
+
+    fn quiet(&self, cell: &Arc<IncomingCell>) -> bool {
+        self.effects.iter().any(|effect| matches!(effect, Effect::Quiet(quiet) if Arc::ptr_eq(quiet, cell)))
+    }
+
+    fn told(&self, key: TransferKey) -> bool {
+        self.effects
+            .iter()
+            .any(|effect| matches!(effect, Effect::TellAbort { key: told, .. } if *told == key))
+    }
+
+    /// Blocks owned, and quarantined ones, recounted from the slots.
+    fn check(&self) {
+        let owned = |state: &State| match state {
+            State::Free => (0, 0),
+            State::Live(live) => (live.cell.blocks.len(), 0),
+            State::Fenced(fenced) => (fenced.cell.blocks.len(), fenced.cell.blocks.len()),
+        };
+        let counts: Vec<_> = self.table.slots.iter().map(|entry| owned(&entry.state)).collect();
+        let busy = self.table.busy.iter().filter(|&&busy| busy).count();
+        assert_eq!(busy, counts.iter().map(|(owned, _)| owned).sum::<usize>(), "conservation of blocks");
+        let fenced: usize = counts.iter().map(|(_, fenced)| fenced).sum();
+        assert_eq!(self.counters.quarantined_blocks.get(), fenced as u64);
+        let used = self.table.slots.iter().filter(|entry| !matches!(entry.state, State::Free)).count();
+        assert_eq!(self.table.free.len() + used, 3);
+        assert_eq!(self.counters.incoming_live.get(), used as u64);
+    }
+}
+
+#[test]
+fn completes_whichever_comes_last() {
+    for manifest_first in [true, false] {
+        let mut bench = Bench::new(None);
+        let cell = bench.attached(&[1, 2]);
+        if manifest_first {
+            bench.announce(&cell, 2);
+        }
+        bench.land(cell.key);
+        assert!(!bench.quiet(&cell), "one write is missing");
+        bench.land(cell.key);
+        if !manifest_first {
+            assert!(!bench.quiet(&cell), "the manifest is missing");
+            bench.announce(&cell, 2);
+        }
+        assert!(bench.quiet(&cell) && bench.table.is_empty());
+        bench.check();
+    }
+}
+
+#[test]
+fn writes_of_an_old_generation_complete_nothing() {
+    let mut bench = Bench::new(None);
+    let old = bench.attached(&[1]);
+    bench.table.abort(old.key, &mut bench.effects);
+    bench.withdraw(old.key, Some(0));
+    assert!(bench.quiet(&old));
+    // The free list is first in, first out: fill the others to get the same slot again.
+    let (_a, _b) = (bench.expect(&[8]).unwrap(), bench.expect(&[9]).unwrap());
+    let new = bench.attached(&[1]);
+    assert_eq!(new.key.slot, old.key.slot);
+    bench.announce(&new, 1);
+    bench.land(old.key);
+    assert!(!bench.quiet(&new));
+    assert_eq!((bench.counters.late_writes.get(), bench.counters.writes_received.get()), (1, 0));
+    bench.land(new.key);
+    assert!(bench.quiet(&new));
+}
+
+#[test]
+fn nobody_else_can_complete_attach_or_withdraw() {
+    let mut bench = Bench::new(None);
+    let cell = bench.expect(&[1]).unwrap();
+    assert!(bench.table.attach(SENDER, cell.key, SECRET + 1).is_err(), "forged");
+    bench.table.attach(SENDER, cell.key, SECRET).unwrap();
+    assert!(bench.table.attach(OTHER, cell.key, SECRET).is_err(), "taken");
+    bench.announce(&cell, 1);
+    bench.table.write_landed(Some(OTHER), Immediate(cell.key).encode(), &mut bench.effects);
+    bench.table.withdrawn(OTHER, cell.key, None, "", bench.now, &mut bench.effects);
+    assert!(bench.effects.is_empty());
+    assert_eq!(bench.counters.late_writes.get(), 1);
+    bench.land(cell.key);
+    assert!(bench.quiet(&cell));
+}
+
+#[test]
+fn blocks_stay_fenced_until_the_sender_withdraws() {
+    let mut bench = Bench::new(Some(DRAIN));
+    let cell = bench.attached(&[1, 2]);
+    bench.now += EXPIRY;
+    bench.table.tick(bench.now, &mut bench.effects);
+    assert!(bench.told(cell.key) && !bench.quiet(&cell));
+    assert_eq!(bench.expect(&[2]).unwrap_err(), ExpectError::BlockBusy { block: 2 });
+    assert_eq!(bench.table.next_deadline(), None, "no time lifts this fence");
+    bench.withdraw(cell.key, Some(3));
+    assert!(bench.quiet(&cell));
+    bench.expect(&[2]).unwrap();
+}
+
+#[test]
+fn a_death_is_drained_and_what_was_announced_may_still_complete() {
+    let mut bench = Bench::new(Some(DRAIN));
+    let (whole, torn) = (bench.attached(&[1]), bench.attached(&[2]));
+    bench.announce(&whole, 1);
+    bench.table.peer_lost(SENDER, "peer", bench.now, &mut bench.effects);
+    assert!(bench.effects.is_empty(), "both wait for the drain");
+    bench.land(whole.key);
+    assert!(bench.quiet(&whole));
+    bench.now += DRAIN;
+    bench.table.tick(bench.now, &mut bench.effects);
+    assert!(bench.quiet(&torn) && bench.table.is_empty());
+}
+
+#[test]
+fn a_manifest_below_the_count_is_a_lie() {
+    let mut bench = Bench::new(None);
+    let cell = bench.attached(&[1]);
+    bench.land(cell.key);
+    bench.land(cell.key);
+    bench.announce(&cell, 1);
+    assert!(bench.told(cell.key) && !bench.quiet(&cell));
+}
+
+#[test]
+fn impossible_requests_leave_no_trace() {
+    let mut bench = Bench::new(None);
+    assert_eq!(bench.expect(&[]).unwrap_err(), ExpectError::Empty);
+    assert_eq!(bench.expect(&[3, 4, 3]).unwrap_err(), ExpectError::DuplicateBlock { block: 3 });
+    assert_eq!(bench.expect(&[12]).unwrap_err(), ExpectError::NoSuchBlock { block: 12, blocks: 12 });
+    let nine: Vec<u32> = (0..9).collect();
+    assert_eq!(bench.expect(&nine).unwrap_err(), ExpectError::TooManyBlocks { blocks: 9, limit: 8 });
+    let held: Vec<_> = (0..3).map(|i| bench.expect(&[i]).unwrap()).collect();
+    assert_eq!(bench.expect(&[7]).unwrap_err(), ExpectError::Full { limit: 3 });
+    drop(held);
+    bench.check();
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Expect(u32),
+    Attach(usize, bool),
+    Land(usize),
+    Announce(usize, u32),
+    Withdraw(usize, Option<u32>),
+    Abort(usize),
+    Lose(bool),
+    Wait(u64),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        3 => (0u32..10).prop_map(Step::Expect),
+        3 => (0usize..8, prop::bool::weighted(0.8)).prop_map(|(i, ours)| Step::Attach(i, ours)),
+        4 => (0usize..8).prop_map(Step::Land),
+        3 => (0usize..8, 0u32..4).prop_map(|(i, writes)| Step::Announce(i, writes)),
+        2 => (0usize..8, prop::option::of(0u32..4)).prop_map(|(i, writes)| Step::Withdraw(i, writes)),
+        2 => (0usize..8).prop_map(Step::Abort),
+        1 => any::<bool>().prop_map(Step::Lose),
+        1 => (0u64..20_000).prop_map(Step::Wait),
+    ];
+    prop::collection::vec(step, 0..60)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    /// Whatever happens in whatever order: no block is lost or owned twice, every write is counted once, every transfer
+    /// becomes quiet exactly once, and the table empties when the peers are gone and time has passed.
+    #[test]
+    fn conservation_under_any_schedule(steps in steps(), drained: bool) {
+        let mut bench = Bench::new(drained.then_some(DRAIN));
+        let mut cells: Vec<Arc<IncomingCell>> = Vec::new();
+        let mut landed = 0;
+        for step in steps {
+            let pick = |i: usize| (!cells.is_empty()).then(|| cells[i % cells.len()].clone());
+            match step {
+                Step::Expect(block) => cells.extend(bench.expect(&[block, block + 1])),
+                Step::Attach(i, ours) => if let Some(cell) = pick(i) {
+                    let _ = bench.table.attach(if ours { SENDER } else { OTHER }, cell.key, SECRET);
+                },
+                Step::Land(i) => if let Some(cell) = pick(i) {
+                    bench.land(cell.key);
+                    landed += 1;
+                },
+                Step::Announce(i, writes) => if let Some(cell) = pick(i) { bench.announce(&cell, writes); },
+                Step::Withdraw(i, writes) => if let Some(cell) = pick(i) { bench.withdraw(cell.key, writes); },
+                Step::Abort(i) => if let Some(cell) = pick(i) { bench.table.abort(cell.key, &mut bench.effects); },
+                Step::Lose(ours) => {
+                    let peer = if ours { SENDER } else { OTHER };
+                    bench.table.peer_lost(peer, "peer", bench.now, &mut bench.effects);
+                }
+                Step::Wait(ms) => {
+                    bench.now += Duration::from_millis(ms);
+                    bench.table.tick(bench.now, &mut bench.effects);
+                }
+            }
+            bench.check();
+            prop_assert_eq!(bench.counters.late_writes.get() + bench.counters.writes_received.get(), landed);
+        }
+        bench.now += EXPIRY;
+        bench.table.tick(bench.now, &mut bench.effects);
+        for peer in [SENDER, OTHER] {
+            bench.table.peer_lost(peer, "peer", bench.now, &mut bench.effects);
+        }
+        bench.now += DRAIN;
+        bench.table.tick(bench.now, &mut bench.effects);
+        prop_assert!(bench.table.is_empty());
+        prop_assert_eq!(bench.table.next_deadline(), None);
+        bench.check();
+        let mut quiet = BTreeMap::new();
+        for effect in &bench.effects {
+            if let Effect::Quiet(cell) = effect {
+                *quiet.entry(cell.key).or_insert(0) += 1;
+            }
+        }
+        prop_assert!(quiet.values().all(|&times| times == 1));
+        prop_assert_eq!(quiet.len(), cells.len());
+    }
+}

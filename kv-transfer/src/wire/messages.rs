@@ -1,0 +1,168 @@
+//! The messages. Fields are allegations until someone checks them.
+
+use crate::ids::TransferKey;
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct Frame {
+    #[prost(oneof = "Body", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
+    pub(crate) body: Option<Body>,
+}
+
+#[derive(Clone, PartialEq, prost::Oneof)]
+pub(crate) enum Body {
+    #[prost(message, tag = "1")]
+    Hello(Hello),
+    #[prost(message, tag = "2")]
+    Welcome(Welcome),
+    #[prost(message, tag = "3")]
+    Refused(Refused),
+    #[prost(message, tag = "4")]
+    Attach(Attach),
+    #[prost(message, tag = "5")]
+    Attached(Key),
+    #[prost(message, tag = "6")]
+    AttachRefused(AttachRefused),
+    #[prost(message, tag = "7")]
+    Manifest(Manifest),
+    #[prost(message, tag = "8")]
+    Abort(Reason),
+    #[prost(message, tag = "9")]
+    Withdrawn(Withdrawn),
+}
+
+/// The sender's first word.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct Hello {
+    #[prost(uint32, tag = "1")]
+    pub(crate) protocol: u32,
+    /// The sender.
+    #[prost(bytes = "vec", tag = "2")]
+    pub(crate) node: Vec<u8>,
+    /// The incarnation that the sender means to talk to.
+    #[prost(bytes = "vec", tag = "3")]
+    pub(crate) target: Vec<u8>,
+    #[prost(string, tag = "4")]
+    pub(crate) fabric: String,
+    #[prost(uint32, tag = "5")]
+    pub(crate) layers: u32,
+    #[prost(uint64, tag = "6")]
+    pub(crate) block_bytes: u64,
+    #[prost(string, tag = "7")]
+    pub(crate) compat: String,
+    /// The fabric's own address, for fabrics whose target must know its initiators.
+    #[prost(bytes = "vec", tag = "8")]
+    pub(crate) address: Vec<u8>,
+    /// The sender's control endpoint, for logs.
+    #[prost(string, tag = "9")]
+    pub(crate) endpoint: String,
+}
+
+/// The receiver's consent, and what one needs to write into its pool.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct Welcome {
+    #[prost(bytes = "vec", tag = "1")]
+    pub(crate) node: Vec<u8>,
+    #[prost(uint32, tag = "2")]
+    pub(crate) pool_blocks: u32,
+    /// Opaque to all but the fabric.
+    #[prost(bytes = "vec", tag = "3")]
+    pub(crate) offer: Vec<u8>,
+    /// Descriptors that follow with one byte of their own.
+    #[prost(uint32, tag = "4")]
+    pub(crate) descriptors: u32,
+}
+
+/// The receiver's no, naming what differs.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct Refused {
+    /// `incarnation`, `full`, `unable`, or the field that differs.
+    #[prost(string, tag = "1")]
+    pub(crate) field: String,
+    #[prost(string, tag = "2")]
+    pub(crate) ours: String,
+    #[prost(string, tag = "3")]
+    pub(crate) yours: String,
+}
+
+/// Names a transfer.
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub(crate) struct Key {
+    #[prost(uint32, tag = "1")]
+    pub(crate) slot: u32,
+    #[prost(uint32, tag = "2")]
+    pub(crate) generation: u32,
+}
+
+impl From<TransferKey> for Key {
+    fn from(key: TransferKey) -> Self {
+        Self { slot: key.slot.index() as u32, generation: u32::from(key.generation.0) }
+    }
+}
+
+impl Key {
+    pub(crate) fn checked(self) -> Option<TransferKey> {
+        TransferKey::from_wire(self.slot, self.generation)
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub(crate) struct Attach {
+    #[prost(message, required, tag = "1")]
+    pub(crate) key: Key,
+    #[prost(fixed64, tag = "2")]
+    pub(crate) secret: u64,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct AttachRefused {
+    #[prost(message, required, tag = "1")]
+    pub(crate) key: Key,
+    #[prost(string, tag = "2")]
+    pub(crate) reason: String,
+}
+
+/// What the sender wrote, announced when the last write is posted.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct Manifest {
+    #[prost(message, required, tag = "1")]
+    pub(crate) key: Key,
+    /// Writes with an immediate, the number to count to.
+    #[prost(uint32, tag = "2")]
+    pub(crate) writes: u32,
+    #[prost(uint64, tag = "3")]
+    pub(crate) bytes: u64,
+    #[prost(uint32, tag = "4")]
+    pub(crate) layers: u32,
+    #[prost(uint32, tag = "5")]
+    pub(crate) blocks: u32,
+    /// Distinct pieces written, counted by the sender's coverage map.
+    #[prost(uint64, tag = "6")]
+    pub(crate) pieces: u64,
+    #[prost(uint32, tag = "7")]
+    pub(crate) tokens: u32,
+    #[prost(uint32, tag = "8")]
+    pub(crate) checksums: u32,
+    /// Hashes in the order of the selection, 8 bytes each, little-endian.
+    #[prost(bytes = "vec", tag = "9")]
+    pub(crate) hashes: Vec<u8>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct Reason {
+    #[prost(message, required, tag = "1")]
+    pub(crate) key: Key,
+    #[prost(string, tag = "2")]
+    pub(crate) reason: String,
+}
+
+/// No write of this transfer is in flight or will be posted.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct Withdrawn {
+    #[prost(message, required, tag = "1")]
+    pub(crate) key: Key,
+    /// Writes that completed at the sender; absent when it had finished or never knew the transfer.
+    #[prost(uint32, optional, tag = "2")]
+    pub(crate) writes: Option<u32>,
+    #[prost(string, tag = "3")]
+    pub(crate) reason: String,
+}

@@ -1,0 +1,29 @@
+//! The control protocol: what two nodes say to each other beside the data.
+//!
+//! ```text
+//!  sender                                     receiver
+//!    │ Hello ──────────────────────────────────► │   who I am, whom I seek, geometry, fabric address
+//!    │ ◄──────────────────── Welcome (+fds) │ Refused   fabric address and keys of the pool
+//!    │ Attach ─────────────────────────────────► │   for each transfer, before its first write
+//!    │ ◄──────────────────── Attached │ AttachRefused
+//!    │ ═══ one-sided writes ═══════════════════► │
+//!    │ Manifest ───────────────────────────────► │   how many writes, what they cover, hashes
+//!    │ ◄──────────────────────────────── Abort   │   at any time
+//!    │ Withdrawn ──────────────────────────────► │   no write of this transfer is or will be under way
+//! ```
+//! The connection's end is the peer's death.
+
+mod frame;
+mod messages;
+
+pub(crate) use frame::{FrameError, encode, read_frame};
+pub(crate) use messages::{
+    Attach, AttachRefused, Body, Hello, Manifest, Reason, Refused, Welcome, Withdrawn,
+};
+
+/// Version of this protocol; both ends must speak the same.
+pub(crate) const PROTOCOL: u32 = 1;
+/// Longest frame before the handshake is done, and longest of every kind but the manifest.
+pub(crate) const SMALL_FRAME_BYTES: usize = 64 << 10;
+/// Longest reason that is passed on to a peer.
+pub(crate) const MAX_REASON_CHARS: usize = 512;

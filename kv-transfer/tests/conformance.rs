@@ -1,0 +1,395 @@
+//! What every fabric must do, between two real processes. Each theme runs on each fabric.
+
+mod support;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use baton_kv_transfer::{ExpectError, OpenError, PushError, TransferError};
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
+use rand::seq::SliceRandom;
+use support::{Order, Reply, Setup, World, block_on, fill, first_wrong, shape, until};
+
+const LONG: Duration = Duration::from_secs(30);
+/// What "at once" means on a machine that may be many times overloaded, the drain of buffering fabrics included. On a quiet
+/// one it is milliseconds.
+const SOON: Duration = Duration::from_secs(10);
+
+/// Not a test: the other process of the tests here.
+#[test]
+#[ignore = "the peer process of the other tests, started by them"]
+fn peer_process() {
+    let setup = std::env::var("BATON_KV_TEST_PEER").expect("only started by the other tests");
+    support::serve(serde_json::from_str(&setup).unwrap());
+}
+
+fn pairs(blocks: &[u32]) -> Vec<(u32, u32)> {
+    blocks.iter().enumerate().map(|(index, &block)| (block, index as u32)).collect()
+}
+
+async fn moves_every_byte(fabric: &str) {
+    let world = World::new(shape(fabric)).await;
+    let (ours, layers) = ([5u32, 6, 7, 20, 3, 90], world.setup.layers);
+    let theirs = [100u32, 101, 102, 7, 50, 49];
+    world.peer.must(Order::Fill { blocks: theirs.to_vec(), seed: 1 }).await;
+    let mut incoming = world.node.expect(&ours, 6, LONG).unwrap();
+    world.peer.must(Order::Open { id: 1, ticket: incoming.ticket() }).await;
+    for layer in 0..layers {
+        world.peer.must(Order::Push { id: 1, layers: (layer, layer + 1), blocks: pairs(&theirs) }).await;
+    }
+    world.peer.must(Order::Finish { id: 1 }).await;
+    let received = incoming.wait().await.unwrap();
+    assert_eq!(received.bytes, 6 * u64::from(layers) * world.setup.block_bytes);
+    // Three neighbours are one write; the others are alone, in each layer.
+    assert_eq!(received.writes, 4 * layers);
+    assert_eq!(first_wrong(&world.node.pool(), &world.setup.geometry(), &ours, 1), None);
+    world.at_rest().await;
+    world.node.shutdown().await;
+}
+
+/// Block tables of several sizes, some contiguous, some torn, all at once and in both directions.
+async fn many_at_once_in_both_directions(fabric: &str) {
+    const TRANSFERS: usize = 40;
+    let setup = Setup { layers: 4, blocks: 640, block_bytes: 8 << 10, ..shape(fabric) };
+    let world = World::with_peer(setup.clone(), &setup).await;
+    let mut random = SmallRng::seed_from_u64(42);
+    // The lower half of each pool receives, the upper half is sent from.
+    let mut tables = |range: std::ops::Range<u32>| -> Vec<Vec<u32>> {
+        let mut blocks: Vec<u32> = range.collect();
+        blocks[160..].shuffle(&mut random);
+        let mut rest = blocks.as_slice();
+        let cut = |i: usize| {
+            let (table, tail) = rest.split_at(1 + i % 14);
+            rest = tail;
+            table.to_vec()
+        };
+        (0..TRANSFERS).map(cut).collect()
+    };
+    let (our_in, our_out, their_in, their_out) =
+        (tables(0..320), tables(320..640), tables(0..320), tables(320..640));
+    let inward = async {
+        let one = |i: usize| {
+            let (world, ours, theirs) = (&world, &our_in[i], &their_out[i]);
+            async move {
+                world.peer.must(Order::Fill { blocks: theirs.clone(), seed: i as u64 }).await;
+                let mut incoming = world.node.expect(ours, ours.len() as u32, LONG).unwrap();
+                world.peer.send_whole(i as u64, incoming.ticket(), world.setup.layers, &pairs(theirs)).await;
+                incoming.wait().await.unwrap();
+                assert_eq!(first_wrong(&world.node.pool(), &world.setup.geometry(), ours, i as u64), None);
+            }
+        };
+        futures::future::join_all((0..TRANSFERS).map(one)).await;
+    };
+    let outward = async {
+        let one = |i: usize| {
+            let (world, ours, theirs) = (&world, &our_out[i], &their_in[i]);
+            async move {
+                let (id, seed) = (1000 + i as u64, 5000 + i as u64);
+                fill(&world.node.pool(), &world.setup.geometry(), ours, seed);
+                let ticket = world.peer.expect(id, theirs, LONG).await;
+                let outgoing = world.node.open(&ticket).await.unwrap();
+                for layer in 0..world.setup.layers {
+                    outgoing.push(layer..layer + 1, &pairs(ours)).unwrap();
+                }
+                outgoing.finish().await.unwrap();
+                world.peer.must(Order::Wait { id }).await;
+                let check = Order::Check { blocks: theirs.clone(), seed };
+                assert!(matches!(world.peer.must(check).await, Reply::Wrong(None)));
+            }
+        };
+        futures::future::join_all((0..TRANSFERS).map(one)).await;
+    };
+    futures::join!(inward, outward);
+    world.at_rest().await;
+    let (ours, theirs) = (world.node.stats(), world.peer.stats().await);
+    assert_eq!((ours.writes_sent, theirs.writes_sent), (theirs.writes_received, ours.writes_received));
+    assert_eq!((ours.late_writes, theirs.late_writes), (0, 0));
+}
+
+async fn incompatible_peers_are_refused_by_the_field_that_differs(fabric: &str) {
+    let setup = shape(fabric);
+    let others = [
+        ("layers", Setup { layers: 7, ..setup.clone() }),
+        ("block_bytes", Setup { block_bytes: 8 << 10, ..setup.clone() }),
+        ("compat", Setup { compat: "another-model".to_owned(), ..setup.clone() }),
+    ];
+    for (field, theirs) in others {
+        let world = World::with_peer(setup.clone(), &theirs).await;
+        let incoming = world.node.expect(&[1], 1, LONG).unwrap();
+        let error = world.peer.fails(Order::Open { id: 1, ticket: incoming.ticket() }).await;
+        assert!(error.contains(field), "{error}");
+    }
+}
+
+async fn revoked_expired_used_and_garbled_tickets_are_refused(fabric: &str) {
+    let world = World::new(shape(fabric)).await;
+    let revoked = world.node.expect(&[1], 1, LONG).unwrap();
+    let ticket = revoked.ticket();
+    revoked.abort().await;
+    let error = world.peer.fails(Order::Open { id: 1, ticket: ticket.clone() }).await;
+    assert!(error.contains("no longer expects"), "{error}");
+
+    let mut expired = world.node.expect(&[1], 1, Duration::from_millis(1)).unwrap();
+    assert!(matches!(expired.wait().await, Err(TransferError::Expired { .. })));
+    let error = world.peer.fails(Order::Open { id: 2, ticket: expired.ticket() }).await;
+    assert!(error.contains("no longer expects"), "{error}");
+
+    let mut used = world.node.expect(&[1], 1, LONG).unwrap();
+    let again = Order::Open { id: 4, ticket: used.ticket() };
+    world.peer.must(Order::Open { id: 3, ticket: used.ticket() }).await;
+    let error = world.peer.fails(again.clone()).await;
+    assert!(error.contains("open here already"), "{error}");
+    world.peer.must(Order::Push { id: 3, layers: (0, world.setup.layers), blocks: vec![(2, 0)] }).await;
+    world.peer.must(Order::Finish { id: 3 }).await;
+    used.wait().await.unwrap();
+    world.peer.fails(again).await;
+
+    let error = world.peer.fails(Order::Open { id: 5, ticket: ticket[..ticket.len() / 2].to_vec() }).await;
+    assert!(error.contains("ticket"), "{error}");
+    world.at_rest().await;
+}
+
+async fn a_restarted_receiver_refuses_tickets_of_its_former_life(fabric: &str) {
+    let world = World::new(shape(fabric)).await;
+    let ticket = world.peer.expect(1, &[1, 2], LONG).await;
+    world.peer.kill();
+    let started = Instant::now();
+    let error = world.node.open(&ticket).await.unwrap_err();
+    assert!(matches!(error, OpenError::Unreachable { .. } | OpenError::StaleIncarnation { .. }), "{error}");
+    assert!(started.elapsed() < SOON, "{:?}", started.elapsed());
+}
+
+async fn aborted_blocks_are_reused_only_when_quiet(fabric: &str) {
+    let world = World::new(Setup { layers: 32, block_bytes: 32 << 10, ..shape(fabric) }).await;
+    let (ours, theirs): (Vec<u32>, Vec<u32>) = ((10..26).collect(), (30..46).rev().collect());
+    for round in 0..5 {
+        world.peer.must(Order::Fill { blocks: theirs.clone(), seed: round }).await;
+        let incoming = world.node.expect(&ours, 16, LONG).unwrap();
+        let lease = Arc::new(());
+        incoming.hold(lease.clone());
+        world.peer.must(Order::Open { id: round, ticket: incoming.ticket() }).await;
+        world.peer.must(Order::Push { id: round, layers: (0, 30), blocks: pairs(&theirs) }).await;
+        // Somewhere in the middle of the writes.
+        let quiesced = incoming.abort();
+        tokio::time::timeout(SOON, quiesced).await.expect("quiet soon");
+        assert_eq!(Arc::strong_count(&lease), 1, "the lease comes back with quiescence");
+        let error = world.peer.fails(Order::Finish { id: round }).await;
+        assert!(error.contains("aborted"), "{error}");
+
+        world.peer.must(Order::Fill { blocks: theirs.clone(), seed: 100 + round }).await;
+        let mut incoming = world.node.expect(&ours, 16, LONG).unwrap();
+        world.peer.send_whole(50 + round, incoming.ticket(), 32, &pairs(&theirs)).await;
+        incoming.wait().await.unwrap();
+        assert_eq!(first_wrong(&world.node.pool(), &world.setup.geometry(), &ours, 100 + round), None);
+    }
+    world.at_rest().await;
+    let (ours, theirs) = (world.node.stats(), world.peer.stats().await);
+    assert_eq!(theirs.writes_sent, ours.writes_received + ours.late_writes, "every write is counted once");
+}
+
+async fn a_sender_that_gives_up_or_forgets_a_piece_is_heard(fabric: &str) {
+    let world = World::new(shape(fabric)).await;
+    let mut incoming = world.node.expect(&[1, 2], 2, LONG).unwrap();
+    world.peer.must(Order::Open { id: 1, ticket: incoming.ticket() }).await;
+    world.peer.must(Order::Push { id: 1, layers: (0, 2), blocks: vec![(0, 0)] }).await;
+    world.peer.must(Order::AbortOutgoing { id: 1 }).await;
+    world.peer.must(Order::Quiet { id: 1 }).await;
+    assert!(matches!(incoming.wait().await, Err(TransferError::AbortedByPeer { .. })));
+    incoming.abort().await;
+
+    let mut incoming = world.node.expect(&[1, 2], 2, LONG).unwrap();
+    world.peer.must(Order::Open { id: 2, ticket: incoming.ticket() }).await;
+    world.peer.must(Order::Push { id: 2, layers: (0, 6), blocks: vec![(0, 0)] }).await;
+    let error = world.peer.fails(Order::Push { id: 2, layers: (5, 6), blocks: vec![(0, 0)] }).await;
+    assert!(error.contains("layer 5"), "{error}");
+    let error = world.peer.fails(Order::Finish { id: 2 }).await;
+    assert!(error.contains("layer 0 of destination index 1"), "{error}");
+    assert!(incoming.wait().await.is_err());
+    incoming.abort().await;
+    world.at_rest().await;
+}
+
+async fn a_sender_killed_before_or_during_its_push_is_known_at_once(fabric: &str) {
+    for pushed in [0, 3] {
+        let world = World::new(shape(fabric)).await;
+        let mut incoming = world.node.expect(&[1, 2, 3], 3, LONG).unwrap();
+        world.peer.must(Order::Open { id: 1, ticket: incoming.ticket() }).await;
+        if pushed > 0 {
+            let push = Order::Push { id: 1, layers: (0, pushed), blocks: pairs(&[4, 5, 6]) };
+            world.peer.must(push).await;
+        }
+        world.peer.kill();
+        let lost = tokio::time::timeout(SOON, incoming.wait()).await.expect("known soon");
+        assert!(matches!(lost, Err(TransferError::PeerLost { .. })), "{lost:?}");
+        tokio::time::timeout(SOON, incoming.abort()).await.expect("quiet soon");
+        world.node.expect(&[1, 2, 3], 3, LONG).unwrap();
+        assert_eq!(world.node.stats().quarantined_blocks, 0);
+    }
+}
+
+/// The kill comes somewhere in the middle of many writes.
+async fn a_sender_killed_at_any_moment_leaves_nothing_behind(fabric: &str) {
+    for delay in [0, 1, 3, 8] {
+        let world = World::new(Setup { layers: 48, block_bytes: 16 << 10, ..shape(fabric) }).await;
+        let blocks: Vec<u32> = (0..90).collect();
+        let torn: Vec<u32> = (0..90).rev().collect();
+        let mut incoming = world.node.expect(&blocks, 90, LONG).unwrap();
+        world.peer.must(Order::Open { id: 1, ticket: incoming.ticket() }).await;
+        let push = Order::Push { id: 1, layers: (0, 48), blocks: pairs(&torn) };
+        let _answer = world.peer.post(&push).await;
+        tokio::time::sleep(Duration::from_millis(delay)).await;
+        world.peer.kill();
+        let lost = tokio::time::timeout(SOON, incoming.wait()).await.expect("known soon");
+        assert!(matches!(lost, Err(TransferError::PeerLost { .. })), "no manifest, no success: {lost:?}");
+        tokio::time::timeout(SOON, incoming.abort()).await.expect("quiet soon");
+        assert_eq!(world.node.stats().quarantined_blocks, 0);
+    }
+}
+
+async fn a_sender_killed_after_its_push_changes_nothing(fabric: &str) {
+    let world = World::new(shape(fabric)).await;
+    world.peer.must(Order::Fill { blocks: vec![4, 5, 6], seed: 9 }).await;
+    let mut incoming = world.node.expect(&[1, 2, 3], 3, LONG).unwrap();
+    world.peer.send_whole(1, incoming.ticket(), world.setup.layers, &pairs(&[4, 5, 6])).await;
+    world.peer.kill();
+    incoming.wait().await.unwrap();
+    assert_eq!(first_wrong(&world.node.pool(), &world.setup.geometry(), &[1, 2, 3], 9), None);
+}
+
+async fn a_killed_receiver_fails_its_senders_soon(fabric: &str) {
+    let world = World::new(Setup { layers: 48, block_bytes: 16 << 10, ..shape(fabric) }).await;
+    let torn: Vec<u32> = (0..90).rev().collect();
+    let lease = Arc::new(());
+    let mut doomed = Vec::new();
+    for (id, blocks) in [(1, 0..40), (2, 40..90)] {
+        let ticket = world.peer.expect(id, &blocks.clone().collect::<Vec<u32>>(), LONG).await;
+        let outgoing = world.node.open(&ticket).await.unwrap();
+        outgoing.hold(lease.clone());
+        doomed.push((outgoing, blocks));
+    }
+    let (idle, _) = doomed.pop().unwrap();
+    let (busy, blocks) = doomed.pop().unwrap();
+    busy.push(0..48, &pairs(&torn[blocks.start as usize..blocks.end as usize])).unwrap();
+    world.peer.kill();
+    let started = Instant::now();
+    // Every write may be done before the death is known: then the sender has done its part.
+    let finished = tokio::time::timeout(SOON, busy.finish()).await.expect("settled soon");
+    assert!(
+        matches!(finished, Ok(_) | Err(TransferError::PeerLost { .. } | TransferError::Write { .. })),
+        "{finished:?}"
+    );
+    let lost = until(|| idle.push(0..0, &[]).err()).await;
+    assert!(matches!(lost, PushError::Ended(TransferError::PeerLost { .. })), "{lost}");
+    tokio::time::timeout(SOON, idle.abort()).await.expect("quiet soon");
+    assert!(started.elapsed() < SOON);
+    assert_eq!(Arc::strong_count(&lease), 1);
+    assert_eq!(world.node.stats().in_flight_writes, 0);
+    assert_eq!(world.node.stats().queued_pushes, 0);
+}
+
+async fn a_paused_sender_keeps_its_blocks_quarantined_until_it_wakes(fabric: &str) {
+    let world = World::new(shape(fabric)).await;
+    let mut incoming = world.node.expect(&[1, 2, 3], 3, Duration::from_millis(300)).unwrap();
+    world.peer.must(Order::Open { id: 1, ticket: incoming.ticket() }).await;
+    world.peer.must(Order::Push { id: 1, layers: (0, 3), blocks: pairs(&[4, 5, 6]) }).await;
+    world.peer.signal(rustix::process::Signal::STOP);
+    let expired = incoming.wait().await;
+    assert!(matches!(expired, Err(TransferError::Expired { .. })), "{expired:?}");
+    let mut quiesced = incoming.abort();
+    assert!(!quiesced.is_quiet());
+    assert_eq!(world.node.stats().quarantined_blocks, 3);
+    assert_eq!(world.node.expect(&[2], 1, LONG).unwrap_err(), ExpectError::BlockBusy { block: 2 });
+    // Twice the drain: time alone must not lift this fence.
+    tokio::time::timeout(Duration::from_millis(600), &mut quiesced).await.expect_err("it may still write");
+    world.peer.signal(rustix::process::Signal::CONT);
+    tokio::time::timeout(SOON, quiesced).await.expect("quiet soon after it woke");
+    assert_eq!(world.node.stats().quarantined_blocks, 0);
+    let error = world.peer.fails(Order::Finish { id: 1 }).await;
+    assert!(error.contains("expired"), "{error}");
+    world.at_rest().await;
+}
+
+async fn corrupted_bytes_are_named(fabric: &str) {
+    for full_checksums in [true, false] {
+        let world = World::new(Setup { full_checksums, ..shape(fabric) }).await;
+        world.peer.must(Order::Fill { blocks: vec![4, 5], seed: 3 }).await;
+        let mut incoming = world.node.expect(&[30, 31], 2, LONG).unwrap();
+        world.peer.must(Order::Open { id: 1, ticket: incoming.ticket() }).await;
+        world.peer.must(Order::Push { id: 1, layers: (0, 6), blocks: pairs(&[4, 5]) }).await;
+        // All writes are here, the manifest is not: a stray write now is what the checksums are for.
+        until(|| (world.node.stats().writes_received == 6).then_some(())).await;
+        let geometry = world.setup.geometry();
+        let damaged: Vec<_> = if full_checksums { vec![(4, 31)] } else { vec![(4, 30), (4, 31)] };
+        for &(layer, block) in &damaged {
+            let piece = geometry.piece(layer, block);
+            let mut byte = [0];
+            world.node.pool().copy_out(piece.end - 1, &mut byte);
+            world.node.pool().copy_in(piece.end - 1, &[byte[0] ^ 1]);
+        }
+        world.peer.must(Order::Finish { id: 1 }).await;
+        match incoming.wait().await {
+            Err(TransferError::Checksum { layer, block, .. }) => assert!(damaged.contains(&(layer, block))),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(world.node.stats().checksum_failures, 1);
+        world.at_rest().await;
+    }
+}
+
+async fn shutdown_quiesces_both_ends_in_time(fabric: &str) {
+    let world = World::new(shape(fabric)).await;
+    let mut incoming = world.node.expect(&[1, 2], 2, LONG).unwrap();
+    world.peer.must(Order::Open { id: 1, ticket: incoming.ticket() }).await;
+    world.peer.must(Order::Push { id: 1, layers: (0, 2), blocks: pairs(&[3, 4]) }).await;
+    let ticket = world.peer.expect(2, &[9], LONG).await;
+    let outgoing = world.node.open(&ticket).await.unwrap();
+    let started = Instant::now();
+    world.node.shutdown().await;
+    assert!(started.elapsed() < SOON, "{:?}", started.elapsed());
+    assert_eq!(incoming.wait().await, Err(TransferError::ShuttingDown));
+    assert!(outgoing.finish().await.is_err());
+    assert_eq!(world.node.expect(&[5], 1, LONG).unwrap_err(), ExpectError::ShuttingDown);
+    let endpoint = world.node.fabric().control_endpoint;
+    if let Some(name) = endpoint.strip_prefix("unix:") {
+        let sockets = std::fs::read_to_string("/proc/net/unix").unwrap();
+        assert!(!sockets.contains(name), "the socket is gone");
+    }
+    world.peer.fails(Order::Wait { id: 2 }).await;
+}
+
+macro_rules! conformance {
+    ($fabric:ident, $name:literal) => {
+        conformance!($fabric, $name, [
+            moves_every_byte,
+            many_at_once_in_both_directions,
+            incompatible_peers_are_refused_by_the_field_that_differs,
+            revoked_expired_used_and_garbled_tickets_are_refused,
+            a_restarted_receiver_refuses_tickets_of_its_former_life,
+            aborted_blocks_are_reused_only_when_quiet,
+            a_sender_that_gives_up_or_forgets_a_piece_is_heard,
+            a_sender_killed_before_or_during_its_push_is_known_at_once,
+            a_sender_killed_at_any_moment_leaves_nothing_behind,
+            a_sender_killed_after_its_push_changes_nothing,
+            a_killed_receiver_fails_its_senders_soon,
+            a_paused_sender_keeps_its_blocks_quarantined_until_it_wakes,
+            corrupted_bytes_are_named,
+            shutdown_quiesces_both_ends_in_time,
+        ]);
+    };
+    ($fabric:ident, $name:literal, [$($theme:ident),* $(,)?]) => {
+        mod $fabric {
+            use super::*;
+            $(#[test] fn $theme() { if support_is_here($name) { block_on(super::$theme($name)); } })*
+        }
+    };
+}
+
+fn support_is_here(fabric: &str) -> bool {
+    !fabric.starts_with("libfabric")
+        || std::env::var_os("BATON_TEST_SKIP_LIBFABRIC").is_none_or(|skip| skip != "1")
+}
+
+conformance!(shm, "shm");
+conformance!(libfabric_tcp, "libfabric:tcp");
+conformance!(libfabric_shm, "libfabric:shm");

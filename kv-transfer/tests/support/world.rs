@@ -1,0 +1,102 @@
+//! A node in this process, a peer in another, and the fabric between them.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use baton_kv_transfer::{ChecksumMode, FabricSpec, KvGeometry, TransferConfig, TransferNode};
+use serde::{Deserialize, Serialize};
+
+use super::Peer;
+
+/// How a node is set up; travels to the peer process.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Setup {
+    pub fabric: String,
+    pub layers: u32,
+    pub blocks: u32,
+    pub block_bytes: u64,
+    pub compat: String,
+    pub full_checksums: bool,
+}
+
+impl Setup {
+    pub fn geometry(&self) -> KvGeometry {
+        KvGeometry { layers: self.layers, blocks: self.blocks, block_bytes: self.block_bytes }
+    }
+}
+
+/// The usual shape of these tests.
+pub fn shape(fabric: &str) -> Setup {
+    let (fabric, compat) = (fabric.to_owned(), "test-model".to_owned());
+    Setup { fabric, layers: 6, blocks: 96, block_bytes: 16 << 10, compat, full_checksums: true }
+}
+
+pub fn config(setup: &Setup) -> TransferConfig {
+    let fabric: FabricSpec = setup.fabric.parse().unwrap();
+    let mut config = TransferConfig::new(fabric.clone(), setup.geometry(), setup.compat.clone());
+    config.checksums = if setup.full_checksums { ChecksumMode::Full } else { ChecksumMode::Sampled };
+    if let FabricSpec::Libfabric { .. } = fabric {
+        config.libfabric_path = Some(library());
+    }
+    config
+}
+
+fn library() -> PathBuf {
+    let path = std::env::var_os("BATON_TEST_LIBFABRIC");
+    PathBuf::from(
+        path.expect("BATON_TEST_LIBFABRIC names libfabric.so.1 (BATON_TEST_SKIP_LIBFABRIC=1 skips)"),
+    )
+}
+
+pub struct World {
+    pub setup: Setup,
+    pub node: TransferNode,
+    pub peer: Peer,
+}
+
+impl World {
+    /// Both ends alike, but for the number of blocks: that may differ.
+    pub async fn new(setup: Setup) -> Self {
+        let theirs = Setup { blocks: setup.blocks + 32, ..setup.clone() };
+        Self::with_peer(setup, &theirs).await
+    }
+
+    pub async fn with_peer(setup: Setup, theirs: &Setup) -> Self {
+        let peer = Peer::start(theirs).await;
+        let node = TransferNode::start(config(&setup)).await.unwrap();
+        Self { setup, node, peer }
+    }
+
+    /// Both ends hold nothing once all transfers are over: no slot, no quarantine, nothing queued or in flight.
+    pub async fn at_rest(&self) {
+        until(|| {
+            let stats = self.node.stats();
+            let held =
+                stats.incoming_live + stats.quarantined_blocks + stats.in_flight_writes + stats.queued_pushes;
+            (held == 0).then_some(())
+        })
+        .await;
+        let stats = self.peer.stats().await;
+        let held =
+            stats.incoming_live + stats.quarantined_blocks + stats.in_flight_writes + stats.queued_pushes;
+        assert_eq!(held, 0, "{stats:?}");
+    }
+}
+
+/// Looks until there is something to see; the test's own deadline bounds it.
+pub async fn until<T>(mut look: impl FnMut() -> Option<T>) -> T {
+    loop {
+        if let Some(seen) = look() {
+            return seen;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+/// Runs a test on a runtime of its own, under a deadline: nothing here may hang.
+pub fn block_on(test: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(async {
+        tokio::time::timeout(Duration::from_secs(120), test).await.expect("the test hangs")
+    });
+}
