@@ -15,6 +15,18 @@ pub enum LogFormat {
     Json,
 }
 
+/// Whether log lines are coloured.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum LogColor {
+    /// When standard error is a terminal.
+    #[default]
+    Auto,
+    /// Also into a pipe.
+    Always,
+    /// Not at all.
+    Never,
+}
+
 /// Log options that every subcommand takes.
 #[derive(Args, Clone, Debug)]
 pub struct LogArgs {
@@ -25,11 +37,26 @@ pub struct LogArgs {
     /// How log lines look
     #[arg(long, env = "BATON_LOG_FORMAT", value_enum, default_value_t, global = true)]
     pub log_format: LogFormat,
+
+    /// Whether log lines are coloured
+    #[arg(long, env = "BATON_LOG_COLOR", value_enum, default_value_t, global = true)]
+    pub log_color: LogColor,
+}
+
+impl LogArgs {
+    /// Whether to write colours to standard error.
+    pub fn colored(&self) -> bool {
+        match self.log_color {
+            LogColor::Auto => self.log_format == LogFormat::Text && std::io::stderr().is_terminal(),
+            LogColor::Always => self.log_format == LogFormat::Text,
+            LogColor::Never => false,
+        }
+    }
 }
 
 impl Default for LogArgs {
     fn default() -> Self {
-        Self { log: "info".to_owned(), log_format: LogFormat::Text }
+        Self { log: "info".to_owned(), log_format: LogFormat::Text, log_color: LogColor::Auto }
     }
 }
 
@@ -42,7 +69,7 @@ pub fn init_logs(args: &LogArgs) -> Result<(), String> {
         .map_err(|error| format!("--log {:?} is not a filter: {error}; try `info` or `debug`", args.log))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match args.log_format {
-        LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).with_target(false).init(),
+        LogFormat::Text => builder.with_ansi(args.colored()).with_target(false).init(),
         LogFormat::Json => builder.json().flatten_event(true).init(),
     }
     Ok(())

@@ -1,0 +1,49 @@
+//! The command line.
+
+use baton_process::LogArgs;
+use clap::{Parser, Subcommand};
+
+use crate::{pull::PullArgs, up::UpArgs};
+
+/// Set by the build script: the version, and the git commit if there is one.
+const VERSION: &str = env!("BATON_VERSION");
+
+/// Serves large language models with prefill and decode on different workers
+#[derive(Parser, Debug)]
+#[command(name = "baton", version = VERSION, propagate_version = true, max_term_width = 110)]
+#[command(after_help = "\
+Examples:
+  baton up                                 serve the bundled model on http://127.0.0.1:8000
+  baton up --model Qwen/Qwen3-0.6B         download a model once, then serve it
+  baton up --prefill 2 --decode 1          two prefill workers, one decode worker
+  baton pull Qwen/Qwen3-0.6B               download only
+
+`baton COMMAND --help` explains a command and shows more examples.")]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) logs: LogArgs,
+
+    /// Process that started this one: report failures to it, and end when it ends
+    #[arg(long, value_name = "PID", hide = true, global = true)]
+    pub(crate) supervisor: Option<u32>,
+
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What to do.
+#[derive(Subcommand, Debug)]
+pub(crate) enum Command {
+    /// Start everything on this machine: front, sidecars and workers, as separate processes
+    Up(Box<UpArgs>),
+    /// Download a model from the hub into the standard cache
+    Pull(PullArgs),
+    /// Run the OpenAI HTTP front with the worker registry and placement
+    Scheduler(Box<baton_scheduler::SchedulerArgs>),
+    /// Run the sidecar of one decode worker
+    Sidecar(Box<baton_sidecar::Args>),
+    /// Run a worker that computes prompts and pushes their KV blocks to decode workers
+    PrefillWorker(Box<baton_prefill_worker::Args>),
+    /// Run a worker that receives KV blocks and generates tokens, behind a sidecar
+    DecodeWorker(Box<baton_decode_worker::Args>),
+}

@@ -1,0 +1,96 @@
+//! Options of `baton up`; their defaults are written here and nowhere else.
+
+use std::{net::IpAddr, path::PathBuf};
+
+use baton_hub::HubArgs;
+use baton_kv_transfer::FabricSpec;
+use clap::{Args, value_parser};
+
+/// Options of `baton up`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  baton up                                          the bundled model, one prefill and one decode worker
+  baton up --model Qwen/Qwen3-0.6B                  a model from the hub, downloaded once
+  baton up --model ./my-model --prefill 2           a local folder, two prefill workers
+  baton up --prefill 0                              aggregated: decode workers prefill for themselves
+  baton up --fabric libfabric:tcp                   KV cache over libfabric's tcp provider
+  baton up --print-config                           show what would be started
+
+Once `ready http://…` is printed, ask it something:
+  curl http://127.0.0.1:8000/v1/chat/completions -H 'Content-Type: application/json' \\
+    -d '{\"messages\": [{\"role\": \"user\", \"content\": \"Hello\"}]}'
+
+Ctrl-C lets running requests end, then stops everything; a second Ctrl-C stops at once.")]
+pub(crate) struct UpArgs {
+    /// Model folder, or hub id org/name[@revision] [default: the bundled model]
+    #[arg(long, env = "BATON_MODEL", value_name = "DIR|HUB_ID")]
+    pub(crate) model: Option<String>,
+
+    /// Name that clients ask for [default: the folder's name or the hub id]
+    #[arg(long, env = "BATON_SERVED_MODEL_NAME", value_name = "NAME")]
+    pub(crate) served_model_name: Option<String>,
+
+    /// Prefill workers; 0: decode workers prefill for themselves (aggregated serving)
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = value_parser!(u16).range(0..=64))]
+    pub(crate) prefill: u16,
+
+    /// Decode workers, each with a sidecar
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = value_parser!(u16).range(1..=64))]
+    pub(crate) decode: u16,
+
+    /// What carries the KV cache from prefill to decode: shm, libfabric or libfabric:PROVIDER
+    #[arg(long, env = "BATON_FABRIC", default_value = "shm", value_name = "FABRIC")]
+    pub(crate) fabric: FabricSpec,
+
+    /// Where libfabric.so.1 is [default: where the system's loader finds it]
+    #[arg(long, env = "BATON_LIBFABRIC", value_name = "PATH")]
+    pub(crate) libfabric: Option<PathBuf>,
+
+    /// Address that the front listens on
+    #[arg(long, default_value = "127.0.0.1", value_name = "IP")]
+    pub(crate) host: IpAddr,
+
+    /// Port that the front listens on; 0: any free one
+    #[arg(long, default_value_t = 8000, value_name = "PORT")]
+    pub(crate) port: u16,
+
+    /// Compute threads of each worker [default: the machine's cores shared by the workers]
+    #[arg(long, value_name = "N", value_parser = value_parser!(u16).range(1..=1024))]
+    pub(crate) threads: Option<u16>,
+
+    /// Memory for the KV cache of each worker, such as 512MiB or 4GiB [default: the worker's own]
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) kv_memory: Option<String>,
+
+    /// KV blocks of each worker, instead of a size in bytes
+    #[arg(long, value_name = "N", conflicts_with = "kv_memory")]
+    pub(crate) kv_blocks: Option<u32>,
+
+    /// Number format of weights and KV cache: bf16 or f32 [default: bf16]
+    #[arg(long, value_name = "DTYPE")]
+    pub(crate) dtype: Option<String>,
+
+    /// Longest prompt plus answer in tokens [default: the model's]
+    #[arg(long, value_name = "TOKENS", value_parser = value_parser!(u32).range(1..))]
+    pub(crate) max_context: Option<u32>,
+
+    /// Longest that running requests may take to end after Ctrl-C, in seconds; then they are cut off
+    #[arg(long, default_value_t = 30, value_name = "SECONDS", value_parser = value_parser!(u64).range(0..=3600))]
+    pub(crate) drain_timeout: u64,
+
+    /// Longest that it may take until the first request would be served, in seconds
+    #[arg(long, default_value_t = 600, value_name = "SECONDS", value_parser = value_parser!(u64).range(1..))]
+    pub(crate) start_timeout: u64,
+
+    /// Leave a process that died dead: for tests and for debugging
+    #[arg(long, hide = true)]
+    pub(crate) no_restart: bool,
+
+    /// Print the configuration in force and every process's command line as TOML, and exit
+    #[arg(long)]
+    pub(crate) print_config: bool,
+
+    #[command(flatten)]
+    pub(crate) hub: HubArgs,
+}

@@ -1,0 +1,76 @@
+//! `baton up`: everything on one machine, as separate processes under one supervisor.
+//!
+//! ```text
+//!  args ──► config (defaults, model) ──► plan (every command line; --print-config shows it)
+//!                                          │
+//!        signals ──► supervisor ◄── events ┴── child: one task a process; its lines, its reports, its end
+//!                        │
+//!                        └─► ready URL, restarts, drain: front, sidecars, workers
+//! ```
+//!
+//! Ports: only the front's is chosen beforehand. All others are port 0, reported by the process that bound them, and
+//! then put into the command lines of those that need them; that also is the start order.
+//!
+//! # Invariants
+//! - No child outlives the supervisor, not even a killed one: the kernel ends them with it.
+//! - `ready URL` is printed once, when a request would be served.
+//! - The drain is bounded: what still runs after its deadline is killed.
+
+mod args;
+mod backoff;
+mod bundled;
+mod child;
+mod config;
+mod console;
+mod plan;
+mod print;
+mod ready;
+mod signals;
+mod supervisor;
+
+use std::{io::Write as _, net::SocketAddr, process::ExitCode};
+
+use anyhow::{Context as _, anyhow};
+use baton_process::{LogArgs, init_logs};
+
+pub(crate) use args::UpArgs;
+use config::Config;
+use console::Console;
+use plan::Plan;
+use signals::StopRequests as _;
+use supervisor::{Outcome, Supervisor};
+
+use crate::role::single_threaded;
+
+/// Runs `baton up`: until a signal, or a failure.
+pub(crate) fn run(args: UpArgs, logs: &LogArgs) -> anyhow::Result<ExitCode> {
+    init_logs(logs).map_err(|error| anyhow!(error))?;
+    let prints_config = args.print_config;
+    let config = Config::try_new(args)?;
+    if prints_config {
+        let text = print::to_toml(&config, &Plan::new(&config, logs))?;
+        std::io::stdout().write_all(text.as_bytes()).context("cannot write to standard output")?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    single_threaded()?.block_on(serve(config, logs))
+}
+
+async fn serve(mut config: Config, logs: &LogArgs) -> anyhow::Result<ExitCode> {
+    let mut signals = signals::Signals::new().context("cannot watch for signals")?;
+    tokio::select! {
+        done = config.download() => done?,
+        () = signals.next() => return Ok(ExitCode::from(signals::INTERRUPTED)),
+    }
+    let plan = Plan::new(&config, logs);
+    let supervisor = Supervisor::new(plan, config.supervision(), Console::new(logs));
+    match supervisor.run(&mut signals, say_ready).await? {
+        Outcome::Drained => Ok(ExitCode::SUCCESS),
+        Outcome::Interrupted => Ok(ExitCode::from(signals::INTERRUPTED)),
+    }
+}
+
+fn say_ready(front: SocketAddr) {
+    let mut stdout = std::io::stdout().lock();
+    // That nobody reads it is no reason not to serve.
+    let _ = writeln!(stdout, "ready http://{front}").and_then(|()| stdout.flush());
+}

@@ -1,0 +1,222 @@
+//! Which processes there are, and each one's command line.
+
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+};
+
+use baton_process::{LogArgs, LogColor};
+use clap::ValueEnum;
+
+use super::config::{Config, Model};
+
+/// Any free port of this machine.
+const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
+/// All processes.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub(crate) processes: Vec<ProcessPlan>,
+}
+
+/// One process.
+#[derive(Clone, Debug)]
+pub(crate) struct ProcessPlan {
+    /// Unique; also the worker's id.
+    pub(crate) name: String,
+    pub(crate) kind: Kind,
+    pub(crate) args: Vec<Arg>,
+}
+
+/// What a process is, in the order in which they stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Kind {
+    Front,
+    Sidecar,
+    PrefillWorker,
+    DecodeWorker,
+}
+
+/// A word of a command line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Arg {
+    Text(OsString),
+    /// The address that another process reported; it starts first.
+    AddressOf {
+        process: String,
+        listener: &'static str,
+    },
+    /// Where to listen. Started again, the process listens where it did, because others know that address.
+    Listen {
+        listener: &'static str,
+        first: SocketAddr,
+    },
+}
+
+/// Addresses that processes reported, by process and listener.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Addresses {
+    known: BTreeMap<String, BTreeMap<String, SocketAddr>>,
+}
+
+impl Addresses {
+    pub(crate) fn insert(&mut self, process: &str, listeners: BTreeMap<String, SocketAddr>) {
+        self.known.insert(process.to_owned(), listeners);
+    }
+
+    pub(crate) fn get(&self, process: &str, listener: &str) -> Option<SocketAddr> {
+        self.known.get(process)?.get(listener).copied()
+    }
+}
+
+impl ProcessPlan {
+    /// The command line, or `None` while an address in it is not known.
+    pub(crate) fn command_line(&self, addresses: &Addresses) -> Option<Vec<OsString>> {
+        self.args.iter().map(|arg| self.resolve(arg, addresses)).collect()
+    }
+
+    fn resolve(&self, arg: &Arg, addresses: &Addresses) -> Option<OsString> {
+        match arg {
+            Arg::Text(text) => Some(text.clone()),
+            Arg::AddressOf { process, listener } => {
+                addresses.get(process, listener).map(|a| a.to_string().into())
+            }
+            Arg::Listen { listener, first } => {
+                Some(addresses.get(&self.name, listener).unwrap_or(*first).to_string().into())
+            }
+        }
+    }
+}
+
+impl Plan {
+    /// The front, the sidecars, the workers.
+    pub(crate) fn new(config: &Config, logs: &LogArgs) -> Self {
+        let mut processes = vec![front(config)];
+        processes.extend((0..config.decode).map(|index| sidecar(index, config)));
+        processes.extend((0..config.prefill).map(|index| prefill_worker(index, config)));
+        processes.extend((0..config.decode).map(|index| decode_worker(index, config)));
+        for process in &mut processes {
+            process.args.extend(log_options(logs));
+        }
+        Self { processes }
+    }
+}
+
+const FRONT: &str = "scheduler";
+
+fn front(config: &Config) -> ProcessPlan {
+    let mut line = Line::new("scheduler");
+    line.option("--model", config.model.as_text());
+    line.option("--served-model-name", &config.served_model_name);
+    line.word("--listen", Arg::Listen { listener: "http", first: config.listen });
+    line.word("--registry-listen", Arg::Listen { listener: "registry", first: ANY });
+    line.option("--drain-timeout", config.drain_timeout.to_string());
+    if config.prefill == 0 {
+        line.flag("--aggregated");
+    }
+    if let Some(tokens) = config.max_context {
+        line.option("--max-context", tokens.to_string());
+    }
+    line.into_plan(FRONT.to_owned(), Kind::Front)
+}
+
+fn sidecar(index: u16, config: &Config) -> ProcessPlan {
+    let mut line = Line::new("sidecar");
+    line.word("--listen", Arg::Listen { listener: "grpc", first: ANY });
+    line.word("--admin-listen", Arg::Listen { listener: "admin", first: ANY });
+    line.word("--registry", Arg::AddressOf { process: FRONT.to_owned(), listener: "registry" });
+    line.option("--drain-deadline", format!("{}s", config.drain_timeout));
+    line.into_plan(format!("sidecar-{index}"), Kind::Sidecar)
+}
+
+fn prefill_worker(index: u16, config: &Config) -> ProcessPlan {
+    let registry = Arg::AddressOf { process: FRONT.to_owned(), listener: "registry" };
+    worker("prefill-worker", format!("prefill-{index}"), registry, config)
+        .into_plan(format!("prefill-{index}"), Kind::PrefillWorker)
+}
+
+/// It joins through its sidecar.
+fn decode_worker(index: u16, config: &Config) -> ProcessPlan {
+    let registry = Arg::AddressOf { process: format!("sidecar-{index}"), listener: "grpc" };
+    worker("decode-worker", format!("decode-{index}"), registry, config)
+        .into_plan(format!("decode-{index}"), Kind::DecodeWorker)
+}
+
+fn worker(subcommand: &str, id: String, registry: Arg, config: &Config) -> Line {
+    let mut line = Line::new(subcommand);
+    line.option("--worker-id", id);
+    line.option("--model", config.model.as_text());
+    line.option("--served-model-name", &config.served_model_name);
+    line.option("--listen", ANY.to_string());
+    line.option("--admin-listen", ANY.to_string());
+    line.word("--registry", registry);
+    line.option("--fabric", &config.fabric);
+    line.option("--threads", config.threads.to_string());
+    line.option("--drain-timeout", config.drain_timeout.to_string());
+    let optional = [
+        ("--libfabric", config.libfabric.as_ref().map(OsString::from)),
+        ("--kv-memory", config.kv_memory.as_ref().map(OsString::from)),
+        ("--kv-blocks", config.kv_blocks.map(|blocks| blocks.to_string().into())),
+        ("--dtype", config.dtype.as_ref().map(OsString::from)),
+        ("--max-context", config.max_context.map(|tokens| tokens.to_string().into())),
+    ];
+    for (option, value) in optional {
+        if let Some(value) = value {
+            line.option(option, value);
+        }
+    }
+    line
+}
+
+/// Children log like the supervisor, who passes their lines on; a pipe must not cost the colours.
+fn log_options(logs: &LogArgs) -> Vec<Arg> {
+    let color = if logs.colored() { LogColor::Always } else { LogColor::Never };
+    let mut line = Line { args: Vec::new() };
+    line.option("--log", &logs.log);
+    line.option("--log-format", name_of(&logs.log_format));
+    line.option("--log-color", name_of(&color));
+    line.args
+}
+
+fn name_of(value: &impl ValueEnum) -> String {
+    value.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+}
+
+/// A command line in the making.
+struct Line {
+    args: Vec<Arg>,
+}
+
+impl Line {
+    fn new(subcommand: &str) -> Self {
+        Self { args: vec![Arg::Text(subcommand.into())] }
+    }
+
+    fn flag(&mut self, name: &str) {
+        self.args.push(Arg::Text(name.into()));
+    }
+
+    fn option(&mut self, name: &str, value: impl Into<OsString>) {
+        self.word(name, Arg::Text(value.into()));
+    }
+
+    fn word(&mut self, name: &str, value: Arg) {
+        self.flag(name);
+        self.args.push(value);
+    }
+
+    fn into_plan(self, name: String, kind: Kind) -> ProcessPlan {
+        ProcessPlan { name, kind, args: self.args }
+    }
+}
+
+impl Model {
+    fn as_text(&self) -> OsString {
+        match self {
+            Self::Folder(path) => PathBuf::clone(path).into(),
+            Self::OnHub(id) => id.to_string().into(),
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! One answer, whatever the route.
+
+use baton_proto::v1::{FailureKind, FinishReason, SamplingParams};
+
+use crate::bed::{Fleet, greedy, prompt};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn disaggregated_equals_aggregated() {
+    let fleet = Fleet::start(1, 64).await;
+    let seeded = SamplingParams { temperature: 0.9, seed: 11, top_p: 0.9, ..greedy(13) };
+    let penalised = SamplingParams { repetition_penalty: 1.3, presence_penalty: 0.4, ..greedy(20) };
+    let with_logprobs = SamplingParams { logprobs: Some(3), ..greedy(5) };
+    for sampling in [greedy(9), seeded, penalised, with_logprobs, greedy(2)] {
+        for len in [1, 3, 4, 5, 16, 17, 48, 61] {
+            let prompt = prompt(3, len);
+            let (expected, aggregated) = fleet.ask_aggregated(&prompt, sampling.clone()).await.answer().await;
+            let (tokens, finished) = fleet.ask(&prompt, sampling.clone()).await.answer().await;
+            assert_eq!(tokens, expected, "{len} tokens");
+            assert_eq!((aggregated.prefill_worker.as_str(), finished.prefill_worker.as_str()), ("d", "p1"));
+            assert_eq!((finished.fallback.as_str(), finished.reason), ("", aggregated.reason));
+        }
+    }
+    fleet.empties().await;
+    let sent = fleet.prefills[0].worker.node.stats();
+    let received = fleet.decode.worker.node.stats();
+    assert_eq!((sent.bytes_sent, sent.outgoing_completed), (received.bytes_received, received.incoming_completed));
+    assert_eq!((received.incoming_failed, received.late_writes, received.checksum_failures), (0, 0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn neighbours_do_not_change_an_answer() {
+    let fleet = Fleet::start(2, 96).await;
+    let asked: Vec<_> = (0..24_u32).map(|n| (prompt(n, 1 + 2 * n as usize), greedy(3 + n % 7))).collect();
+    let mut expected = Vec::new();
+    for (prompt, sampling) in &asked {
+        expected.push(fleet.ask_aggregated(prompt, sampling.clone()).await.answer().await.0);
+    }
+    let mut replies = Vec::new();
+    for (prompt, sampling) in &asked {
+        replies.push(fleet.ask(prompt, sampling.clone()).await);
+    }
+    for (reply, expected) in replies.into_iter().zip(expected) {
+        assert_eq!(reply.answer().await.0, expected);
+    }
+    fleet.empties().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_first_token_that_is_the_last_moves_no_blocks() {
+    let fleet = Fleet::start(1, 64).await;
+    let (tokens, finished) = fleet.ask(&prompt(3, 30), greedy(1)).await.answer().await;
+    assert_eq!((tokens.len(), finished.reason()), (1, FinishReason::Length));
+    fleet.empties().await;
+    assert_eq!(fleet.decode.worker.node.stats().incoming_completed, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_can_never_be_served_is_refused_with_limit_and_size() {
+    let fleet = Fleet::start(1, 64).await;
+    for (prompt, sampling, words) in [
+        (prompt(3, 96), greedy(4), vec!["96", "context"]),
+        (Vec::new(), greedy(4), vec!["empty"]),
+        (vec![1, 50], greedy(4), vec!["token 1", "50", "vocabulary"]),
+        (prompt(3, 4), greedy(0), vec!["max_tokens"]),
+    ] {
+        let (_, end) = fleet.ask(&prompt, sampling).await.rest().await;
+        let failure = end.unwrap_err();
+        assert_eq!(failure.kind(), FailureKind::Invalid, "{failure:?}");
+        assert!(words.iter().all(|word| failure.message.contains(word)), "{failure:?}");
+    }
+    fleet.empties().await;
+}

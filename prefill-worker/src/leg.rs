@@ -1,0 +1,152 @@
+//! One call: from ticket to last acknowledged write.
+
+use std::time::{Duration, Instant};
+
+use baton_engine::SequenceRequest;
+use baton_kv_transfer::{OpenError, Outgoing};
+use baton_proto::v1::{
+    Failure, FailureKind, FinishReason, PrefillEvent, PrefillRequest,
+    prefill_event::{Alive, Event, FirstToken, Pushed},
+};
+use baton_worker::{
+    TokenClock, Worker, deadline, failure_of_sequence, failure_of_submit, finish_from_engine, sampling_from_wire,
+    token_from_engine, unavailable,
+};
+use tokio::{
+    sync::mpsc,
+    time::{MissedTickBehavior, interval, timeout_at},
+};
+use tonic::Status;
+
+use crate::sink::Push;
+
+/// Between signs of life.
+const ALIVE_EVERY: Duration = Duration::from_millis(200);
+
+/// The caller's end.
+pub(crate) type Caller = mpsc::Sender<Result<PrefillEvent, Status>>;
+
+/// Serves a call to its end; the caller leaving is one.
+pub(crate) async fn serve(worker: &Worker, request: PrefillRequest, caller: &Caller) {
+    let request_id = request.request_id.clone();
+    let clock = worker.metrics.start();
+    let failure = tokio::select! {
+        biased;
+        () = caller.closed() => {
+            tracing::debug!(request_id, "prefill cancelled");
+            return;
+        }
+        () = worker.stop.cancelled() => unavailable("this worker shuts down before the prompt was pushed"),
+        outcome = Box::pin(run(worker, request, caller, clock)) => match outcome {
+            Ok(()) => return,
+            Err(failure) => failure,
+        },
+        never = stay_alive(caller) => match never {},
+    };
+    tracing::info!(request_id, kind = ?failure.kind(), reason = failure.message, "prefill failed");
+    send(caller, Event::Failure(failure)).await;
+}
+
+/// Everything that was begun ends when this future is dropped.
+async fn run(worker: &Worker, request: PrefillRequest, caller: &Caller, mut clock: TokenClock) -> Result<(), Failure> {
+    worker.admit()?;
+    let PrefillRequest { request_id, prompt, sampling, ticket, deadline_ms } = request;
+    let sampling = sampling_from_wire(sampling)?;
+    let deadline = deadline(deadline_ms);
+    let blocks = worker.engine.kv_layout().blocks_for(prompt.len());
+    let outgoing = open(worker, &ticket, deadline).await?;
+    check_ticket(&outgoing, prompt.len(), blocks)?;
+
+    let push = Push::through(outgoing);
+    let request = SequenceRequest { id: request_id.clone(), prompt, sampling, deadline };
+    let mut leg = worker.engine.prefill(request, push.sink()).map_err(|error| failure_of_submit(&error))?;
+    push.hold(leg.held_blocks());
+    let first = tokio::select! {
+        biased;
+        first = leg.first_token() => first.map_err(|failure| failure_of_sequence(&failure))?,
+        error = push.failed() => return Err(unavailable(&format!("cannot push: {error}"))),
+    };
+    clock.tokens(1);
+    let finish = first.finish.map_or(FinishReason::Unspecified, finish_from_engine);
+    let event = FirstToken {
+        token: Some(token_from_engine(first.token)),
+        finish: finish.into(),
+        queue_us: first.timing.queue_us,
+        prefill_us: first.timing.prefill_us,
+        cached_prompt_tokens: 0,
+    };
+    send(caller, Event::FirstToken(event)).await;
+    if finish != FinishReason::Unspecified {
+        // The request is over: dropping the push gives the transfer up.
+        clock.ended();
+        return Ok(());
+    }
+
+    let outgoing = push.into_outgoing().map_err(|error| unavailable(&format!("cannot push: {error}")))?;
+    let sent = within(deadline, outgoing.finish())
+        .await?
+        .map_err(|error| unavailable(&format!("the push failed: {error}")))?;
+    clock.ended();
+    tracing::debug!(
+        request_id,
+        bytes = sent.bytes,
+        writes = sent.writes,
+        queue_us = first.timing.queue_us,
+        prefill_us = first.timing.prefill_us,
+        "prompt computed and pushed"
+    );
+    send(caller, Event::Pushed(Pushed { bytes: sent.bytes, writes: u64::from(sent.writes) })).await;
+    Ok(())
+}
+
+async fn open(worker: &Worker, ticket: &[u8], deadline: Option<Instant>) -> Result<Outgoing, Failure> {
+    within(deadline, worker.node.open(ticket)).await?.map_err(|error| {
+        let kind = match &error {
+            OpenError::BadTicket { .. } | OpenError::Incompatible { .. } => FailureKind::Invalid,
+            OpenError::Full { .. } => FailureKind::Overloaded,
+            OpenError::StaleIncarnation { .. }
+            | OpenError::Revoked { .. }
+            | OpenError::Unreachable { .. }
+            | OpenError::TimedOut { .. }
+            | OpenError::ShuttingDown => FailureKind::Unavailable,
+        };
+        Failure { kind: kind.into(), message: format!("cannot open the transfer: {error}") }
+    })
+}
+
+fn check_ticket(outgoing: &Outgoing, prompt_tokens: usize, blocks: usize) -> Result<(), Failure> {
+    let (ticket_tokens, ticket_blocks) = (outgoing.tokens() as usize, outgoing.block_count());
+    if (ticket_tokens, ticket_blocks) == (prompt_tokens, blocks) {
+        return Ok(());
+    }
+    Err(Failure {
+        kind: FailureKind::Invalid.into(),
+        message: format!(
+            "the ticket is for {ticket_tokens} tokens in {ticket_blocks} blocks, the prompt has {prompt_tokens} in {blocks}"
+        ),
+    })
+}
+
+async fn within<T>(deadline: Option<Instant>, future: impl Future<Output = T>) -> Result<T, Failure> {
+    let Some(deadline) = deadline else { return Ok(future.await) };
+    timeout_at(deadline.into(), future).await.map_err(|_| Failure {
+        kind: FailureKind::Deadline.into(),
+        message: "the request's deadline passed on the prefill worker".to_owned(),
+    })
+}
+
+/// Never returns.
+async fn stay_alive(caller: &Caller) -> std::convert::Infallible {
+    let mut tick = interval(ALIVE_EVERY);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        // With no room there are other signs of life on their way.
+        let _ = caller.try_send(Ok(PrefillEvent { event: Some(Event::Alive(Alive {})) }));
+    }
+}
+
+async fn send(caller: &Caller, event: Event) {
+    // That the caller has left is seen by `serve`.
+    let _ = caller.send(Ok(PrefillEvent { event: Some(event) })).await;
+}

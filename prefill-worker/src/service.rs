@@ -1,0 +1,48 @@
+//! The gRPC service.
+
+use std::sync::Arc;
+
+use baton_proto::v1::{
+    PrefillEvent, PrefillRequest,
+    prefill_server::{Prefill, PrefillServer},
+};
+use baton_worker::{MAX_MESSAGE_BYTES, Worker};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+use crate::leg;
+
+/// Events on their way to one caller: signs of life are left out when there is no room.
+const EVENTS: usize = 16;
+
+/// Serves `Prefill` over a worker.
+pub struct PrefillService {
+    worker: Arc<Worker>,
+}
+
+impl PrefillService {
+    /// A service over `worker`.
+    pub fn new(worker: Arc<Worker>) -> Self {
+        Self { worker }
+    }
+
+    /// For a server.
+    pub fn into_server(self) -> PrefillServer<Self> {
+        PrefillServer::new(self)
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES)
+    }
+}
+
+#[tonic::async_trait]
+impl Prefill for PrefillService {
+    type RunStream = ReceiverStream<Result<PrefillEvent, Status>>;
+
+    async fn run(&self, request: Request<PrefillRequest>) -> Result<Response<Self::RunStream>, Status> {
+        let (events, stream) = mpsc::channel(EVENTS);
+        let worker = self.worker.clone();
+        self.worker.calls.spawn(async move { leg::serve(&worker, request.into_inner(), &events).await });
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+}

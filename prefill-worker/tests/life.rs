@@ -1,0 +1,241 @@
+//! The life of a worker process, with a real model: it registers, shows its metrics, and leaves in good order.
+
+use std::{net::SocketAddr, path::Path, time::Duration};
+
+use baton_prefill_worker::{Args, RunError, run};
+use baton_process::Shutdown;
+use baton_proto::v1::{
+    RegistryReply, Role, WorkerInfo, WorkerReport, registry_reply::{Accepted, Rejected, Reply},
+    registry_server::{Registry, RegistryServer},
+    worker_report::Report,
+};
+use clap::Parser;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+    sync::mpsc,
+    task::JoinHandle,
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{
+    Request, Response, Status, Streaming,
+    transport::{Server, server::TcpIncoming},
+};
+
+/// Only ever spent by a failing test.
+const HANG: Duration = Duration::from_secs(60);
+
+#[derive(Parser)]
+struct Cli {
+    #[command(flatten)]
+    args: Args,
+}
+
+/// A registry that hands each membership to the test.
+struct FakeRegistry(mpsc::Sender<Membership>);
+
+struct Membership {
+    reports: Streaming<WorkerReport>,
+    replies: mpsc::Sender<Result<RegistryReply, Status>>,
+}
+
+#[tonic::async_trait]
+impl Registry for FakeRegistry {
+    type JoinStream = ReceiverStream<Result<RegistryReply, Status>>;
+
+    async fn join(&self, request: Request<Streaming<WorkerReport>>) -> Result<Response<Self::JoinStream>, Status> {
+        let (replies, stream) = mpsc::channel(4);
+        let membership = Membership { reports: request.into_inner(), replies };
+        self.0.send(membership).await.map_err(|_| Status::unavailable("the test is over"))?;
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+}
+
+impl Membership {
+    async fn reply(&self, reply: Reply) {
+        self.replies.send(Ok(RegistryReply { reply: Some(reply) })).await.unwrap();
+    }
+
+    async fn hello(&mut self) -> WorkerInfo {
+        match self.report().await {
+            Some(Report::Hello(hello)) => hello,
+            other => panic!("not a hello: {other:?}"),
+        }
+    }
+
+    /// `None`: the worker has left.
+    async fn report(&mut self) -> Option<Report> {
+        within(self.reports.message()).await.unwrap_or(None).map(|report| report.report.unwrap())
+    }
+}
+
+struct Bed {
+    address: SocketAddr,
+    memberships: mpsc::Receiver<Membership>,
+    server: JoinHandle<()>,
+}
+
+impl Bed {
+    async fn registry(address: &str) -> Self {
+        let listener = TcpListener::bind(address).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (sender, memberships) = mpsc::channel(4);
+        let server = Server::builder().add_service(RegistryServer::new(FakeRegistry(sender)));
+        let server =
+            tokio::spawn(async move { server.serve_with_incoming(TcpIncoming::from(listener)).await.unwrap() });
+        Self { address, memberships, server }
+    }
+
+    async fn membership(&mut self) -> Membership {
+        within(self.memberships.recv()).await.unwrap()
+    }
+}
+
+#[track_caller]
+fn within<F: Future>(future: F) -> impl Future<Output = F::Output> {
+    let caller = std::panic::Location::caller();
+    async move { tokio::time::timeout(HANG, future).await.unwrap_or_else(|_| panic!("hangs at {caller}")) }
+}
+
+fn fixture(name: &str) -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../engine/tests/fixtures").join(name).display().to_string()
+}
+
+fn start(model: &str, registry: SocketAddr, more: &[&str]) -> (Shutdown, JoinHandle<Result<(), RunError>>) {
+    let registry = registry.to_string();
+    let fixed = [
+        "prefill-worker",
+        "--model",
+        model,
+        "--worker-id",
+        "prefill-7",
+        "--listen",
+        "127.0.0.1:0",
+        "--admin-listen",
+        "127.0.0.1:0",
+        "--kv-blocks",
+        "64",
+        "--dtype",
+        "f32",
+        "--threads",
+        "1",
+        "--registry",
+        &registry,
+    ];
+    let args = Cli::parse_from(fixed.iter().chain(more)).args;
+    let shutdown = Shutdown::manual();
+    (shutdown.clone(), tokio::spawn(run(args, shutdown)))
+}
+
+/// Status and body.
+async fn get(endpoint: &str, path: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(endpoint).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_registers_says_what_it_is_and_leaves_when_told_to_stop() {
+    let mut bed = Bed::registry("127.0.0.1:0").await;
+    let (shutdown, served) = start(&fixture("llama3-f32"), bed.address, &["--served-model-name", "tiny"]);
+    let mut membership = bed.membership().await;
+    let hello = membership.hello().await;
+    assert_eq!((hello.worker_id.as_str(), hello.role()), ("prefill-7", Role::Prefill));
+    assert_eq!(hello.pid, std::process::id());
+    let (model, kv_cache, fabric) = (hello.model.unwrap(), hello.kv_cache.unwrap(), hello.fabric.unwrap());
+    assert_eq!((model.name.as_str(), model.dtype.as_str()), ("tiny", "f32"));
+    assert_eq!((kv_cache.num_blocks, kv_cache.block_tokens), (64, 16));
+    assert_eq!(fabric.name, "shm");
+    assert!(!fabric.control_endpoint.is_empty());
+
+    let (status, reason) = get(&hello.admin_endpoint, "/ready").await;
+    assert_eq!(status, 503, "not before the scheduler took it: {reason}");
+    membership.reply(Reply::Accepted(Accepted { ttl_ms: 1000 })).await;
+    let Some(Report::Load(load)) = membership.report().await else { panic!("load follows the hello") };
+    assert_eq!((load.blocks_free, load.blocks_total, load.draining), (64, 64, false));
+    within(async { while get(&hello.admin_endpoint, "/ready").await.0 != 200 {} }).await;
+
+    let (_, metrics) = get(&hello.admin_endpoint, "/metrics").await;
+    for line in [
+        "vllm:num_requests_waiting{model_name=\"tiny\"} 0",
+        "vllm:num_requests_running{model_name=\"tiny\"} 0",
+        "vllm:kv_cache_usage_perc{model_name=\"tiny\"} 0",
+        "vllm:cache_config_info{model_name=\"tiny\",block_size=\"16\",num_gpu_blocks=\"64\"} 1",
+        "vllm:generation_tokens_total{model_name=\"tiny\"} ",
+        "vllm:prompt_tokens_total{model_name=\"tiny\"} ",
+        "vllm:time_to_first_token_seconds_bucket{",
+        "baton_kv_blocks{state=\"free\"} 64",
+        "baton_kv_blocks{state=\"owned\"} 0",
+        "baton_kv_blocks{state=\"held\"} 0",
+        "baton_kv_blocks_in_use 0",
+        "baton_transfer_writes_sent_total 0",
+        "baton_transfer_quarantined_blocks 0",
+        "baton_fabric_info{fabric=\"shm\",provider=",
+    ] {
+        assert!(metrics.contains(line), "no {line} in\n{metrics}");
+    }
+
+    shutdown.trigger();
+    let mut told = false;
+    while let Some(report) = membership.report().await {
+        told |= matches!(report, Report::Load(load) if load.draining);
+    }
+    assert!(told, "the scheduler learns that it drains before it leaves");
+    within(served).await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rejected_worker_ends_with_the_schedulers_reason() {
+    let mut bed = Bed::registry("127.0.0.1:0").await;
+    let (_shutdown, served) = start(&fixture("llama3-f32"), bed.address, &[]);
+    let membership = bed.membership().await;
+    membership.reply(Reply::Rejected(Rejected { reason: "model.revision: a here, b there".to_owned() })).await;
+    let error = within(served).await.unwrap().unwrap_err();
+    assert!(matches!(&error, RunError::Rejected(_)), "{error:?}");
+    assert_eq!(error.to_string(), "the scheduler rejected worker prefill-7: model.revision: a here, b there");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_registry_that_comes_late_or_restarts_is_joined_without_help() {
+    let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let (shutdown, served) = start(&fixture("llama3-f32"), address, &[]);
+    let mut first = Bed::registry(&address.to_string()).await;
+    let mut membership = first.membership().await;
+    let incarnation = membership.hello().await.incarnation;
+    membership.reply(Reply::Accepted(Accepted { ttl_ms: 1000 })).await;
+    first.server.abort();
+    // Its connections close with its memberships.
+    drop((membership, first));
+
+    let mut second = Bed::registry(&address.to_string()).await;
+    assert_eq!(second.membership().await.hello().await.incarnation, incarnation);
+    shutdown.trigger();
+    within(served).await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_wrong_at_the_start_is_named() {
+    let registry = SocketAddr::from(([127, 0, 0, 1], 1));
+    let holder = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let taken = holder.local_addr().unwrap().to_string();
+    let model = fixture("llama3-f32");
+    for (model, more, words) in [
+        ("/nowhere", vec![], vec!["/nowhere"]),
+        (&model, vec!["--max-context", "1000000000"], vec!["--max-context", "1000000000"]),
+    ] {
+        let (_shutdown, served) = start(model, registry, &more);
+        let error = within(served).await.unwrap().unwrap_err().to_string();
+        assert!(words.iter().all(|word| error.contains(word)), "{error}");
+    }
+    for (listen, registry, words) in
+        [(taken.as_str(), "127.0.0.1:1", ["--listen", "in use"]), ("127.0.0.1:0", "a b", ["--registry", "a b"])]
+    {
+        let args = ["prefill-worker", "--model", &model, "--listen", listen, "--registry", registry];
+        let error = within(run(Cli::parse_from(args).args, Shutdown::manual())).await.unwrap_err().to_string();
+        assert!(words.iter().all(|word| error.contains(word)), "{error}");
+    }
+}

@@ -1,0 +1,92 @@
+//! `/v1/chat/completions`.
+
+use serde_json::Value;
+
+use super::{
+    super::{
+        error::ApiError,
+        fields::{Fields, InvalidField},
+    },
+    ChatPrompt, GenerateJob, MaxTokens, ParseLimits, PromptSource, messages,
+    sampling::{take_sampling, take_text},
+    take_n, take_stream,
+    unsupported::refuse_unsupported,
+};
+
+/// OpenAI's bound on `top_logprobs`.
+const MOST_TOP_LOGPROBS: u32 = 20;
+
+pub(in super::super) fn parse_chat(
+    mut fields: Fields,
+    limits: &ParseLimits,
+) -> Result<GenerateJob, ApiError> {
+    let prompt = take_chat_prompt(&mut fields)?;
+    let n = take_n(&mut fields, 1, limits)?;
+    refuse_unsupported(&mut fields, n)?;
+    let sampling = take_sampling(&mut fields, limits.vocab_size)?;
+    let text = take_text(&mut fields, &sampling)?;
+    Ok(GenerateJob {
+        prompts: vec![PromptSource::Chat(prompt)],
+        n,
+        max_tokens: take_max_tokens(&mut fields)?,
+        logprobs: take_logprobs(&mut fields)?,
+        echo: false,
+        stream: take_stream(&mut fields)?,
+        sampling,
+        text,
+    })
+}
+
+/// The conversation; `/tokenize` takes one too.
+pub(in super::super) fn take_chat_prompt(fields: &mut Fields) -> Result<ChatPrompt, ApiError> {
+    let Some(given) = fields.array("messages")? else {
+        return Err(InvalidField::new("messages", "expected an array of messages, got nothing").into());
+    };
+    Ok(ChatPrompt {
+        messages: messages::normalise(given)?,
+        tools: take_tools(fields)?,
+        add_generation_prompt: fields.boolean("add_generation_prompt")?.unwrap_or(true),
+        kwargs: fields.object("chat_template_kwargs")?.unwrap_or_default(),
+        add_special: fields.boolean("add_special_tokens")?.unwrap_or(false),
+    })
+}
+
+/// Tools go to the model's template; a call comes back as the text that the model writes.
+fn take_tools(fields: &mut Fields) -> Result<Option<Vec<Value>>, ApiError> {
+    let tools = fields.array("tools")?.filter(|tools| !tools.is_empty());
+    match fields.take("tool_choice") {
+        None => Ok(tools),
+        Some(Value::String(choice)) if choice == "auto" => Ok(tools),
+        Some(Value::String(choice)) if choice == "none" => Ok(None),
+        Some(other) => {
+            let found = super::super::fields::describe(&other);
+            Err(InvalidField::new(
+                "tool_choice",
+                format!("{found} is not supported yet, only \"auto\" and \"none\""),
+            )
+            .into())
+        }
+    }
+}
+
+fn take_max_tokens(fields: &mut Fields) -> Result<MaxTokens, ApiError> {
+    let newer = fields.uint("max_completion_tokens", 1..=u32::MAX)?;
+    let older = fields.uint("max_tokens", 1..=u32::MAX)?;
+    Ok(match (newer, older) {
+        (Some(tokens), _) => MaxTokens::Asked { tokens, param: "max_completion_tokens" },
+        (None, Some(tokens)) => MaxTokens::Asked { tokens, param: "max_tokens" },
+        (None, None) => MaxTokens::Rest,
+    })
+}
+
+fn take_logprobs(fields: &mut Fields) -> Result<Option<u32>, ApiError> {
+    let is_asked = fields.boolean("logprobs")?.unwrap_or(false);
+    let top = fields.uint("top_logprobs", 0..=MOST_TOP_LOGPROBS)?;
+    match (is_asked, top) {
+        (true, top) => Ok(Some(top.unwrap_or(0))),
+        (false, None | Some(0)) => Ok(None),
+        (false, Some(_)) => {
+            Err(InvalidField::new("top_logprobs", "only allowed when logprobs is true").into())
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! Messages, brought into the form that chat templates expect.
+
+use serde_json::{Map, Value};
+
+use super::super::{
+    error::ApiError,
+    fields::{InvalidField, describe},
+};
+
+/// Checks each message and makes its `content` a string; other fields stay as they are, for the template.
+pub(super) fn normalise(messages: Vec<Value>) -> Result<Vec<Value>, ApiError> {
+    if messages.is_empty() {
+        return Err(InvalidField::new("messages", "expected at least one message, got none").into());
+    }
+    messages.into_iter().enumerate().map(|(at, message)| Ok(normalise_one(at, message)?)).collect()
+}
+
+fn normalise_one(at: usize, message: Value) -> Result<Value, InvalidField> {
+    let Value::Object(mut message) = message else {
+        return Err(InvalidField::expected(format!("messages[{at}]"), "an object", &message));
+    };
+    let role = match message.get("role") {
+        Some(Value::String(role)) if !role.is_empty() => role.clone(),
+        other => {
+            let found = other.unwrap_or(&Value::Null);
+            return Err(InvalidField::expected(
+                format!("messages[{at}].role"),
+                "a role such as \"user\"",
+                found,
+            ));
+        }
+    };
+    let param = format!("messages[{at}].content");
+    let may_be_absent = role == "assistant"
+        && (message.contains_key("tool_calls") || message.contains_key("reasoning_content"));
+    let content = match message.remove("content") {
+        Some(Value::String(text)) => text,
+        Some(Value::Array(parts)) => join_parts(&param, parts)?,
+        None | Some(Value::Null) if may_be_absent => String::new(),
+        None | Some(Value::Null) => {
+            return Err(InvalidField::new(param, "expected a string or an array of text parts, got nothing"));
+        }
+        Some(other) => {
+            return Err(InvalidField::expected(param, "a string or an array of text parts", &other));
+        }
+    };
+    message.insert("content".to_owned(), Value::String(content));
+    parse_tool_arguments(at, &mut message)?;
+    Ok(Value::Object(message))
+}
+
+/// Text parts are joined by line breaks, as vLLM does for templates that take strings.
+fn join_parts(param: &str, parts: Vec<Value>) -> Result<String, InvalidField> {
+    let texts: Result<Vec<String>, InvalidField> =
+        parts.into_iter().enumerate().map(|(at, part)| text_of(&format!("{param}[{at}]"), part)).collect();
+    Ok(texts?.join("\n"))
+}
+
+fn text_of(param: &str, part: Value) -> Result<String, InvalidField> {
+    let Value::Object(mut part) = part else {
+        return Err(InvalidField::expected(param, "an object {\"type\": \"text\", \"text\": …}", &part));
+    };
+    match part.get("type").and_then(Value::as_str) {
+        Some("text") => {}
+        Some(kind) => {
+            let problem = format!("parts of type {kind:?} are not supported: this server takes text only");
+            return Err(InvalidField::new(format!("{param}.type"), problem));
+        }
+        None => return Err(InvalidField::new(format!("{param}.type"), "expected \"text\", got nothing")),
+    }
+    match part.remove("text") {
+        Some(Value::String(text)) => Ok(text),
+        other => {
+            Err(InvalidField::expected(format!("{param}.text"), "a string", &other.unwrap_or(Value::Null)))
+        }
+    }
+}
+
+/// OpenAI's clients send a call's arguments as JSON in a string; templates want the object.
+fn parse_tool_arguments(at: usize, message: &mut Map<String, Value>) -> Result<(), InvalidField> {
+    let calls = match message.get_mut("tool_calls") {
+        None | Some(Value::Null) => {
+            message.remove("tool_calls");
+            return Ok(());
+        }
+        Some(Value::Array(calls)) => calls,
+        Some(other) => {
+            return Err(InvalidField::expected(format!("messages[{at}].tool_calls"), "an array", other));
+        }
+    };
+    for (call_at, call) in calls.iter_mut().enumerate() {
+        let param = format!("messages[{at}].tool_calls[{call_at}].function.arguments");
+        let Some(arguments) = call.pointer_mut("/function/arguments") else { continue };
+        if let Value::String(text) = arguments {
+            let parsed = if text.trim().is_empty() {
+                Ok(Value::Object(Map::new()))
+            } else {
+                serde_json::from_str(text)
+            };
+            *arguments = parsed.map_err(|error| {
+                InvalidField::new(
+                    param,
+                    format!("expected JSON, got {}: {error}", describe(&Value::String(text.clone()))),
+                )
+            })?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,159 @@
+//! The completions of one request, generated side by side.
+
+use std::{sync::Arc, time::Instant};
+
+use baton_proto::v1::{Finished, SamplingParams};
+use futures::{
+    StreamExt as _,
+    stream::{self, BoxStream, SelectAll},
+};
+
+use super::{
+    App,
+    error::ApiError,
+    fields::InvalidField,
+    id, prompt,
+    request::{GenerateJob, MaxTokens, PromptSource, choice_seed},
+};
+use crate::{
+    completion::{CompletionText, Piece, TextOptions},
+    dispatch::{Deadline, Dispatcher, Generation, GenerationEvent, GenerationSpec},
+    error::GenerateError,
+};
+
+/// A prompt, encoded and known to fit.
+#[derive(Clone, Debug)]
+pub(super) struct EncodedPrompt {
+    pub(super) ids: Arc<[u32]>,
+    max_tokens: u32,
+}
+
+/// What one event adds to one completion.
+#[derive(Clone, Debug)]
+pub(super) struct ChoiceEvent {
+    /// Which completion: prompt by prompt, `n` of each.
+    pub(super) index: u32,
+    pub(super) piece: Piece,
+    /// With the first event.
+    pub(super) begun: Option<Begun>,
+    /// The workers' own account; absent when a stop string ended the completion first.
+    pub(super) finished: Option<Finished>,
+}
+
+/// Where a completion is generated.
+#[derive(Clone, Debug)]
+pub(super) struct Begun {
+    pub(super) decode_worker: String,
+    /// Empty, or why it is not served as first intended.
+    pub(super) fallback: String,
+}
+
+/// All events of a request, as they come. Dropping it cancels what is still generated.
+pub(super) type Events = SelectAll<BoxStream<'static, Result<ChoiceEvent, GenerateError>>>;
+
+/// Encodes the prompts and checks that each fits with what is to be generated.
+pub(super) async fn encode_prompts(app: &App, job: &GenerateJob) -> Result<Vec<EncodedPrompt>, ApiError> {
+    let mut encoded = Vec::with_capacity(job.prompts.len());
+    for source in &job.prompts {
+        let param = if matches!(source, PromptSource::Chat(_)) { "messages" } else { "prompt" };
+        let ids = prompt::encode(app, source.clone()).await?;
+        let capacity = app.fleet.largest_capacity_tokens();
+        let max_tokens =
+            prompt::completion_limit(ids.len(), job.max_tokens, app.fleet.context_tokens(), capacity, param)?;
+        check_min_tokens(job, max_tokens)?;
+        encoded.push(EncodedPrompt { ids: ids.into(), max_tokens });
+    }
+    Ok(encoded)
+}
+
+/// Starts `n` completions of each prompt.
+pub(super) fn start(
+    app: &App,
+    job: &GenerateJob,
+    prompts: &[EncodedPrompt],
+    request_id: &str,
+    arrived: Instant,
+) -> Events {
+    let limit = app.config.limits.timeout;
+    let deadline = Deadline { at: arrived + limit, limit };
+    let options = Arc::new(job.text.clone());
+    let choices = prompts.iter().flat_map(|prompt| (0..job.n).map(move |choice| (prompt, choice)));
+    let streams = choices.zip(0..).map(|((prompt, choice), index)| {
+        let spec = GenerationSpec {
+            request_id: id::unique(request_id, index),
+            prompt: prompt.ids.clone(),
+            sampling: SamplingParams {
+                max_tokens: prompt.max_tokens,
+                logprobs: job.logprobs,
+                seed: choice_seed(job.sampling.seed, choice),
+                ..job.sampling.clone()
+            },
+            deadline,
+        };
+        let text =
+            CompletionText::new(app.tokenizer.clone(), &prompt.ids, Arc::<TextOptions>::clone(&options));
+        choice_events(app.dispatcher.clone(), spec, text, index).boxed()
+    });
+    stream::select_all(streams)
+}
+
+fn check_min_tokens(job: &GenerateJob, max_tokens: u32) -> Result<(), ApiError> {
+    let min_tokens = job.sampling.min_tokens;
+    if min_tokens <= max_tokens {
+        return Ok(());
+    }
+    let bound = match job.max_tokens {
+        MaxTokens::Asked { param, .. } => param,
+        MaxTokens::Default(_) | MaxTokens::Rest => "the room that is left",
+    };
+    Err(InvalidField::new("min_tokens", format!("{min_tokens} is more than {bound}, {max_tokens}")).into())
+}
+
+enum State {
+    Waiting(Arc<Dispatcher>, Box<GenerationSpec>),
+    Running(Box<Generation>),
+}
+
+fn choice_events(
+    dispatcher: Arc<Dispatcher>,
+    spec: GenerationSpec,
+    text: CompletionText,
+    index: u32,
+) -> impl futures::Stream<Item = Result<ChoiceEvent, GenerateError>> + Send {
+    let waiting = State::Waiting(dispatcher, Box::new(spec));
+    stream::unfold(Some((waiting, text)), move |state| async move {
+        let (state, text) = state?;
+        Some(match step(state, text, index).await {
+            Ok((event, next)) => (Ok(event), next),
+            Err(error) => (Err(error), None),
+        })
+    })
+}
+
+/// The next event, and the state after it; none when it was the last.
+async fn step(
+    state: State,
+    mut text: CompletionText,
+    index: u32,
+) -> Result<(ChoiceEvent, Option<(State, CompletionText)>), GenerateError> {
+    let (generation, event, begun) = match state {
+        State::Waiting(dispatcher, spec) => {
+            let (generation, first) = dispatcher.start(&spec).await?;
+            let begun = Begun {
+                decode_worker: generation.decode_worker().to_owned(),
+                fallback: generation.fallback().to_owned(),
+            };
+            (Box::new(generation), first, Some(begun))
+        }
+        State::Running(mut generation) => {
+            let event = generation.next().await?;
+            (generation, event, None)
+        }
+    };
+    let (piece, finished) = match event {
+        GenerationEvent::Tokens(tokens) => (text.push(tokens), None),
+        GenerationEvent::Finished(finished) => (text.finish(finished.reason()), Some(finished)),
+    };
+    let next = piece.end.is_none().then_some((State::Running(generation), text));
+    Ok((ChoiceEvent { index, piece, begun, finished }, next))
+}

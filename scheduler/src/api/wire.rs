@@ -1,0 +1,92 @@
+//! Answers as JSON, in the shape of the path.
+
+mod chat;
+mod completion;
+mod usage;
+
+use std::sync::Arc;
+
+use baton_proto::v1::Token;
+use baton_tokenizer::Tokenizer;
+use serde_json::Value;
+
+pub(super) use usage::Usage;
+
+use crate::completion::{End, Piece};
+
+/// OpenAI's two shapes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shape {
+    Chat,
+    Completion,
+}
+
+/// Writes the answer to one request.
+pub(super) struct Writer {
+    pub(super) shape: Shape,
+    /// `chatcmpl-…` or `cmpl-…`.
+    pub(super) id: String,
+    /// Unix seconds.
+    pub(super) created: u64,
+    pub(super) model: String,
+    pub(super) has_logprobs: bool,
+    pub(super) tokenizer: Arc<Tokenizer>,
+    // Characters of each completion's tokens so far; legacy logprobs count them.
+    pub(super) offsets: Vec<usize>,
+}
+
+/// A whole completion.
+#[derive(Debug, Default)]
+pub(super) struct Choice {
+    pub(super) text: String,
+    pub(super) tokens: Vec<Token>,
+    pub(super) end: Option<End>,
+}
+
+/// The `usage` field of a stream's chunk: absent, null, or there.
+pub(super) type ChunkUsage = Option<Option<Usage>>;
+
+impl Writer {
+    /// The chunk that opens a chat completion; other shapes have none.
+    pub(super) fn opening(&self, index: u32, usage: ChunkUsage) -> Option<String> {
+        (self.shape == Shape::Chat).then(|| chat::opening(self, index, usage))
+    }
+
+    /// One chunk of a stream.
+    pub(super) fn chunk(&mut self, index: u32, piece: &Piece, usage: ChunkUsage) -> String {
+        match self.shape {
+            Shape::Chat => chat::chunk(self, index, piece, usage),
+            Shape::Completion => completion::chunk(self, index, piece, usage),
+        }
+    }
+
+    /// The chunk without choices that carries a stream's usage.
+    pub(super) fn usage_chunk(&self, usage: Usage) -> String {
+        match self.shape {
+            Shape::Chat => chat::usage_chunk(self, usage),
+            Shape::Completion => completion::usage_chunk(self, usage),
+        }
+    }
+
+    /// The whole answer.
+    pub(super) fn answer(&mut self, choices: &[Choice], usage: Usage) -> String {
+        match self.shape {
+            Shape::Chat => chat::answer(self, choices, usage),
+            Shape::Completion => completion::answer(self, choices, usage),
+        }
+    }
+}
+
+/// vLLM's `stop_reason`: the client's stop string or stop token that ended the text.
+fn stop_reason(end: Option<&End>) -> Option<Value> {
+    match end? {
+        End::StopString(stop) => Some(stop.as_str().into()),
+        End::StopToken(id) => Some((*id).into()),
+        End::Eos | End::Length => None,
+    }
+}
+
+fn to_json(value: &impl serde::Serialize) -> String {
+    // Strings and numbers alone: there is nothing that could fail.
+    serde_json::to_string(value).unwrap_or_default()
+}

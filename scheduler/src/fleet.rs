@@ -1,0 +1,193 @@
+//! Who is in the fleet now: workers that joined, their last report, and what this scheduler has sent them.
+
+mod admit;
+mod in_flight;
+mod member;
+mod membership;
+mod service;
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
+};
+
+use baton_proto::v1::{ModelInfo, Role, WorkerInfo};
+use tokio_util::sync::CancellationToken;
+
+pub(crate) use admit::ServedModel;
+pub(crate) use in_flight::{DecodeShare, PrefillShare};
+pub(crate) use member::Member;
+pub(crate) use service::RegistryService;
+
+use crate::{
+    config::FleetLimits,
+    metrics::SchedulerMetrics,
+    placement::{DecodeView, FleetView, PrefillView},
+};
+
+/// The fleet's members.
+pub(crate) struct Fleet {
+    members: Mutex<Members>,
+    served: ServedModel,
+    limits: FleetLimits,
+    metrics: SchedulerMetrics,
+    root: CancellationToken,
+}
+
+/// A present member can be given requests. A departed one can't, and its requests fail unless it is back within the
+/// grace period: a worker whose stream broke may still be streaming tokens.
+#[derive(Default)]
+struct Members {
+    present: BTreeMap<String, Arc<Member>>,
+    departed: BTreeMap<String, Arc<Member>>,
+    sessions: u64,
+}
+
+/// One stream's claim to be a worker's membership; a later stream of the same worker takes it over.
+#[derive(Clone)]
+pub(crate) struct Session {
+    pub(crate) member: Arc<Member>,
+    pub(crate) number: u64,
+}
+
+impl Fleet {
+    /// An empty fleet; cancelling `root` gives up every request in flight.
+    pub(crate) fn new(
+        served: ServedModel,
+        limits: FleetLimits,
+        metrics: SchedulerMetrics,
+        root: CancellationToken,
+    ) -> Self {
+        Self { members: Mutex::default(), served, limits, metrics, root }
+    }
+
+    pub(crate) fn limits(&self) -> &FleetLimits {
+        &self.limits
+    }
+
+    /// Lets a worker in, or says why not.
+    pub(crate) fn join(&self, info: WorkerInfo) -> Result<Session, String> {
+        let mut members = self.lock();
+        let present = members.present.get(&info.worker_id);
+        admit::check_incarnation(&info, present.map(|member| &member.info))?;
+        // A worker is not compared with its own former self: it may come back with another model.
+        let peer = members.present.values().find(|member| member.info.worker_id != info.worker_id);
+        admit::check(&info, &self.served, peer.map(|member| &member.info))?;
+        if present.is_none() && members.present.len() >= self.limits.max_workers {
+            return Err(format!("the fleet is full: {} workers (--max-workers)", self.limits.max_workers));
+        }
+
+        members.sessions += 1;
+        let number = members.sessions;
+        let former =
+            members.present.remove(&info.worker_id).or_else(|| members.departed.remove(&info.worker_id));
+        let member = match former {
+            Some(former) if former.info == info => former,
+            former => {
+                if let Some(former) = former {
+                    // Ends its stream, which must not take the new one out when it departs.
+                    former.begin_session(number);
+                    former.lost.cancel();
+                }
+                Arc::new(Member::new(info, self.root.child_token())?)
+            }
+        };
+        member.begin_session(number);
+        members.present.insert(member.info.worker_id.clone(), member.clone());
+        self.count(&members);
+        Ok(Session { member, number })
+    }
+
+    /// Takes the worker out of the fleet, if `session` is still its newest. True if it was.
+    pub(crate) fn depart(&self, session: &Session) -> bool {
+        let mut members = self.lock();
+        if session.member.session() != session.number {
+            return false;
+        }
+        let Some(member) = members.present.remove(&session.member.info.worker_id) else { return false };
+        members.departed.insert(member.info.worker_id.clone(), member);
+        self.count(&members);
+        true
+    }
+
+    /// The grace period of a departed worker is over: gives up its requests, unless it came back.
+    pub(crate) fn give_up(&self, session: &Session) {
+        let mut members = self.lock();
+        if session.member.session() == session.number {
+            members.departed.remove(&session.member.info.worker_id);
+            session.member.lost.cancel();
+        }
+    }
+
+    /// The fleet as the placement policy sees it, with the members that its indexes stand for.
+    pub(crate) fn view(&self) -> (FleetView, Vec<Arc<Member>>, Vec<Arc<Member>>) {
+        let members = self.lock();
+        let of_role =
+            |role| members.present.values().filter(move |member| member.role() == role).cloned().collect();
+        let (decode, prefill): (Vec<Arc<Member>>, Vec<Arc<Member>>) =
+            (of_role(Role::Decode), of_role(Role::Prefill));
+        drop(members);
+        let view = FleetView {
+            decode: decode.iter().map(|member| DecodeView::from(member.as_ref())).collect(),
+            prefill: prefill.iter().map(|member| PrefillView::from(member.as_ref())).collect(),
+        };
+        (view, decode, prefill)
+    }
+
+    /// All members, for people.
+    pub(crate) fn members(&self) -> Vec<Arc<Member>> {
+        self.lock().present.values().cloned().collect()
+    }
+
+    /// Longest context that is served: what the workers here were started with, else what the model was made for.
+    pub(crate) fn context_tokens(&self) -> Option<u32> {
+        let here = self.any_model().map(|model| model.max_context_tokens);
+        here.or(self.served.context_tokens).or(self.served.model_context_tokens)
+    }
+
+    /// What the largest decode worker holds, in tokens.
+    pub(crate) fn largest_capacity_tokens(&self) -> Option<u64> {
+        let members = self.lock();
+        let decode = members.present.values().filter(|member| member.role() == Role::Decode);
+        decode.map(|member| member.capacity_tokens()).max()
+    }
+
+    /// `Ok` if a request would be served; else each thing that is missing.
+    pub(crate) fn check_ready(&self, is_aggregated: bool) -> Result<(), Vec<String>> {
+        let members = self.lock();
+        let has =
+            |role| members.present.values().any(|member| member.role() == role && !member.is_draining());
+        let mut missing = Vec::new();
+        if !has(Role::Decode) {
+            missing.push("no decode worker with its sidecar has joined".to_owned());
+        }
+        if !is_aggregated && !has(Role::Prefill) {
+            missing.push("no prefill worker has joined".to_owned());
+        }
+        if missing.is_empty() { Ok(()) } else { Err(missing) }
+    }
+
+    /// A call to `member` failed just now.
+    pub(crate) fn note_failure(&self, member: &Member, now: Instant) {
+        member.note_failure(now);
+    }
+
+    fn any_model(&self) -> Option<ModelInfo> {
+        self.lock().present.values().find_map(|member| member.info.model.clone())
+    }
+
+    fn count(&self, members: &Members) {
+        for role in [Role::Prefill, Role::Decode] {
+            let count = members.present.values().filter(|member| member.role() == role).count();
+            self.metrics.set_workers(role, count);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Members> {
+        self.members.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,156 @@
+//! One worker of the fleet.
+
+use std::{
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use baton_proto::v1::{Role, WorkerInfo, WorkerLoad};
+use tokio_util::sync::CancellationToken;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::placement::{DecodeView, PrefillView};
+
+/// A worker from its joining to its loss.
+pub(crate) struct Member {
+    pub(crate) info: WorkerInfo,
+    /// Cancelled when its requests must be given up.
+    pub(crate) lost: CancellationToken,
+    /// To its sidecar; one HTTP/2 connection, made at the first call. Decode workers only.
+    pub(crate) channel: Option<Channel>,
+    pub(super) in_flight_requests: AtomicU64,
+    pub(super) in_flight_prompt_tokens: AtomicU64,
+    pub(super) placed: AtomicU64,
+    session: AtomicU64,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    load: WorkerLoad,
+    reported_at: Option<Instant>,
+    failed_at: Option<Instant>,
+}
+
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// A peer that is gone without a word (its machine lost power) is noticed after interval and timeout together.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_millis(500);
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(1);
+
+impl Member {
+    /// Must be called on a tokio runtime: the channel has a task there.
+    pub(super) fn new(info: WorkerInfo, lost: CancellationToken) -> Result<Self, String> {
+        let channel = match info.role() {
+            Role::Decode => Some(connect(&info.serving_endpoint)?),
+            Role::Prefill | Role::Unspecified => None,
+        };
+        Ok(Self {
+            info,
+            lost,
+            channel,
+            in_flight_requests: AtomicU64::new(0),
+            in_flight_prompt_tokens: AtomicU64::new(0),
+            placed: AtomicU64::new(0),
+            session: AtomicU64::new(0),
+            state: Mutex::default(),
+        })
+    }
+
+    pub(crate) fn id(&self) -> &str {
+        &self.info.worker_id
+    }
+
+    pub(crate) fn role(&self) -> Role {
+        self.info.role()
+    }
+
+    /// Tokens that its KV cache holds when empty.
+    pub(crate) fn capacity_tokens(&self) -> u64 {
+        self.info.kv_cache.as_ref().map_or(0, |kv| u64::from(kv.num_blocks) * u64::from(kv.block_tokens))
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.with_state(|state| state.load.draining)
+    }
+
+    /// Its last report, and when it came.
+    pub(crate) fn load(&self) -> (WorkerLoad, Option<Instant>) {
+        self.with_state(|state| (state.load, state.reported_at))
+    }
+
+    pub(crate) fn in_flight(&self) -> (u64, u64) {
+        (
+            self.in_flight_requests.load(Ordering::Relaxed),
+            self.in_flight_prompt_tokens.load(Ordering::Relaxed),
+        )
+    }
+
+    pub(super) fn report(&self, load: WorkerLoad, now: Instant) {
+        self.with_state(|state| {
+            state.load = load;
+            state.reported_at = Some(now);
+        });
+    }
+
+    pub(super) fn note_failure(&self, now: Instant) {
+        self.with_state(|state| state.failed_at = Some(now));
+    }
+
+    pub(super) fn begin_session(&self, number: u64) {
+        self.session.store(number, Ordering::Relaxed);
+    }
+
+    pub(super) fn session(&self) -> u64 {
+        self.session.load(Ordering::Relaxed)
+    }
+
+    fn with_state<T>(&self, f: impl FnOnce(&mut State) -> T) -> T {
+        f(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl From<&Member> for DecodeView {
+    fn from(member: &Member) -> Self {
+        let failed_at = member.with_state(|state| state.failed_at);
+        let (load, reported_at) = member.load();
+        let unreported_blocks = member.info.kv_cache.as_ref().map_or(0, |kv| kv.num_blocks);
+        Self {
+            worker_id: member.info.worker_id.clone(),
+            reported_requests: u64::from(load.waiting) + u64::from(load.running),
+            in_flight_requests: member.in_flight_requests.load(Ordering::Relaxed),
+            blocks_free: u64::from(if reported_at.is_some() { load.blocks_free } else { unreported_blocks }),
+            capacity_tokens: member.capacity_tokens(),
+            is_draining: load.draining,
+            failed_at,
+            placed: member.placed.load(Ordering::Relaxed),
+        }
+    }
+}
+
+impl From<&Member> for PrefillView {
+    fn from(member: &Member) -> Self {
+        let (load, _) = member.load();
+        Self {
+            worker_id: member.info.worker_id.clone(),
+            reported_prompt_tokens: load.waiting_prompt_tokens,
+            in_flight_prompt_tokens: member.in_flight_prompt_tokens.load(Ordering::Relaxed),
+            is_draining: load.draining,
+            placed: member.placed.load(Ordering::Relaxed),
+        }
+    }
+}
+
+fn connect(endpoint: &str) -> Result<Channel, String> {
+    let endpoint = Endpoint::from_shared(format!("http://{endpoint}"))
+        .map_err(|error| format!("serving_endpoint {endpoint:?} is not host:port: {error}"))?;
+    Ok(endpoint
+        .connect_timeout(CONNECT_TIMEOUT)
+        .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
+        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
+        .tcp_nodelay(true)
+        .connect_lazy())
+}

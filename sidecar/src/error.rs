@@ -1,0 +1,33 @@
+//! Why a sidecar cannot run.
+
+use std::net::SocketAddr;
+
+use baton_process::BindError;
+
+/// The sidecar could not start, or ended by a fault.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// A port could not be had.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// Listening on every address says nothing about where others reach this one.
+    #[error("--listen {listen} is every address of this host: say which one others reach with --advertise HOST:PORT")]
+    NoAdvertisedAddress {
+        /// The listening address.
+        listen: SocketAddr,
+    },
+    /// An address that is no address.
+    #[error("{option} {value:?} is not HOST:PORT")]
+    BadAddress {
+        /// The option.
+        option: &'static str,
+        /// Its value.
+        value: String,
+    },
+    /// The gRPC server failed.
+    #[error("the gRPC server failed")]
+    Serve(#[from] tonic::transport::Error),
+    /// The admin server failed, or a listener has no address.
+    #[error("the admin server failed")]
+    Admin(#[from] std::io::Error),
+}

@@ -1,0 +1,177 @@
+//! The service that the decode worker joins: relays its registration to the scheduler.
+//!
+//! One join is one relay: when either stream breaks, so does the other, and with them the decode worker's place here. The
+//! worker joins again by itself, which also heals a restarted scheduler.
+
+use std::sync::Arc;
+
+use baton_process::Readiness;
+use baton_proto::v1::{
+    RegistryReply, Role, WorkerInfo, WorkerLoad, WorkerReport, registry_client::RegistryClient, registry_reply::Reply,
+    registry_server::Registry, worker_report::Report,
+};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::{Request, Response, Status, Streaming, transport::Endpoint};
+
+use crate::{
+    channels::endpoint,
+    leg::describe,
+    link::{DecodeLink, DecodeWorker, Joined},
+};
+
+/// Reports or replies on their way.
+const MESSAGES: usize = 16;
+
+/// What every join needs.
+pub(crate) struct Relays {
+    pub(crate) link: DecodeLink,
+    pub(crate) scheduler: Endpoint,
+    /// Where the scheduler reaches this sidecar.
+    pub(crate) serving_endpoint: String,
+    pub(crate) readiness: Readiness,
+    pub(crate) tasks: TaskTracker,
+    /// From then on the worker is reported as draining.
+    pub(crate) draining: CancellationToken,
+    /// The end.
+    pub(crate) stop: CancellationToken,
+}
+
+pub(crate) struct RegistryService(pub(crate) Arc<Relays>);
+
+/// One join under way.
+struct Relay {
+    worker_id: String,
+    reports: Streaming<WorkerReport>,
+    replies_down: mpsc::Sender<Result<RegistryReply, Status>>,
+    reports_up: mpsc::Sender<WorkerReport>,
+    last_load: WorkerLoad,
+    _place: Joined,
+}
+
+#[tonic::async_trait]
+impl Registry for RegistryService {
+    type JoinStream = ReceiverStream<Result<RegistryReply, Status>>;
+
+    async fn join(&self, request: Request<Streaming<WorkerReport>>) -> Result<Response<Self::JoinStream>, Status> {
+        let relays = self.0.clone();
+        let mut reports = request.into_inner();
+        let mut hello = match reports.message().await? {
+            Some(WorkerReport { report: Some(Report::Hello(hello)) }) => hello,
+            _ => return Err(Status::invalid_argument("a worker's first report is its hello")),
+        };
+        let worker = decode_worker(&hello)?;
+        hello.serving_endpoint.clone_from(&relays.serving_endpoint);
+
+        let (replies_down, replies) = mpsc::channel(MESSAGES);
+        let (reports_up, outgoing) = mpsc::channel(MESSAGES);
+        let relay = Relay {
+            worker_id: hello.worker_id.clone(),
+            reports,
+            replies_down,
+            reports_up,
+            last_load: WorkerLoad::default(),
+            _place: relays.link.join(worker),
+        };
+        self.0.tasks.spawn(async move { relays.serve(relay, hello, outgoing).await });
+        Ok(Response::new(ReceiverStream::new(replies)))
+    }
+}
+
+impl Relays {
+    async fn serve(&self, relay: Relay, hello: WorkerInfo, outgoing: mpsc::Receiver<WorkerReport>) {
+        let worker_id = relay.worker_id.clone();
+        let replies_down = relay.replies_down.clone();
+        let reason = tokio::select! {
+            reason = self.relay(relay, hello, outgoing) => reason,
+            () = self.stop.cancelled() => "the sidecar shuts down".to_owned(),
+        };
+        self.readiness.set_not_ready(format!("decode worker {worker_id} left: {reason}"));
+        tracing::info!(worker_id, reason, "decode worker left");
+        // The worker learns why, unless it is the one that left.
+        let _ = replies_down.try_send(Err(Status::unavailable(reason)));
+    }
+
+    /// Relays until a stream breaks; says why.
+    async fn relay(&self, mut relay: Relay, hello: WorkerInfo, outgoing: mpsc::Receiver<WorkerReport>) -> String {
+        let _ = relay.reports_up.try_send(WorkerReport { report: Some(Report::Hello(hello)) });
+        let upstream = async {
+            let channel = self.scheduler.connect().await.map_err(|error| Status::unavailable(error.to_string()))?;
+            RegistryClient::new(channel).join(ReceiverStream::new(outgoing)).await
+        };
+        let mut replies = tokio::select! {
+            upstream = upstream => match upstream {
+                Ok(replies) => replies.into_inner(),
+                Err(status) => {
+                    return format!("no registry at {}: {}", self.scheduler.uri(), describe(&status));
+                }
+            },
+            () = relay.replies_down.closed() => return "it closed its registration".to_owned(),
+        };
+        let mut draining_told = false;
+        loop {
+            tokio::select! {
+                report = relay.reports.message() => match report {
+                    Ok(Some(WorkerReport { report: Some(Report::Load(load)) })) => self.report(&mut relay, load),
+                    Ok(Some(_)) => {}
+                    Ok(None) => return "it closed its registration".to_owned(),
+                    Err(status) => return format!("its registration broke: {}", describe(&status)),
+                },
+                reply = replies.message() => match reply {
+                    Ok(Some(reply)) => {
+                        if let Some(reason) = self.pass_down(&relay, reply).await {
+                            return reason;
+                        }
+                    }
+                    Ok(None) => return "the scheduler closed the registration".to_owned(),
+                    Err(status) => return format!("the scheduler was lost: {}", describe(&status)),
+                },
+                () = self.draining.cancelled(), if !draining_told => {
+                    draining_told = true;
+                    let load = relay.last_load;
+                    self.report(&mut relay, load);
+                }
+            }
+        }
+    }
+
+    fn report(&self, relay: &mut Relay, mut load: WorkerLoad) {
+        relay.last_load = load;
+        load.draining |= self.draining.is_cancelled();
+        // One that finds no room is overtaken by the next.
+        let _ = relay.reports_up.try_send(WorkerReport { report: Some(Report::Load(load)) });
+    }
+
+    /// Says why the relay ends, when it does.
+    async fn pass_down(&self, relay: &Relay, reply: RegistryReply) -> Option<String> {
+        let ends = match &reply.reply {
+            Some(Reply::Accepted(_)) => {
+                if self.readiness.check().is_err() {
+                    tracing::info!(worker_id = relay.worker_id, "decode worker joined");
+                }
+                self.readiness.set_ready();
+                None
+            }
+            Some(Reply::Rejected(rejected)) => Some(format!("the scheduler rejected it: {}", rejected.reason)),
+            None => None,
+        };
+        match relay.replies_down.send(Ok(reply)).await {
+            Ok(()) => ends,
+            Err(_) => Some("it closed its registration".to_owned()),
+        }
+    }
+}
+
+fn decode_worker(hello: &WorkerInfo) -> Result<DecodeWorker, Status> {
+    if hello.role() != Role::Decode {
+        return Err(Status::invalid_argument(format!(
+            "{} is no decode worker; only a decode worker joins through a sidecar, a prefill worker joins the scheduler",
+            hello.worker_id
+        )));
+    }
+    let endpoint = endpoint(&hello.endpoint).map_err(|_| {
+        Status::invalid_argument(format!("the endpoint {:?} of {} is not HOST:PORT", hello.endpoint, hello.worker_id))
+    })?;
+    Ok(DecodeWorker { worker_id: hello.worker_id.clone(), channel: endpoint.connect_lazy() })
+}

@@ -1,0 +1,148 @@
+//! Wiring: listeners, services, and the order in which they end.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use baton_process::{Metrics, Readiness, Shutdown, bind, report_listening, serve_admin};
+use baton_proto::v1::{generation_server::GenerationServer, registry_server::RegistryServer};
+use tokio::{net::TcpListener, sync::Semaphore, task::JoinSet};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::transport::{Server, server::TcpIncoming};
+
+use crate::{
+    Args, RunError,
+    channels::{Channels, endpoint},
+    drive::MAX_MESSAGE_BYTES,
+    generation::{GenerationService, Requests},
+    link::DecodeLink,
+    metrics::SidecarMetrics,
+    registry::{RegistryService, Relays},
+};
+
+/// Time for connections to close once every stream on them has ended.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Runs a sidecar until `shutdown`, then drains it.
+///
+/// # Errors
+/// [`RunError`].
+pub async fn run(args: Args, shutdown: Shutdown) -> Result<(), RunError> {
+    let sidecar = Sidecar::bind(args).await?;
+    report_listening([("grpc", sidecar.grpc), ("admin", sidecar.admin)]);
+    sidecar.serve(shutdown).await
+}
+
+/// A sidecar whose ports are bound.
+pub struct Sidecar {
+    /// Where it serves gRPC.
+    pub grpc: SocketAddr,
+    /// Where it serves metrics and health.
+    pub admin: SocketAddr,
+    args: Args,
+    serving_endpoint: String,
+    grpc_listener: TcpListener,
+    admin_listener: TcpListener,
+}
+
+impl Sidecar {
+    /// Takes the ports.
+    ///
+    /// # Errors
+    /// A port is taken, or nobody could reach the sidecar at the address given.
+    pub async fn bind(args: Args) -> Result<Self, RunError> {
+        let grpc_listener = bind(args.listen, "--listen").await?;
+        let admin_listener = bind(args.admin_listen, "--admin-listen").await?;
+        let (grpc, admin) = (grpc_listener.local_addr()?, admin_listener.local_addr()?);
+        let serving_endpoint = match &args.advertise {
+            Some(advertise) => advertise.clone(),
+            None if grpc.ip().is_unspecified() => return Err(RunError::NoAdvertisedAddress { listen: args.listen }),
+            None => grpc.to_string(),
+        };
+        Ok(Self { grpc, admin, args, serving_endpoint, grpc_listener, admin_listener })
+    }
+
+    /// Serves until `shutdown`, then takes no new requests, lets those in flight end up to the drain deadline, and returns.
+    ///
+    /// # Errors
+    /// A server failed.
+    pub async fn serve(self, shutdown: Shutdown) -> Result<(), RunError> {
+        let Self { grpc, args, serving_endpoint, grpc_listener, admin_listener, .. } = self;
+        let scheduler = endpoint(&args.registry)
+            .map_err(|_| RunError::BadAddress { option: "--registry", value: args.registry.clone() })?;
+        let metrics = Metrics::new();
+        let readiness = Readiness::not_yet("no decode worker has joined");
+        let (draining, stop) = (CancellationToken::new(), CancellationToken::new());
+        let link = DecodeLink::default();
+        let requests = Arc::new(Requests {
+            link: link.clone(),
+            channels: Channels::default(),
+            limits: args.request_limits(),
+            slots: Semaphore::new(args.max_requests),
+            max_requests: args.max_requests,
+            metrics: SidecarMetrics::register(&metrics),
+            tasks: TaskTracker::new(),
+            draining: draining.clone(),
+            stop: stop.clone(),
+        });
+        let relays = Arc::new(Relays {
+            link,
+            scheduler,
+            serving_endpoint,
+            readiness: readiness.clone(),
+            tasks: TaskTracker::new(),
+            draining: draining.clone(),
+            stop: stop.clone(),
+        });
+        tracing::info!(%grpc, registry = args.registry, "sidecar listens");
+
+        let mut servers = JoinSet::new();
+        let closing = CancellationToken::new();
+        servers.spawn(serve_grpc(grpc_listener, requests.clone(), relays.clone(), closing.clone()));
+        let admin = serve_admin(admin_listener, metrics, readiness.clone(), closing.clone().cancelled_owned());
+        servers.spawn(async move { admin.await.map_err(RunError::Admin) });
+
+        let fault = tokio::select! {
+            () = shutdown.triggered() => None,
+            Some(ended) = servers.join_next() => Some(ended),
+        };
+        draining.cancel();
+        readiness.set_not_ready("shutting down");
+        requests.tasks.close();
+        relays.tasks.close();
+        if fault.is_none() && tokio::time::timeout(args.drain_timeout, requests.tasks.wait()).await.is_err() {
+            tracing::warn!(requests = requests.tasks.len(), "drain deadline passed: requests in flight are given up");
+        }
+        stop.cancel();
+        closing.cancel();
+        let ended = tokio::time::timeout(CLOSE_PATIENCE, async {
+            requests.tasks.wait().await;
+            relays.tasks.wait().await;
+            while servers.join_next().await.is_some() {}
+        });
+        if ended.await.is_err() {
+            tracing::debug!("connections still open were closed");
+        }
+        match fault {
+            Some(Ok(Err(error))) => Err(error),
+            Some(Ok(Ok(())) | Err(_)) | None => Ok(()),
+        }
+    }
+}
+
+async fn serve_grpc(
+    listener: TcpListener,
+    requests: Arc<Requests>,
+    relays: Arc<Relays>,
+    until: CancellationToken,
+) -> Result<(), RunError> {
+    let generation = GenerationServer::new(GenerationService(requests))
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES);
+    Server::builder()
+        .http2_keepalive_interval(Some(Duration::from_secs(1)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(4)))
+        .add_service(generation)
+        .add_service(RegistryServer::new(RegistryService(relays)))
+        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), until.cancelled_owned())
+        .await?;
+    Ok(())
+}

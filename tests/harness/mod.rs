@@ -1,0 +1,22 @@
+//! What the tests speak: a [`Deployment`] of real processes, its [`Worker`]s, and an HTTP [`Client`].
+//!
+//! Nothing here waits a fixed time: it waits for a line, an answer or a condition, under a deadline ([`eventually`]).
+//! A test may kill only what it started: processes are addressed through the deployment that owns them.
+
+mod client;
+mod deployment;
+mod metrics;
+mod model;
+mod process;
+mod prompt;
+mod wait;
+mod worker;
+
+pub(crate) use client::{Client, Event, Reply, Stream};
+pub(crate) use deployment::{Deployment, Up, required_variable};
+pub(crate) use metrics::Metrics;
+pub(crate) use model::{ModelFolder, Shape};
+pub(crate) use process::{Process, Sent};
+pub(crate) use prompt::{Answer, Ask, all_at_once, prompt_of};
+pub(crate) use wait::{eventually, eventually_within};
+pub(crate) use worker::{Role, Worker};

@@ -1,0 +1,17 @@
+//! Black-box tests: the real `baton` binary, real processes, real sockets, real signals.
+//!
+//! Run them with `./dev test`, which installs what they need: Python with the packages of `requirements.txt`
+//! (`BATON_TEST_PYTHON`), and libfabric (`BATON_TEST_LIBFABRIC`). A test that lacks one fails and says so.
+
+#![forbid(unsafe_code)]
+
+mod harness;
+
+mod api;
+mod bad_input;
+mod failure;
+mod membership;
+mod one_answer;
+mod operator;
+mod recall;
+mod start_stop;

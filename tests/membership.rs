@@ -1,0 +1,80 @@
+//! Who may join: the roles started one by one form a fleet, and a worker of another model is refused and says why.
+
+use std::time::Duration;
+
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::harness::{Ask, Client, ModelFolder, Process, Sent, Shape, eventually, prompt_of};
+
+const START_DEADLINE: Duration = Duration::from_secs(60);
+const ANY: &str = "127.0.0.1:0";
+
+#[test]
+fn roles_started_by_hand_form_a_fleet_that_no_other_model_can_join() {
+    let model = ModelFolder::made_up(Shape::TINY);
+    let (scheduler, at) =
+        start(&words(&["scheduler", "--model", &model.arg(), "--listen", ANY, "--registry-listen", ANY]));
+    let client = Client::new(format!("http://{}", at("http")));
+    let registry = at("registry");
+    let (sidecar, at) = start(&words(&["sidecar", "--listen", ANY, "--admin-listen", ANY, "--registry", &registry]));
+    let (prefill, _) = start(&worker_args("prefill-worker", "left", &model, &registry));
+    let (decode, _) = start(&worker_args("decode-worker", "right", &model, &at("grpc")));
+    eventually("readiness", || match client.get("/ready") {
+        reply if reply.status == 200 => Ok(()),
+        reply => Err(reply.body),
+    });
+    let asked = Ask::new(&prompt_of(100, 1), 8);
+    let expected = asked.answer(&client);
+
+    // Other weights of the same shape, another shape, and another name.
+    let other_weights = ModelFolder::made_up(Shape { seed: 2, ..Shape::TINY });
+    check_refused(&worker_args("prefill-worker", "other", &other_weights, &registry), &["revision"]);
+    check_refused(&worker_args("decode-worker", "other", &other_weights, &at("grpc")), &["revision"]);
+    let deeper = ModelFolder::made_up(Shape { layers: 6, ..Shape::TINY });
+    check_refused(&worker_args("prefill-worker", "other", &deeper, &registry), &["does not match"]);
+    let renamed = [worker_args("prefill-worker", "other", &model, &registry), words(&["--served-model-name", "else"])];
+    check_refused(&renamed.concat(), &["made-up", "else"]);
+
+    let listed = client.get("/v1/workers").ok();
+    let ids: Vec<&str> = listed["workers"].as_array().into_iter().flatten().filter_map(|w| w["worker_id"].as_str()).collect();
+    assert_eq!(ids, ["left", "right"]);
+    assert_eq!(asked.answer(&client), expected, "the fleet serves on");
+
+    for mut process in [scheduler, sidecar, prefill, decode] {
+        process.signal(Signal::TERM, Sent::ToProcess);
+        assert_eq!(process.wait(Duration::from_secs(10)).code(), Some(0));
+        process.assert_nothing_left();
+    }
+}
+
+fn worker_args(role: &str, id: &str, model: &ModelFolder, registry: &str) -> Vec<String> {
+    words(&[
+        role, "--worker-id", id, "--model", &model.arg(), "--listen", ANY, "--admin-listen", ANY, "--registry", registry,
+    ])
+}
+
+fn words(words: &[&str]) -> Vec<String> {
+    words.iter().map(|&word| word.to_owned()).collect()
+}
+
+/// Starts a role, and waits until it says where it listens; the function looks an address up by name.
+fn start(args: &[String]) -> (Process, impl Fn(&str) -> String + use<>) {
+    let mut process = Process::start(args);
+    let listening = |line: &str| serde_json::from_str::<Value>(line).ok()?.get("listening").cloned();
+    let addresses = process.wait_for_stdout(START_DEADLINE, "the line with its listeners", listening);
+    let at = move |name: &str| {
+        addresses[name].as_str().unwrap_or_else(|| panic!("no {name} in {addresses}")).to_owned()
+    };
+    (process, at)
+}
+
+fn check_refused(args: &[String], words: &[&str]) {
+    let finished = Process::run(args);
+    assert!(!finished.status.success(), "{}", finished.stderr);
+    let error = finished.stderr.lines().last().unwrap_or_default();
+    assert!(error.starts_with("error: "), "{}", finished.stderr);
+    for word in words {
+        assert!(error.contains(word), "no {word:?} in: {error}");
+    }
+}

@@ -1,0 +1,106 @@
+//! Command line of both workers; every limit has its default here.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use baton_engine::Dtype;
+use baton_kv_transfer::FabricSpec;
+
+use crate::ByteSize;
+
+/// Options of `baton prefill-worker` and `baton decode-worker`.
+#[derive(clap::Args, Clone, Debug)]
+pub struct WorkerArgs {
+    /// Model folder in Hugging Face's format
+    #[arg(long, env = "BATON_MODEL", value_name = "DIR")]
+    pub model: PathBuf,
+
+    /// Name that the model is served under; the scheduler's must be the same [default: the folder's name, or its hub id]
+    #[arg(long, env = "BATON_SERVED_MODEL_NAME", value_name = "NAME")]
+    pub served_model_name: Option<String>,
+
+    /// Type of weights and KV cache in memory: bf16 or f32
+    #[arg(long, env = "BATON_DTYPE", default_value = "bf16", value_parser = parse_dtype, value_name = "DTYPE")]
+    pub dtype: Dtype,
+
+    /// Longest prompt plus answer in tokens [default: the model's]
+    #[arg(long, env = "BATON_MAX_CONTEXT", value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_context: Option<u32>,
+
+    /// Tokens in one KV block; the same on all workers
+    #[arg(long, default_value_t = 16, value_name = "TOKENS", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub block_tokens: u16,
+
+    /// Memory for the KV cache, such as 512MiB [default: what 8 full contexts need, at most 4GiB and a quarter of the free memory]
+    #[arg(long, env = "BATON_KV_MEMORY", value_name = "SIZE")]
+    pub kv_memory: Option<ByteSize>,
+
+    /// Blocks of the KV cache, instead of a size
+    #[arg(long, value_name = "N", conflicts_with = "kv_memory", value_parser = clap::value_parser!(u32).range(1..))]
+    pub kv_blocks: Option<u32>,
+
+    /// Threads that compute [default: the physical cores]
+    #[arg(long, env = "BATON_THREADS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+
+    /// What carries KV blocks: shm, libfabric or libfabric:PROVIDER
+    #[arg(long, env = "BATON_FABRIC", default_value = "shm", value_name = "FABRIC")]
+    pub fabric: FabricSpec,
+
+    /// Where libfabric.so.1 is [default: where the system's loader finds it]
+    #[arg(long, env = "BATON_LIBFABRIC", value_name = "PATH")]
+    pub libfabric: Option<PathBuf>,
+
+    /// Requests computed at a time; others wait
+    #[arg(long, default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_running: u32,
+
+    /// Requests waiting at a time; more are refused as overloaded
+    #[arg(long, default_value_t = 1024, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_waiting: u32,
+
+    /// Tokens computed in one step: running requests take one each, prompts share the rest
+    #[arg(long, default_value_t = 512, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_step_tokens: u32,
+
+    /// Where sidecars call (gRPC; port 0: any)
+    #[arg(long, env = "BATON_WORKER_LISTEN", default_value = "127.0.0.1:8200", value_name = "IP:PORT")]
+    pub listen: SocketAddr,
+
+    /// Address that sidecars reach this worker at [default: the one it listens on]
+    #[arg(long, env = "BATON_ADVERTISE", value_name = "HOST:PORT")]
+    pub advertise: Option<String>,
+
+    /// Where /metrics, /health and /ready are served (port 0: any)
+    #[arg(long, env = "BATON_ADMIN_LISTEN", default_value = "127.0.0.1:9090", value_name = "IP:PORT")]
+    pub admin_listen: SocketAddr,
+
+    /// Where to register: a prefill worker with the scheduler, a decode worker with its sidecar
+    #[arg(long, env = "BATON_REGISTRY", value_name = "HOST:PORT")]
+    pub registry: String,
+
+    /// Name of this worker, unique in the fleet [default: the role and the host's name]
+    #[arg(long, env = "BATON_WORKER_ID", value_name = "NAME")]
+    pub worker_id: Option<String>,
+
+    /// Longest that requests under way may take to end once the worker is told to stop, in seconds
+    #[arg(long, env = "BATON_DRAIN_TIMEOUT", default_value_t = 30, value_name = "SECONDS")]
+    pub drain_timeout: u64,
+}
+
+impl WorkerArgs {
+    pub(crate) fn served_model_name(&self) -> String {
+        self.served_model_name.clone().unwrap_or_else(|| baton_tokenizer::served_name(&self.model))
+    }
+
+    pub(crate) fn drain_timeout(&self) -> Duration {
+        Duration::from_secs(self.drain_timeout)
+    }
+}
+
+fn parse_dtype(text: &str) -> Result<Dtype, String> {
+    match text {
+        "bf16" => Ok(Dtype::Bf16),
+        "f32" => Ok(Dtype::F32),
+        _ => Err("use bf16 or f32".to_owned()),
+    }
+}

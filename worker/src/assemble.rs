@@ -1,0 +1,143 @@
+//! From a command line to an engine and a transfer node over one pool.
+
+use std::sync::Mutex;
+
+use baton_engine::{Engine, EngineConfig, Forward, KvLayout, LoadOptions, LoadProgress, Model, physical_cores};
+use baton_kv_transfer::{KvGeometry, TransferConfig, TransferNode};
+use baton_proto::v1::{KvCacheInfo, ModelInfo};
+
+use crate::{
+    ByteSize, KvBudget, RunError, WorkerArgs, context::LimitedContext, identity, kv_memory, size::free_memory_bytes,
+};
+
+/// Everything that needs the model.
+pub(crate) struct Assembly {
+    pub(crate) engine: Engine,
+    pub(crate) node: TransferNode,
+    pub(crate) model: ModelInfo,
+    pub(crate) kv_cache: KvCacheInfo,
+    pub(crate) vocab_size: usize,
+}
+
+/// Loads the model, starts the transfer node, and starts the engine in the node's pool.
+pub(crate) async fn assemble(args: &WorkerArgs) -> Result<Assembly, RunError> {
+    let threads = args.threads.map_or_else(physical_cores, usize::from);
+    let model = load(args, threads).await?;
+    let model_context = model.config().max_position;
+    let max_context_tokens = args.max_context.map_or(model_context, |tokens| tokens as usize);
+    if max_context_tokens > model_context {
+        return Err(RunError::ContextTooLong { asked: max_context_tokens, model: model_context });
+    }
+    let layout = model.kv_layout(usize::from(args.block_tokens));
+    let num_blocks = num_blocks(args, &layout, max_context_tokens)?;
+
+    let mut transfer = transfer_config(args.fabric.clone(), &layout, num_blocks, model.revision());
+    transfer.libfabric_path.clone_from(&args.libfabric);
+    transfer.listen_ip = args.listen.ip();
+    let node = TransferNode::start(transfer)
+        .await
+        .map_err(|source| RunError::Transfer { fabric: args.fabric.to_string(), source })?;
+    let fabric = node.fabric();
+    tracing::info!(
+        fabric = fabric.name,
+        provider = fabric.provider,
+        endpoint = fabric.control_endpoint,
+        "KV blocks travel over this fabric"
+    );
+
+    let forward = model.bind(kv_memory(node.pool()), &layout, num_blocks as usize, threads)?;
+    let forward = LimitedContext { inner: forward, max_context_tokens };
+    let vocab_size = forward.vocab_size();
+    let engine = Engine::start(Box::new(forward), model.eos_token_ids().to_vec(), engine_config(args));
+    Ok(Assembly {
+        engine,
+        node,
+        model: identity::model_info(&model, &args.served_model_name(), max_context_tokens),
+        kv_cache: identity::kv_cache_info(&layout, num_blocks),
+        vocab_size,
+    })
+}
+
+/// The transfer node's settings for an engine's pool: one piece of the one is one of the other.
+pub fn transfer_config(
+    fabric: baton_kv_transfer::FabricSpec,
+    layout: &KvLayout,
+    num_blocks: u32,
+    revision: &str,
+) -> TransferConfig {
+    let geometry = KvGeometry {
+        layers: u32::try_from(layout.layers).unwrap_or(u32::MAX),
+        blocks: num_blocks,
+        block_bytes: layout.piece_bytes() as u64,
+    };
+    TransferConfig::new(fabric, geometry, identity::compat(revision, layout))
+}
+
+async fn load(args: &WorkerArgs, threads: usize) -> Result<Model, RunError> {
+    let (folder, dtype) = (args.model.clone(), args.dtype);
+    let shown = folder.display().to_string();
+    let start = std::time::Instant::now();
+    tracing::info!(folder = shown, %dtype, threads, "loading the model");
+    // Reading and packing weights takes seconds: not on a thread of the runtime.
+    let model = tokio::task::spawn_blocking(move || {
+        let quarters = Mutex::new(0);
+        let progress = |progress: LoadProgress| log_progress(&quarters, progress);
+        let options = LoadOptions { dtype, threads, progress: Some(&progress), ..LoadOptions::default() };
+        Model::load(&folder, &options)
+    })
+    .await
+    .map_err(|_| RunError::LoadPanicked)?
+    .map_err(|source| RunError::Load { folder: shown, source })?;
+    tracing::info!(
+        architecture = model.config().architecture.name(),
+        revision = model.revision(),
+        weights = %ByteSize(model.weights_bytes() as u64),
+        seconds = format_args!("{:.1}", start.elapsed().as_secs_f64()),
+        "model loaded"
+    );
+    Ok(model)
+}
+
+/// A line each quarter.
+fn log_progress(quarters: &Mutex<usize>, LoadProgress { done, total }: LoadProgress) {
+    let now = 4 * done / total.max(1);
+    let mut seen = quarters.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    if now > *seen && now < 4 {
+        tracing::info!("loading the model: {}%", 25 * now);
+    }
+    *seen = now.max(*seen);
+}
+
+fn num_blocks(args: &WorkerArgs, layout: &KvLayout, max_context_tokens: usize) -> Result<u32, RunError> {
+    let budget = KvBudget {
+        blocks: args.kv_blocks,
+        bytes: args.kv_memory,
+        max_context_tokens,
+        free_memory_bytes: free_memory_bytes(),
+    };
+    let num_blocks = budget.num_blocks(layout);
+    let block_bytes = layout.pool_bytes(1) as u64;
+    if let (0, Some(asked)) = (num_blocks, args.kv_memory) {
+        return Err(RunError::NoKvBlock { asked, block_bytes });
+    }
+    let tokens = num_blocks as usize * layout.block_tokens;
+    tracing::info!(
+        blocks = num_blocks,
+        tokens,
+        size = %ByteSize(u64::from(num_blocks) * block_bytes),
+        "KV cache; choose its size with --kv-memory or --kv-blocks"
+    );
+    if tokens < max_context_tokens {
+        tracing::warn!(tokens, max_context_tokens, "the KV cache holds less than one full context: long prompts are refused");
+    }
+    Ok(num_blocks)
+}
+
+fn engine_config(args: &WorkerArgs) -> EngineConfig {
+    EngineConfig {
+        max_step_tokens: args.max_step_tokens as usize,
+        max_running: args.max_running as usize,
+        max_waiting: args.max_waiting as usize,
+        ..EngineConfig::default()
+    }
+}

@@ -1,0 +1,155 @@
+//! What is read from engine and transfer node when somebody asks for metrics.
+
+use std::fmt;
+
+use baton_engine::Engine;
+use baton_kv_transfer::{FabricDescription, TransferNode, TransferStats};
+use baton_process::Metrics;
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric as _},
+    metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
+};
+
+/// Reads load and counters on each scrape, so that nothing has to be kept up to date.
+#[derive(Debug)]
+struct WorkerCollector {
+    engine: Engine,
+    node: TransferNode,
+    fabric: FabricDescription,
+    model_name: String,
+}
+
+/// Registers the collector for a worker that serves `model_name`.
+pub(crate) fn register(metrics: &Metrics, engine: Engine, node: TransferNode, model_name: &str) {
+    let fabric = node.fabric();
+    let collector = WorkerCollector { engine, node, fabric, model_name: model_name.to_owned() };
+    metrics.register(|registry| registry.register_collector(Box::new(collector)));
+}
+
+impl Collector for WorkerCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        self.encode_engine(&mut encoder)?;
+        self.encode_blocks(&mut encoder)?;
+        encode_transfers(&mut encoder, &self.node.stats())?;
+        let fabric = [("fabric", self.fabric.name), ("provider", self.fabric.provider.as_str())];
+        info(&mut encoder, "baton_fabric", "What carries KV blocks", &fabric)
+    }
+}
+
+impl WorkerCollector {
+    fn encode_engine(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let load = self.engine.load();
+        let layout = self.engine.kv_layout();
+        let model = [("model_name", self.model_name.as_str())];
+        let used = (load.blocks.total - load.blocks.free) as f64 / load.blocks.total.max(1) as f64;
+        gauge(encoder, "vllm:num_requests_waiting", "Requests that wait for room", &model, load.waiting as f64)?;
+        gauge(encoder, "vllm:num_requests_running", "Requests being computed", &model, load.running as f64)?;
+        gauge(encoder, "vllm:kv_cache_usage_perc", "KV blocks not free, 1 = all", &model, used)?;
+        counter(encoder, "vllm:prompt_tokens", "Prompt tokens computed", &model, load.totals.prompt_tokens)?;
+        counter(encoder, "vllm:generation_tokens", "Tokens generated", &model, load.totals.generation_tokens)?;
+        counter(
+            encoder,
+            "vllm:num_preemptions",
+            "Times that a request gave its blocks to others and was computed again",
+            &model,
+            load.totals.preemptions,
+        )?;
+        counter(encoder, "baton_engine_steps", "Steps computed", &[], load.totals.steps)?;
+        let (block_size, blocks) = (layout.block_tokens.to_string(), load.blocks.total.to_string());
+        let config = [
+            ("model_name", self.model_name.as_str()),
+            ("block_size", &block_size),
+            ("num_gpu_blocks", &blocks),
+        ];
+        // vLLM writes it as a gauge of 1.
+        gauge(encoder, "vllm:cache_config_info", "Shape of the KV cache", &config, 1.0)
+    }
+
+    fn encode_blocks(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let blocks = self.engine.load().blocks;
+        let help = "KV blocks: free, owned by a request, or held until nothing remote touches them any more";
+        let mut family = encoder.encode_descriptor("baton_kv_blocks", help, None, MetricType::Gauge)?;
+        for (state, count) in [("free", blocks.free), ("owned", blocks.owned), ("held", blocks.held)] {
+            ConstGauge::new(count as f64).encode(family.encode_family(&[("state", state)])?)?;
+        }
+        let in_use = (blocks.total - blocks.free) as f64;
+        gauge(encoder, "baton_kv_blocks_in_use", "KV blocks that are not free", &[], in_use)
+    }
+}
+
+fn encode_transfers(encoder: &mut DescriptorEncoder<'_>, stats: &TransferStats) -> fmt::Result {
+    let TransferStats {
+        bytes_sent,
+        writes_sent,
+        writes_failed,
+        bytes_received,
+        writes_received,
+        incoming_started,
+        incoming_completed,
+        incoming_failed,
+        incoming_aborted,
+        outgoing_started,
+        outgoing_completed,
+        outgoing_failed,
+        outgoing_aborted,
+        late_writes,
+        checksum_failures,
+        refusals,
+        incoming_live,
+        quarantined_blocks,
+        in_flight_writes,
+        queued_pushes,
+        peers,
+    } = *stats;
+    for (name, help, value) in [
+        ("baton_transfer_bytes_sent", "Payload bytes pushed", bytes_sent),
+        ("baton_transfer_writes_sent", "Writes that the fabric carried out", writes_sent),
+        ("baton_transfer_writes_failed", "Writes that failed", writes_failed),
+        ("baton_transfer_bytes_received", "Payload bytes of transfers that arrived whole", bytes_received),
+        ("baton_transfer_writes_received", "Writes counted for a live transfer", writes_received),
+        ("baton_transfer_incoming_started", "Transfers expected", incoming_started),
+        ("baton_transfer_incoming_completed", "Transfers that arrived whole and checked", incoming_completed),
+        ("baton_transfer_incoming_failed", "Expected transfers that failed", incoming_failed),
+        ("baton_transfer_incoming_aborted", "Expected transfers given up here", incoming_aborted),
+        ("baton_transfer_outgoing_started", "Transfers opened for sending", outgoing_started),
+        ("baton_transfer_outgoing_completed", "Transfers sent whole", outgoing_completed),
+        ("baton_transfer_outgoing_failed", "Opened transfers that failed", outgoing_failed),
+        ("baton_transfer_outgoing_aborted", "Opened transfers given up by either side", outgoing_aborted),
+        ("baton_transfer_late_writes", "Writes of no live transfer, never used", late_writes),
+        ("baton_transfer_checksum_failures", "Pieces whose checksum differed", checksum_failures),
+        ("baton_transfer_refusals", "Peers refused", refusals),
+    ] {
+        counter(encoder, name, help, &[], value)?;
+    }
+    for (name, help, value) in [
+        ("baton_transfer_incoming_live", "Transfer slots in use, fenced ones included", incoming_live),
+        (
+            "baton_transfer_quarantined_blocks",
+            "Blocks that a peer may still write though their transfer is over",
+            quarantined_blocks,
+        ),
+        ("baton_transfer_in_flight_writes", "Writes posted and not completed", in_flight_writes),
+        ("baton_transfer_queued_pushes", "Pushes not wholly posted", queued_pushes),
+        ("baton_transfer_peers", "Peers connected, both directions", peers),
+    ] {
+        gauge(encoder, name, help, &[], value as f64)?;
+    }
+    Ok(())
+}
+
+type Labels<'a> = [(&'a str, &'a str)];
+
+fn gauge(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, labels: &Labels<'_>, value: f64) -> fmt::Result {
+    let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+    ConstGauge::new(value).encode(metric.encode_family(&labels)?)
+}
+
+fn counter(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, labels: &Labels<'_>, value: u64) -> fmt::Result {
+    let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+    ConstCounter::new(value).encode(metric.encode_family(&labels)?)
+}
+
+fn info(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, labels: &Labels<'_>) -> fmt::Result {
+    encoder.encode_descriptor(name, help, None, MetricType::Info)?.encode_info(&labels)
+}

@@ -1,0 +1,65 @@
+//! Who a worker is: what it says to the registry, and what its peers must match.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use baton_engine::{KvLayout, Model};
+use baton_kv_transfer::FabricDescription;
+use baton_proto::v1::{FabricInfo, KvCacheInfo, ModelInfo, Role};
+
+/// The default name: the role and the host's.
+pub(crate) fn default_worker_id(role: Role) -> String {
+    let uname = rustix::system::uname();
+    let host = uname.nodename().to_string_lossy();
+    match role {
+        Role::Prefill => format!("prefill-{host}"),
+        Role::Decode | Role::Unspecified => format!("decode-{host}"),
+    }
+}
+
+/// Differs each time the process starts, and grows: microseconds since 1970.
+pub(crate) fn incarnation() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+}
+
+pub(crate) fn model_info(model: &Model, name: &str, max_context_tokens: usize) -> ModelInfo {
+    ModelInfo {
+        name: name.to_owned(),
+        revision: model.revision().to_owned(),
+        dtype: model.dtype().to_string(),
+        max_context_tokens: count(max_context_tokens),
+        vocab_size: count(model.config().vocab),
+    }
+}
+
+pub(crate) fn kv_cache_info(layout: &KvLayout, num_blocks: u32) -> KvCacheInfo {
+    KvCacheInfo {
+        block_tokens: count(layout.block_tokens),
+        layers: count(layout.layers),
+        kv_heads: count(layout.kv_heads),
+        head_dim: count(layout.head_dim),
+        dtype: layout.dtype.to_string(),
+        num_blocks,
+    }
+}
+
+pub(crate) fn fabric_info(fabric: FabricDescription) -> FabricInfo {
+    FabricInfo {
+        name: fabric.name.to_owned(),
+        provider: fabric.provider,
+        control_endpoint: fabric.control_endpoint,
+    }
+}
+
+/// What two workers must have in common for the one's KV blocks to mean anything to the other.
+pub(crate) fn compat(revision: &str, layout: &KvLayout) -> String {
+    let KvLayout { layers, kv_heads, head_dim, block_tokens, dtype } = layout;
+    format!(
+        "revision={revision} dtype={dtype} layers={layers} kv_heads={kv_heads} head_dim={head_dim} \
+         block_tokens={block_tokens} layout=hnd-v1"
+    )
+}
+
+fn count(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,177 @@
+//! Being a member of the fleet: an open stream to the registry, with the load on it.
+
+use std::{sync::Arc, time::Duration};
+
+use baton_process::Readiness;
+use baton_proto::v1::{
+    RegistryReply, WorkerInfo, WorkerReport, registry_client::RegistryClient, registry_reply::Reply,
+    worker_report::Report,
+};
+use tokio::{
+    sync::mpsc,
+    time::{MissedTickBehavior, interval, sleep},
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Status, transport::Endpoint};
+
+use crate::Worker;
+
+/// Between reports of load.
+const REPORT_EVERY: Duration = Duration::from_millis(200);
+/// Before joining again; doubled up to `MAX_BACKOFF`.
+const MIN_BACKOFF: Duration = Duration::from_millis(50);
+const MAX_BACKOFF: Duration = Duration::from_secs(1);
+/// For a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
+/// Reports on their way.
+const REPORTS: usize = 4;
+
+/// The registry will not have this worker; trying again does not help.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the scheduler rejected worker {worker_id}: {reason}")]
+pub struct Rejected {
+    /// This worker.
+    pub worker_id: String,
+    /// The registry's word: which field does not match, and both values.
+    pub reason: String,
+}
+
+/// Keeps a worker in the fleet.
+pub struct Registration {
+    registry: Endpoint,
+    hello: WorkerInfo,
+    worker: Arc<Worker>,
+    readiness: Readiness,
+}
+
+/// How a membership ended.
+enum End {
+    /// Left on purpose.
+    Left,
+    Rejected(String),
+    /// Worth another try; the flag: the worker had been accepted.
+    Broken(String, bool),
+}
+
+impl Registration {
+    /// `registry` is `HOST:PORT`.
+    ///
+    /// # Errors
+    /// It is not.
+    pub fn new(
+        registry: &str,
+        hello: WorkerInfo,
+        worker: Arc<Worker>,
+        readiness: Readiness,
+    ) -> Result<Self, tonic::transport::Error> {
+        Ok(Self { registry: registry_endpoint(registry)?, hello, worker, readiness })
+    }
+
+    /// Joins, reports, and joins again when the stream breaks, until `leave`.
+    ///
+    /// # Errors
+    /// The registry rejected the worker.
+    pub async fn run(self, leave: CancellationToken) -> Result<(), Rejected> {
+        let mut backoff = MIN_BACKOFF;
+        let mut reason_logged = String::new();
+        loop {
+            match self.membership(&leave).await {
+                End::Left => return Ok(()),
+                End::Rejected(reason) => {
+                    self.readiness.set_not_ready(format!("rejected by the scheduler: {reason}"));
+                    return Err(Rejected { worker_id: self.hello.worker_id.clone(), reason });
+                }
+                End::Broken(reason, was_accepted) => {
+                    self.readiness.set_not_ready(format!("not registered: {reason}"));
+                    if was_accepted {
+                        backoff = MIN_BACKOFF;
+                    }
+                    // Once for each reason, however often it is tried.
+                    if was_accepted || reason_logged != reason {
+                        tracing::warn!(registry = %self.registry.uri(), reason, "not registered; trying again");
+                        reason_logged = reason;
+                    }
+                }
+            }
+            tokio::select! {
+                () = sleep(backoff) => backoff = (backoff * 2).min(MAX_BACKOFF),
+                () = leave.cancelled() => return Ok(()),
+            }
+        }
+    }
+
+    async fn membership(&self, leave: &CancellationToken) -> End {
+        let (reports, outgoing) = mpsc::channel(REPORTS);
+        let _ = reports.try_send(WorkerReport { report: Some(Report::Hello(self.hello.clone())) });
+        let joining = async {
+            let channel = self.registry.connect().await.map_err(|error| Status::unavailable(describe(&error)))?;
+            RegistryClient::new(channel).join(ReceiverStream::new(outgoing)).await
+        };
+        let mut replies = tokio::select! {
+            joined = joining => match joined {
+                Ok(replies) => replies.into_inner(),
+                Err(status) => return End::Broken(status.message().to_owned(), false),
+            },
+            () = leave.cancelled() => return End::Left,
+        };
+        let mut accepted = false;
+        let mut draining_told = false;
+        let mut tick = interval(REPORT_EVERY);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = leave.cancelled() => return End::Left,
+                _ = tick.tick() => self.report(&reports),
+                () = self.worker.draining.cancelled(), if !draining_told => {
+                    draining_told = true;
+                    self.report(&reports);
+                }
+                reply = replies.message() => match reply {
+                    Ok(Some(RegistryReply { reply: Some(Reply::Accepted(_)) })) => {
+                        if !accepted {
+                            tracing::info!(worker_id = self.hello.worker_id, registry = %self.registry.uri(), "registered");
+                        }
+                        accepted = true;
+                        if !self.worker.draining.is_cancelled() {
+                            self.readiness.set_ready();
+                        }
+                    }
+                    Ok(Some(RegistryReply { reply: Some(Reply::Rejected(rejected)) })) => {
+                        return End::Rejected(rejected.reason);
+                    }
+                    Ok(Some(RegistryReply { reply: None })) => {}
+                    Ok(None) => return End::Broken("the registry closed the stream".to_owned(), accepted),
+                    Err(status) => return End::Broken(status.message().to_owned(), accepted),
+                },
+            }
+        }
+    }
+
+    fn report(&self, reports: &mpsc::Sender<WorkerReport>) {
+        // One that finds no room is overtaken by the next.
+        let _ = reports.try_send(WorkerReport { report: Some(Report::Load(self.worker.load())) });
+    }
+}
+
+/// How the registry at `address`, `HOST:PORT`, is connected to.
+///
+/// # Errors
+/// It is no address.
+pub(crate) fn registry_endpoint(address: &str) -> Result<Endpoint, tonic::transport::Error> {
+    let endpoint = Endpoint::from_shared(format!("http://{address}"))?;
+    Ok(endpoint
+        .connect_timeout(CONNECT_TIMEOUT)
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(Duration::from_secs(1))
+        .keep_alive_timeout(Duration::from_secs(4)))
+}
+
+/// An error with its innermost cause, which is the one that says something.
+fn describe(error: &dyn std::error::Error) -> String {
+    let mut innermost = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    innermost.to_string()
+}

@@ -1,0 +1,191 @@
+//! The life of a worker process.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use baton_engine::EngineState;
+use baton_process::{Metrics, Readiness, Report, Shutdown, bind, serve_admin};
+use baton_proto::v1::{Role, WorkerInfo};
+use tokio::{net::TcpListener, task::JoinSet, time::timeout};
+use tokio_util::sync::CancellationToken;
+use tonic::{
+    service::Routes,
+    transport::{Server, server::TcpIncoming},
+};
+
+use crate::{
+    Registration, Rejected, RequestMetrics, RunError, Worker, WorkerArgs,
+    assemble::{Assembly, assemble},
+    collect, identity,
+    registration::registry_endpoint,
+    warm_up,
+};
+
+/// Time for what was given up to let go of its blocks, and for connections to close.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
+
+/// The listeners of a worker and where they listen.
+struct Listeners {
+    grpc: TcpListener,
+    admin: TcpListener,
+    grpc_address: SocketAddr,
+    admin_address: SocketAddr,
+    /// Where sidecars reach the worker.
+    endpoint: String,
+}
+
+/// Runs a worker of `role`, whose gRPC service `service` makes, until `shutdown`; then drains it.
+///
+/// # Errors
+/// [`RunError`].
+pub async fn run(
+    args: WorkerArgs,
+    role: Role,
+    service: impl FnOnce(Arc<Worker>) -> Routes,
+    shutdown: Shutdown,
+) -> Result<(), RunError> {
+    // Addresses first: what is wrong with them should be known before a model is loaded.
+    let bad_registry = |_| RunError::BadRegistry { value: args.registry.clone() };
+    registry_endpoint(&args.registry).map_err(bad_registry)?;
+    let listeners = Listeners::bind(&args).await?;
+    let metrics = Metrics::new();
+    let readiness = Readiness::not_yet("the model is being loaded");
+    let mut servers: JoinSet<Result<(), RunError>> = JoinSet::new();
+    let closing = CancellationToken::new();
+    let Listeners { grpc, admin, grpc_address, admin_address, endpoint } = listeners;
+    let admin = serve_admin(admin, metrics.clone(), readiness.clone(), closing.clone().cancelled_owned());
+    servers.spawn(async move { admin.await.map_err(RunError::Admin) });
+
+    let started = async {
+        let assembly = assemble(&args).await?;
+        readiness.set_not_ready("warming up");
+        warm_up(&assembly.engine).await?;
+        Ok::<_, RunError>(assembly)
+    };
+    let assembly = tokio::select! {
+        assembly = started => assembly?,
+        () = shutdown.triggered() => return Ok(()),
+    };
+    let Assembly { engine, node, model, kv_cache, vocab_size } = assembly;
+    let fabric = identity::fabric_info(node.fabric());
+    report_listening(grpc_address, admin_address, &fabric.control_endpoint);
+    collect::register(&metrics, engine.clone(), node.clone(), &model.name);
+    let request_metrics = RequestMetrics::register(&metrics, &model.name);
+    let worker = Arc::new(Worker::new(engine, node, request_metrics, vocab_size));
+    servers.spawn(serve_grpc(grpc, service(worker.clone()), closing.clone()));
+
+    let admin_endpoint = reachable(admin_address, &endpoint);
+    let hello = WorkerInfo {
+        worker_id: args.worker_id.clone().unwrap_or_else(|| identity::default_worker_id(role)),
+        incarnation: identity::incarnation(),
+        role: role.into(),
+        endpoint,
+        serving_endpoint: String::new(),
+        model: Some(model),
+        kv_cache: Some(kv_cache),
+        fabric: Some(fabric),
+        admin_endpoint,
+        pid: std::process::id(),
+    };
+    readiness.set_not_ready("not registered yet");
+    let registration = Registration::new(&args.registry, hello, worker.clone(), readiness.clone())
+        .map_err(bad_registry)?;
+    let leave = CancellationToken::new();
+    let mut members: JoinSet<Result<(), Rejected>> = JoinSet::new();
+    members.spawn(registration.run(leave.clone()));
+
+    let outcome = tokio::select! {
+        () = shutdown.triggered() => Ok(()),
+        state = worker.engine.stopped() => Err(engine_failed(state)),
+        Some(ended) = servers.join_next() => ended.unwrap_or(Ok(())),
+        Some(ended) = members.join_next() => ended.unwrap_or(Ok(())).map_err(RunError::Rejected),
+    };
+    readiness.set_not_ready("shutting down");
+    worker.draining.cancel();
+    worker.calls.close();
+    if outcome.is_ok() {
+        drain(&worker, args.drain_timeout()).await;
+    }
+    worker.stop.cancel();
+    if timeout(CLOSE_PATIENCE, worker.calls.wait()).await.is_err() {
+        tracing::warn!(calls = worker.calls.len(), "calls did not end");
+    }
+    // Blocks that a transfer still holds come back here, while the engine is there to take them.
+    worker.node.shutdown().await;
+    leave.cancel();
+    closing.cancel();
+    let closed = timeout(CLOSE_PATIENCE, async {
+        members.join_next().await;
+        while servers.join_next().await.is_some() {}
+        worker.engine.shutdown(baton_engine::Shutdown::Abort).await;
+    });
+    if closed.await.is_err() {
+        tracing::debug!("connections still open were closed");
+    }
+    outcome
+}
+
+/// Lets calls under way end.
+async fn drain(worker: &Worker, patience: Duration) {
+    let calls = worker.calls.len();
+    if calls > 0 {
+        tracing::info!(calls, "draining");
+    }
+    let ended = tokio::select! {
+        ended = timeout(patience, worker.calls.wait()) => ended.is_ok(),
+        _ = worker.engine.stopped() => true,
+    };
+    if !ended {
+        tracing::warn!(calls = worker.calls.len(), ?patience, "not drained in time: calls under way are given up");
+    }
+}
+
+fn engine_failed(state: EngineState) -> RunError {
+    let reason = match state {
+        EngineState::Stopped { reason, .. } => reason,
+        EngineState::Serving | EngineState::Draining => "it stopped".to_owned(),
+    };
+    RunError::Engine { reason }
+}
+
+impl Listeners {
+    async fn bind(args: &WorkerArgs) -> Result<Self, RunError> {
+        let grpc = bind(args.listen, "--listen").await?;
+        let admin = bind(args.admin_listen, "--admin-listen").await?;
+        let (grpc_address, admin_address) = (grpc.local_addr()?, admin.local_addr()?);
+        let endpoint = match &args.advertise {
+            Some(advertise) => advertise.clone(),
+            None if grpc_address.ip().is_unspecified() => {
+                return Err(RunError::NoAdvertisedAddress { listen: args.listen });
+            }
+            None => grpc_address.to_string(),
+        };
+        Ok(Self { grpc, admin, grpc_address, admin_address, endpoint })
+    }
+}
+
+/// Where others reach `listening`, on the host of `endpoint` when it listens on every address.
+fn reachable(listening: SocketAddr, endpoint: &str) -> String {
+    match endpoint.rsplit_once(':') {
+        Some((host, _)) if listening.ip().is_unspecified() => format!("{host}:{}", listening.port()),
+        _ => listening.to_string(),
+    }
+}
+
+/// The transfer node's control endpoint is a port on some fabrics only.
+fn report_listening(grpc: SocketAddr, admin: SocketAddr, control_endpoint: &str) {
+    let mut listeners = std::collections::BTreeMap::from([("grpc".to_owned(), grpc), ("admin".to_owned(), admin)]);
+    if let Some(transfer) = control_endpoint.strip_prefix("tcp:").and_then(|address| address.parse().ok()) {
+        listeners.insert("transfer".to_owned(), transfer);
+    }
+    Report::Listening(listeners).print();
+}
+
+async fn serve_grpc(listener: TcpListener, routes: Routes, until: CancellationToken) -> Result<(), RunError> {
+    Server::builder()
+        .http2_keepalive_interval(Some(Duration::from_secs(1)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(4)))
+        .add_routes(routes)
+        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), until.cancelled_owned())
+        .await?;
+    Ok(())
+}
