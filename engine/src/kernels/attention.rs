@@ -5,12 +5,13 @@
 //! keys and values are read back from the pool even when this very step has written them. So it makes no difference
 //! whether a token is computed alone, in a chunk of 512, or on another worker that received the blocks.
 
+use std::sync::Mutex;
+
 use super::{
     Element, HeadShape, Isa, SequenceLayer,
     arith::{Arith, exp, multiversion, sum_lanes},
     threads::{Pointer, Threads},
 };
-use std::sync::Mutex;
 
 /// Tokens of a context tile; also the lanes in which scores are computed.
 pub(super) const TILE: usize = 64;
@@ -31,7 +32,7 @@ pub(crate) struct AttentionSequence<'a> {
 
 /// A task: some tokens of a sequence, and the query heads of one KV head.
 #[derive(Clone, Copy)]
-pub(super) struct Tile<'a> {
+pub(crate) struct Tile<'a> {
     pub(super) sequence: AttentionSequence<'a>,
     pub(super) kv_head: usize,
     /// Tokens `first..first + tokens` of the sequence's share.
@@ -42,6 +43,14 @@ pub(super) struct Tile<'a> {
 /// Working memory of one thread.
 #[derive(Default)]
 pub(crate) struct Scratch {
+    plain: PlainScratch,
+    #[cfg(target_arch = "x86_64")]
+    pub(super) avx512: super::attention_avx512::Scratch,
+}
+
+/// Working memory of the kernel in this file.
+#[derive(Default)]
+struct PlainScratch {
     /// Keys of a tile, transposed: `[head_dim][TILE]`.
     keys: Vec<f32>,
     /// Values of a tile: `[TILE][head_dim]`.
@@ -59,7 +68,7 @@ struct RowState {
 }
 
 /// Queries and results, both `[rows, heads, head_dim]`.
-pub(super) struct Job<'a, T> {
+pub(crate) struct Job<'a, T> {
     pub(super) shape: HeadShape,
     pub(super) q: &'a [T],
     pub(super) out: Pointer<T>,
@@ -93,16 +102,21 @@ pub(crate) fn attention<T: Element>(
     // Later tiles of a prompt see more context: the longest first.
     threads.run(tiles.len(), &|thread, task| {
         let mut scratch = scratch[thread].lock().expect("no task panics while it holds its thread's scratch");
-        compute(isa, &job, tiles[tiles.len() - 1 - task], &mut scratch);
+        T::attention_tile(isa, &job, tiles[tiles.len() - 1 - task], &mut scratch);
     });
 }
 
+/// Computes one tile in f32 arithmetic.
+pub(crate) fn compute<T: Element>(isa: Isa, job: &Job<'_, T>, tile: Tile<'_>, scratch: &mut Scratch) {
+    compute_plain(isa, job, tile, &mut scratch.plain);
+}
+
 multiversion! {
-    fn compute<T: Element>(job: &Job<'_, T>, tile: Tile<'_>, scratch: &mut Scratch) = body;
+    fn compute_plain<T: Element>(job: &Job<'_, T>, tile: Tile<'_>, scratch: &mut PlainScratch) = body;
 }
 
 #[inline(always)]
-fn body<T: Element, A: Arith>(job: &Job<'_, T>, tile: Tile<'_>, scratch: &mut Scratch) {
+fn body<T: Element, A: Arith>(job: &Job<'_, T>, tile: Tile<'_>, scratch: &mut PlainScratch) {
     let HeadShape { heads, kv_heads, head_dim } = job.shape;
     let group = heads / kv_heads;
     let rows = tile.tokens * group;
@@ -144,7 +158,7 @@ fn load_tile<T: Element>(
     start: usize,
     tokens: usize,
     head_dim: usize,
-    scratch: &mut Scratch,
+    scratch: &mut PlainScratch,
 ) {
     for t in 0..tokens {
         let key = tile.sequence.cache.key::<T>(tile.kv_head, start + t);
@@ -161,7 +175,7 @@ fn load_tile<T: Element>(
 
 /// Takes the first `visible` tokens of the tile into row `row`.
 #[inline(always)]
-fn attend<T: Element, A: Arith>(q: &[T], visible: usize, scale: f32, row: usize, scratch: &mut Scratch) {
+fn attend<T: Element, A: Arith>(q: &[T], visible: usize, scale: f32, row: usize, scratch: &mut PlainScratch) {
     let head_dim = q.len();
     let mut scores = [0.0f32; TILE];
     for (q, keys) in q.iter().zip(scratch.keys.as_chunks::<TILE>().0) {
@@ -193,6 +207,95 @@ fn attend<T: Element, A: Arith>(q: &[T], visible: usize, scale: f32, row: usize,
     for (weight, value) in scores[..visible].iter().zip(scratch.values.chunks_exact(head_dim)) {
         for (sum, value) in sums.iter_mut().zip(value) {
             *sum = A::mul_add(*weight, *value, *sum);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use half::bf16;
+
+    use super::*;
+    use crate::{
+        kernels::{KvPool, testing::random},
+        kv::{BlockId, KvLayout, KvMemory},
+    };
+
+    const CONTEXT: usize = 150;
+
+    /// A pool with one layer of random keys and values for `CONTEXT` tokens, and garbage everywhere else.
+    fn pool<T: Element>(shape: HeadShape, table: &[BlockId], keys: &[T], values: &[T]) -> KvPool {
+        let HeadShape { kv_heads, head_dim, .. } = shape;
+        let layout = KvLayout { layers: 1, kv_heads, head_dim, block_tokens: 16, dtype: T::DTYPE };
+        let memory = KvMemory::allocate(&layout, table.len());
+        // SAFETY: the test's own memory; 0xff is NaN in both types.
+        unsafe { memory.base().as_ptr().write_bytes(0xff, memory.len()) };
+        let pool = KvPool::new(memory, layout, table.len());
+        let cache = SequenceLayer { pool: &pool, layer: 0, block_table: table };
+        for (token, head) in (0..CONTEXT).flat_map(|t| (0..kv_heads).map(move |h| (t, h))) {
+            for d in 0..head_dim {
+                let from = (token * kv_heads + head) * head_dim + d;
+                // SAFETY: within a token's row of the test's own pool.
+                unsafe { cache.key::<T>(head, token).add(d).write(keys[from]) };
+                // SAFETY: as above.
+                unsafe { cache.value::<T>(head, token).add(d).write(values[from]) };
+            }
+        }
+        pool
+    }
+
+    /// Softmax attention of one query in double precision.
+    fn reference<T: Element>(shape: HeadShape, q: &[T], head: usize, seen: usize, keys: &[T], values: &[T]) -> Vec<f64> {
+        let HeadShape { heads, kv_heads, head_dim } = shape;
+        let at = |x: &[T], token: usize, d: usize| {
+            f64::from(x[(token * kv_heads + head / (heads / kv_heads)) * head_dim + d].to_f32())
+        };
+        let score = |t| (0..head_dim).map(|d| f64::from(q[d].to_f32()) * at(keys, t, d)).sum::<f64>();
+        let weights: Vec<f64> = (0..seen).map(|t| (score(t) / (head_dim as f64).sqrt()).exp()).collect();
+        let total: f64 = weights.iter().sum();
+        (0..head_dim).map(|d| (0..seen).map(|t| weights[t] / total * at(values, t, d)).sum()).collect()
+    }
+
+    fn check<T: Element>(shape: HeadShape, tolerance: f64) {
+        let kv_width = shape.kv_heads * shape.head_dim;
+        let typed = |len, seed| random(len, seed).into_iter().map(|x| T::from_f32(2.0 * x)).collect::<Vec<T>>();
+        let (keys, values) = (typed(CONTEXT * kv_width, 1), typed(CONTEXT * kv_width, 2));
+        let q = typed(CONTEXT * shape.q_width(), 3);
+        let table: Vec<_> = (0..10).map(|i| BlockId((i * 7 + 3) % 10)).collect();
+        let pool = pool(shape, &table, &keys, &values);
+        let cache = SequenceLayer { pool: &pool, layer: 0, block_table: &table };
+        let run = |isa, threads: usize, position: usize, tokens: usize| {
+            let sequence = AttentionSequence { cache, first_row: 0, tokens, position };
+            let scratch: Vec<_> = (0..threads).map(|_| Mutex::default()).collect();
+            let q = &q[position * shape.q_width()..][..tokens * shape.q_width()];
+            let mut out = vec![T::default(); q.len()];
+            attention(isa, &mut Threads::new(threads), &scratch, shape, &[sequence], q, &mut out);
+            out.iter().map(|x| x.to_f32()).collect::<Vec<_>>()
+        };
+        for isa in Isa::available() {
+            let whole = run(isa, 3, 0, CONTEXT);
+            for (row, out) in whole.chunks(shape.head_dim).enumerate() {
+                let (token, head) = (row / shape.heads, row % shape.heads);
+                let q = &q[row * shape.head_dim..][..shape.head_dim];
+                for (out, want) in out.iter().zip(reference(shape, q, head, token + 1, &keys, &values)) {
+                    assert!((f64::from(*out) - want).abs() < tolerance, "{isa} {shape:?} {token}: {out} {want}");
+                }
+            }
+            for (position, tokens) in [(0, 1), (15, 1), (63, 2), (64, 1), (100, 50), (149, 1), (37, 64)] {
+                let part = run(isa, 1, position, tokens);
+                let same = &whole[position * shape.q_width()..][..part.len()];
+                assert!(part == same, "{isa} {shape:?}: {tokens} tokens at {position} differ from the whole");
+            }
+        }
+    }
+
+    #[test]
+    fn rows_agree_with_softmax_attention_however_the_prompt_is_cut() {
+        for (heads, kv_heads, head_dim) in [(2, 2, 32), (6, 1, 10), (8, 2, 24), (4, 2, 80), (4, 2, 128), (7, 1, 64)] {
+            let shape = HeadShape { heads, kv_heads, head_dim };
+            check::<f32>(shape, 3e-6);
+            // bf16 weights, and a result rounded to bf16: two roundings of 2^-9 on values up to 2.
+            check::<bf16>(shape, 2.0 * 2.0 / 256.0);
         }
     }
 }

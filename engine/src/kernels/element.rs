@@ -1,10 +1,12 @@
 //! The two element types that matrices, matrix operands and the KV cache are made of.
 
+use std::ops::Range;
+
 use half::bf16;
 
 #[cfg(target_arch = "x86_64")]
-use super::gemm_avx512;
-use super::{Isa, gemm};
+use super::{attention_avx512, gemm_avx512};
+use super::{Isa, attention, gemm};
 use crate::{kv::Dtype, model::Tensor};
 
 /// Lanes of a packed panel: outputs that are computed side by side.
@@ -30,7 +32,17 @@ pub(crate) trait Element: Copy + Default + Send + Sync + std::fmt::Debug + 'stat
     fn read(tensor: &Tensor<'_>, start: usize, out: &mut [Self]);
 
     /// The matrix kernel for this type; see [`gemm::panels`].
-    fn gemm_panels(isa: Isa, job: &gemm::Job<'_, Self>, panels: std::ops::Range<usize>);
+    fn gemm_panels(isa: Isa, job: &gemm::Job<'_, Self>, panels: Range<usize>);
+
+    /// The attention kernel for this type; see [`attention::attention`].
+    fn attention_tile(
+        isa: Isa,
+        job: &attention::Job<'_, Self>,
+        tile: attention::Tile<'_>,
+        scratch: &mut attention::Scratch,
+    ) {
+        attention::compute(isa, job, tile, scratch);
+    }
 }
 
 impl Element for f32 {
@@ -56,7 +68,7 @@ impl Element for f32 {
         tensor.read_f32(start, out);
     }
 
-    fn gemm_panels(isa: Isa, job: &gemm::Job<'_, Self>, panels: std::ops::Range<usize>) {
+    fn gemm_panels(isa: Isa, job: &gemm::Job<'_, Self>, panels: Range<usize>) {
         gemm::panels(isa, job, panels);
     }
 }
@@ -88,12 +100,26 @@ impl Element for bf16 {
         tensor.read_bf16(start, out);
     }
 
-    fn gemm_panels(isa: Isa, job: &gemm::Job<'_, Self>, panels: std::ops::Range<usize>) {
+    fn gemm_panels(isa: Isa, job: &gemm::Job<'_, Self>, panels: Range<usize>) {
         match isa {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: this level is only made where the CPU has the instructions; see `multiversion!`.
             Isa::Avx512Bf16 => unsafe { gemm_avx512::panels(job, panels) },
             _ => gemm::panels(isa, job, panels),
+        }
+    }
+
+    fn attention_tile(
+        isa: Isa,
+        job: &attention::Job<'_, Self>,
+        tile: attention::Tile<'_>,
+        scratch: &mut attention::Scratch,
+    ) {
+        match isa {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as for the matrix kernel.
+            Isa::Avx512Bf16 => unsafe { attention_avx512::compute(job, tile, &mut scratch.avx512) },
+            _ => attention::compute(isa, job, tile, scratch),
         }
     }
 }

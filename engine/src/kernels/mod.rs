@@ -6,6 +6,8 @@
 
 mod arith;
 mod attention;
+#[cfg(target_arch = "x86_64")]
+mod attention_avx512;
 mod buffer;
 mod element;
 mod gemm;

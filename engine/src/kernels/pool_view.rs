@@ -1,6 +1,5 @@
 //! A KV pool as the kernels see it: where the keys and values of a token lie.
 
-use super::Element;
 use crate::kv::{BlockId, KvLayout, KvMemory};
 
 /// Memory and shape of a KV pool. Only raw reads and writes: other blocks may be written by a peer meanwhile.
@@ -36,25 +35,24 @@ impl KvPool {
 }
 
 impl SequenceLayer<'_> {
-    /// Key of `token` (a position in the sequence) in `head`, `[head_dim]`.
-    pub(crate) fn key<T: Element>(&self, head: usize, token: usize) -> *mut T {
+    /// Key of `token` (a position in the sequence) in `head`, `[head_dim]`. `T` is the pool's element, or what the caller
+    /// reads its bytes as.
+    pub(crate) fn key<T>(&self, head: usize, token: usize) -> *mut T {
         self.at(head, token)
     }
 
     /// Value of `token` in `head`, `[head_dim]`.
-    pub(crate) fn value<T: Element>(&self, head: usize, token: usize) -> *mut T {
+    pub(crate) fn value<T>(&self, head: usize, token: usize) -> *mut T {
         self.at(self.pool.layout.kv_heads + head, token)
     }
 
-    fn at<T: Element>(&self, plane: usize, token: usize) -> *mut T {
+    fn at<T>(&self, plane: usize, token: usize) -> *mut T {
         let layout = &self.pool.layout;
         let block = self.block_table[token / layout.block_tokens].0 as usize;
         let row = plane * layout.block_tokens + token % layout.block_tokens;
-        let bytes = (self.layer * self.pool.blocks + block) * layout.piece_bytes()
-            + row * layout.head_dim * size_of::<T>();
-        debug_assert!(
-            T::DTYPE == layout.dtype && bytes + layout.head_dim * size_of::<T>() <= self.pool.memory.len()
-        );
+        let row_bytes = layout.head_dim * layout.dtype.bytes();
+        let bytes = (self.layer * self.pool.blocks + block) * layout.piece_bytes() + row * row_bytes;
+        debug_assert!(bytes + row_bytes <= self.pool.memory.len(), "a row of the pool");
         self.pool.memory.base().as_ptr().wrapping_add(bytes).cast()
     }
 }

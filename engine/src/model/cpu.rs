@@ -80,6 +80,14 @@ impl CpuForward {
             AnyWeights::F32(w) => Either::F32(Runner::new(model, Arc::clone(w), pool, threads)),
         })
     }
+
+    /// Compute threads, with the one that calls [`Forward::step`].
+    pub fn threads(&self) -> usize {
+        match &self.0 {
+            Either::Bf16(r) => r.threads.count(),
+            Either::F32(r) => r.threads.count(),
+        }
+    }
 }
 
 impl Forward for CpuForward {
@@ -121,6 +129,7 @@ impl Forward for CpuForward {
 
 impl<T: Element> Runner<T> {
     fn new(model: &Model, weights: Arc<Weights<T>>, pool: KvPool, threads: usize) -> Self {
+        assert_eq!(pool.layout().dtype, T::DTYPE, "checked by `Model::bind`");
         let config = model.config().clone();
         let threads = Threads::new(threads);
         Self {

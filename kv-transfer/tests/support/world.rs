@@ -83,6 +83,19 @@ impl World {
     }
 }
 
+impl Drop for World {
+    /// Ends the node in good order, so that its fabric leaves nothing in the file system when this process exits.
+    fn drop(&mut self) {
+        self.peer.kill();
+        let node = self.node.clone();
+        let ended = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(node.shutdown());
+        });
+        let _ = ended.join();
+    }
+}
+
 /// Looks until there is something to see; the test's own deadline bounds it.
 pub async fn until<T>(mut look: impl FnMut() -> Option<T>) -> T {
     loop {

@@ -77,6 +77,12 @@ pub(super) async fn serve(
     fleet.give_up(&session);
 }
 
+impl Session {
+    fn superseded(&self) -> Option<Gone> {
+        (self.member.session() != self.number).then_some(Gone::Superseded)
+    }
+}
+
 async fn follow(
     fleet: &Fleet,
     session: &Session,
@@ -86,11 +92,12 @@ async fn follow(
     loop {
         let report = tokio::select! {
             report = time::timeout(fleet.limits().ttl, reports.next()) => report,
-            () = session.member.lost.cancelled() => return Gone::Superseded,
+            // Given up with all others, unless another stream took it over.
+            () = session.member.lost.cancelled() => return session.superseded().unwrap_or(Gone::Stopping),
             () = stop.cancelled() => return Gone::Stopping,
         };
-        if session.member.session() != session.number {
-            return Gone::Superseded;
+        if let Some(gone) = session.superseded() {
+            return gone;
         }
         match report {
             Ok(Some(Ok(WorkerReport { report: Some(Report::Load(load)) }))) => {
