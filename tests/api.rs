@@ -8,7 +8,8 @@ use crate::harness::{Deployment, Metrics, ModelFolder, Role, Up, required_variab
 
 #[test]
 fn the_official_openai_client_is_served() {
-    let python = required_variable("BATON_TEST_PYTHON", "a Python that has the packages of tests/requirements.txt");
+    let python =
+        required_variable("BATON_TEST_PYTHON", "a Python that has the packages of tests/requirements.txt");
     let deployment = Deployment::up(&Up::new(&ModelFolder::bundled(), 1, 1));
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/openai_client.py");
     let run = Command::new(python).args([script, deployment.client().base(), "baton-courier"]).output();
@@ -33,14 +34,17 @@ fn the_other_endpoints_answer() {
     let ids = tokens["tokens"].as_array().expect("token ids");
     assert_eq!(tokens["count"].as_u64(), Some(ids.len() as u64));
     assert!(tokens["max_model_len"].as_u64().is_some_and(|limit| limit >= 2048), "{tokens}");
-    let from_ids = client.post("/v1/completions", &json!({"prompt": ids, "max_tokens": 8, "temperature": 0})).ok();
+    let from_ids =
+        client.post("/v1/completions", &json!({"prompt": ids, "max_tokens": 8, "temperature": 0})).ok();
     let from_text = json!({"prompt": "Parcel 7 goes to Lisbon.", "max_tokens": 8, "temperature": 0});
     let from_text = client.post("/v1/completions", &from_text).ok();
     assert_eq!(from_ids["choices"], from_text["choices"]);
     assert_eq!(from_ids["usage"]["prompt_tokens"].as_u64(), Some(ids.len() as u64));
 
     let front = Metrics::parse(&client.get("/metrics").body);
-    for name in ["vllm:num_requests_running", "vllm:time_to_first_token_seconds", "vllm:e2e_request_latency_seconds"] {
+    for name in
+        ["vllm:num_requests_running", "vllm:time_to_first_token_seconds", "vllm:e2e_request_latency_seconds"]
+    {
         assert!(front.has(name), "the front has no {name}");
     }
     for worker in deployment.workers(Role::Prefill).into_iter().chain(deployment.workers(Role::Decode)) {

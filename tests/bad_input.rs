@@ -121,7 +121,12 @@ fn what_is_too_long(client: &Client) {
     let context = Shape::TINY.context;
     let too_long = json!({"prompt": prompt_of(context + 1, 1), "max_tokens": 1});
     let size = (context + 1).to_string();
-    check(TEXT, &client.post(TEXT, &too_long), 400, &["context_length_exceeded", &context.to_string(), &size]);
+    check(
+        TEXT,
+        &client.post(TEXT, &too_long),
+        400,
+        &["context_length_exceeded", &context.to_string(), &size],
+    );
     let no_room = json!({"prompt": prompt_of(context - 10, 1), "max_tokens": 100});
     check(TEXT, &client.post(TEXT, &no_room), 400, &["context_length_exceeded", &context.to_string()]);
     let streamed = json!({"prompt": prompt_of(context + 1, 1), "max_tokens": 1, "stream": true});

@@ -33,13 +33,15 @@ fn a_prefill_worker_killed_before_during_or_after_its_push_changes_no_token() {
     let asked = long_ask(24);
     let undisturbed = asked.answer(client);
 
-    let (answer, _) = while_answering(&deployment, &asked, Stage::Pushing, |worker| worker.signal(Signal::KILL));
+    let (answer, _) =
+        while_answering(&deployment, &asked, Stage::Pushing, |worker| worker.signal(Signal::KILL));
     assert_eq!(answer, undisturbed, "killed during its push");
     let failed = deployment.worker(Role::Decode).transfers_failed();
     assert_eq!(failed, 1.0, "the push was really cut off");
     deployment.assert_blocks_return();
 
-    let (answer, _) = while_answering(&deployment, &asked, Stage::Pushed, |worker| worker.signal(Signal::KILL));
+    let (answer, _) =
+        while_answering(&deployment, &asked, Stage::Pushed, |worker| worker.signal(Signal::KILL));
     assert_eq!(answer, undisturbed, "killed after its push");
     assert_eq!(deployment.worker(Role::Decode).transfers_failed(), failed, "nothing was left to cut off");
     deployment.assert_blocks_return();
@@ -64,7 +66,8 @@ fn a_paused_prefill_worker_is_passed_over_and_may_come_back() {
     let asked = long_ask(24);
     let undisturbed = asked.answer(client);
 
-    let (answer, paused) = while_answering(&deployment, &asked, Stage::Pushing, |worker| worker.signal(Signal::STOP));
+    let (answer, paused) =
+        while_answering(&deployment, &asked, Stage::Pushing, |worker| worker.signal(Signal::STOP));
     assert_eq!(answer, undisturbed, "paused during its push");
     // Its blocks may not be used again while it could still write them.
     paused.signal(Signal::CONT);
@@ -116,7 +119,8 @@ fn a_decode_worker_killed_mid_stream_breaks_that_stream_only() {
         }
         readers.into_iter().map(|reader| reader.join().expect("read to its end")).collect()
     });
-    let broken: Vec<_> = endings.iter().filter_map(|(error, after)| error.as_ref().map(|e| (e, after))).collect();
+    let broken: Vec<_> =
+        endings.iter().filter_map(|(error, after)| error.as_ref().map(|e| (e, after))).collect();
     let [(error, after)] = broken[..] else { panic!("exactly one stream breaks: {endings:?}") };
     assert!(*after < BREAK_TOLD_WITHIN, "told after {after:?}");
     for field in ["message", "type"] {

@@ -17,7 +17,8 @@ fn roles_started_by_hand_form_a_fleet_that_no_other_model_can_join() {
         start(&words(&["scheduler", "--model", &model.arg(), "--listen", ANY, "--registry-listen", ANY]));
     let client = Client::new(format!("http://{}", at("http")));
     let registry = at("registry");
-    let (sidecar, at) = start(&words(&["sidecar", "--listen", ANY, "--admin-listen", ANY, "--registry", &registry]));
+    let (sidecar, at) =
+        start(&words(&["sidecar", "--listen", ANY, "--admin-listen", ANY, "--registry", &registry]));
     let (prefill, _) = start(&worker_args("prefill-worker", "left", &model, &registry));
     let (decode, _) = start(&worker_args("decode-worker", "right", &model, &at("grpc")));
     eventually("readiness", || match client.get("/ready") {
@@ -33,11 +34,13 @@ fn roles_started_by_hand_form_a_fleet_that_no_other_model_can_join() {
     check_refused(&worker_args("decode-worker", "other", &other_weights, &at("grpc")), &["revision"]);
     let deeper = ModelFolder::made_up(Shape { layers: 6, ..Shape::TINY });
     check_refused(&worker_args("prefill-worker", "other", &deeper, &registry), &["does not match"]);
-    let renamed = [worker_args("prefill-worker", "other", &model, &registry), words(&["--served-model-name", "else"])];
+    let renamed =
+        [worker_args("prefill-worker", "other", &model, &registry), words(&["--served-model-name", "else"])];
     check_refused(&renamed.concat(), &["made-up", "else"]);
 
     let listed = client.get("/v1/workers").ok();
-    let ids: Vec<&str> = listed["workers"].as_array().into_iter().flatten().filter_map(|w| w["worker_id"].as_str()).collect();
+    let ids: Vec<&str> =
+        listed["workers"].as_array().into_iter().flatten().filter_map(|w| w["worker_id"].as_str()).collect();
     assert_eq!(ids, ["left", "right"]);
     assert_eq!(asked.answer(&client), expected, "the fleet serves on");
 
@@ -50,7 +53,17 @@ fn roles_started_by_hand_form_a_fleet_that_no_other_model_can_join() {
 
 fn worker_args(role: &str, id: &str, model: &ModelFolder, registry: &str) -> Vec<String> {
     words(&[
-        role, "--worker-id", id, "--model", &model.arg(), "--listen", ANY, "--admin-listen", ANY, "--registry", registry,
+        role,
+        "--worker-id",
+        id,
+        "--model",
+        &model.arg(),
+        "--listen",
+        ANY,
+        "--admin-listen",
+        ANY,
+        "--registry",
+        registry,
     ])
 }
 

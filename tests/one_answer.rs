@@ -4,8 +4,8 @@ use crate::harness::{Answer, Ask, Deployment, ModelFolder, Role, Shape, Up, all_
 
 /// Prompt lengths of the 32 requests: around block and chunk borders, and up to 1,500.
 const LENGTHS: [usize; 32] = [
-    1, 2, 3, 7, 15, 16, 17, 31, 32, 33, 47, 48, 63, 64, 65, 100, 127, 128, 129, 200, 255, 256, 257, 300, 400, 511, 512,
-    513, 700, 1000, 1024, 1500,
+    1, 2, 3, 7, 15, 16, 17, 31, 32, 33, 47, 48, 63, 64, 65, 100, 127, 128, 129, 200, 255, 256, 257, 300, 400,
+    511, 512, 513, 700, 1000, 1024, 1500,
 ];
 
 /// Greedy for every length; for some also sampled with a seed, and with every penalty.
@@ -15,7 +15,12 @@ fn requests() -> Vec<Ask> {
     for length in [1, 64, 300, 1000] {
         let sampled = Ask::new(&prompt_of(length, 99), 24).with("temperature", 0.8).with("seed", 5 + length);
         asks.push(sampled.clone().with("top_p", 0.9).with("top_k", 40));
-        asks.push(sampled.with("frequency_penalty", 0.5).with("presence_penalty", 0.5).with("repetition_penalty", 1.1));
+        asks.push(
+            sampled
+                .with("frequency_penalty", 0.5)
+                .with("presence_penalty", 0.5)
+                .with("repetition_penalty", 1.1),
+        );
     }
     asks
 }
@@ -41,7 +46,11 @@ fn every_route_gives_the_same_tokens() {
 fn libfabrics_shm_provider_and_more_workers_give_the_same_tokens() {
     let model = ModelFolder::made_up(Shape::TINY);
     let expected = answers(&Up::new(&model, 0, 1), &requests());
-    check_same("2P:2D over libfabric shm", &answers(&Up::new(&model, 2, 2).over_libfabric("shm"), &requests()), &expected);
+    check_same(
+        "2P:2D over libfabric shm",
+        &answers(&Up::new(&model, 2, 2).over_libfabric("shm"), &requests()),
+        &expected,
+    );
 }
 
 fn check_same(route: &str, answers: &[Answer], expected: &[Answer]) {
@@ -59,7 +68,11 @@ fn answers(up: &Up, asks: &[Ask]) -> Vec<Answer> {
             deployment.workers(role).into_iter().map(count).sum()
         };
         let requests = asks.len() as f64;
-        assert_eq!(of_all(Role::Decode, |worker| worker.transfers_completed()), requests, "each prompt was handed over");
+        assert_eq!(
+            of_all(Role::Decode, |worker| worker.transfers_completed()),
+            requests,
+            "each prompt was handed over"
+        );
         assert_eq!(of_all(Role::Decode, |worker| worker.transfers_failed()), 0.0);
         assert_eq!(deployment.fallbacks(), 0.0);
         let moved = of_all(Role::Decode, |worker| worker.bytes_received());

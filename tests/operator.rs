@@ -59,7 +59,10 @@ fn help_explains_every_option_of_every_subcommand() {
         let options = options_in(&text);
         assert!(!options.is_empty(), "baton {command} --help:\n{text}");
         for (option, explanation) in options {
-            assert!(explanation.split_whitespace().count() >= 2, "baton {command} --help says nothing of {option}");
+            assert!(
+                explanation.split_whitespace().count() >= 2,
+                "baton {command} --help says nothing of {option}"
+            );
         }
     }
 }

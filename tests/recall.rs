@@ -13,14 +13,17 @@ fn the_bundled_model_recalls_facts_from_far_back_when_prefill_and_decode_are_apa
         (44, "Vienna", "van", "Ana"),
         (58, "Porto", "bike", "Ivan"),
     ];
-    let mut log: Vec<String> =
-        facts.iter().map(|(number, city, mode, name)| format!("Parcel {number} goes to {city} by {mode} with {name}.")).collect();
+    let mut log: Vec<String> = facts
+        .iter()
+        .map(|(number, city, mode, name)| format!("Parcel {number} goes to {city} by {mode} with {name}."))
+        .collect();
     log.extend((100..140).map(|number| format!("Parcel {number} goes to Paris by truck with Bob.")));
     let log = log.join(" ");
 
     for (number, city, _, _) in facts {
         let question = format!("{log} Where does parcel {number} go?");
-        let asked = json!({"messages": [{"role": "user", "content": question}], "temperature": 0, "max_tokens": 32});
+        let asked =
+            json!({"messages": [{"role": "user", "content": question}], "temperature": 0, "max_tokens": 32});
         let answer = deployment.client().post("/v1/chat/completions", &asked).ok();
         let text = answer["choices"][0]["message"]["content"].as_str().unwrap_or_default();
         assert!(text.contains(city), "parcel {number} goes to {city}, not: {text}");

@@ -4,7 +4,9 @@ use std::{net::TcpListener, path::Path, time::Duration};
 
 use rustix::process::Signal;
 
-use crate::harness::{Answer, Ask, Deployment, Event, ModelFolder, Process, Role, Sent, Shape, Up, prompt_of};
+use crate::harness::{
+    Answer, Ask, Deployment, Event, ModelFolder, Process, Role, Sent, Shape, Up, prompt_of,
+};
 
 #[test]
 fn ctrl_c_lets_a_running_stream_end_and_leaves_nothing_behind() {
@@ -85,7 +87,8 @@ fn a_taken_port_is_named() {
 
 #[test]
 fn a_model_that_cannot_be_loaded_is_refused_in_one_clear_line() {
-    let up = |model: &Path| ["up", "--port", "0", "--model", model.to_str().expect("UTF-8")].map(str::to_owned);
+    let up =
+        |model: &Path| ["up", "--port", "0", "--model", model.to_str().expect("UTF-8")].map(str::to_owned);
     check_refused(&up(Path::new("/no/such/model")), &["/no/such/model"]);
 
     let broken = |file: &str, change: fn(Vec<u8>) -> Vec<u8>, words: &[&str]| {
@@ -108,7 +111,10 @@ fn a_model_that_cannot_be_loaded_is_refused_in_one_clear_line() {
 
     let wide = ModelFolder::made_up(Shape::TINY);
     wide.change("config.json", |content| {
-        String::from_utf8(content).expect("JSON").replace("\"intermediate_size\":128", "\"intermediate_size\":256").into_bytes()
+        String::from_utf8(content)
+            .expect("JSON")
+            .replace("\"intermediate_size\":128", "\"intermediate_size\":256")
+            .into_bytes()
     });
     check_refused(&up(wide.path()), &["mlp", "256", "128"]);
 }
@@ -135,7 +141,10 @@ fn a_stream_that_was_running_at_ctrl_c_is_the_last_one_served() {
     deployment.process().wait_for_log(&["stopping"]);
     // Whether the front refuses by status or by closing its port, it must not serve.
     let late = deployment.client().try_post("/v1/completions", &Ask::new(&[1, 2, 3], 1).body());
-    assert!(late.is_err() || late.is_ok_and(|reply| reply.status == 503), "a request was served after Ctrl-C");
+    assert!(
+        late.is_err() || late.is_ok_and(|reply| reply.status == 503),
+        "a request was served after Ctrl-C"
+    );
     assert!(stream.any(|event| event == Event::Done), "the running stream ends in order");
     deployment.assert_ends();
 }

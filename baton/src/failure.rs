@@ -1,5 +1,7 @@
 //! The last words of a process that failed.
 
+use std::io::Write as _;
+
 use baton_process::Report;
 
 /// Says why: on standard error to a person, or to the supervisor, which then says it to the person, once.
@@ -8,7 +10,7 @@ pub(crate) fn tell(error: &anyhow::Error, is_supervised: bool) {
     if is_supervised {
         Report::Failed(text).print();
     } else {
-        eprintln!("error: {text}");
+        let _ = writeln!(std::io::stderr(), "error: {text}");
     }
 }
 

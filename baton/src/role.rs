@@ -1,8 +1,8 @@
 //! From the parsed command line to the running role: logs, shutdown, runtime.
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
-use anyhow::{Context as _, anyhow};
+use anyhow::{Context as _, anyhow, bail};
 use baton_process::{Shutdown, exit_with_parent, init_logs};
 use tokio::runtime::{Builder, Runtime};
 
@@ -10,6 +10,13 @@ use crate::{
     cli::{Cli, Command},
     pull, up,
 };
+
+/// For blocking work that a role left behind.
+const LAST_WORK: Duration = Duration::from_secs(1);
+/// Between two looks at who the parent is, while shutting down.
+const ORPHAN_CHECK: Duration = Duration::from_millis(100);
+/// For running requests to end when the supervisor died.
+const ORPHAN_DRAIN: Duration = Duration::from_secs(2);
 
 pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     // Before any thread is started; see there.
@@ -24,14 +31,39 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         }
         role => {
             init_logs(&cli.logs).map_err(|error| anyhow!(error))?;
-            multi_threaded()?.block_on(serve(role)).map(|()| ExitCode::SUCCESS)
+            let runtime = multi_threaded()?;
+            let served = runtime.block_on(serve(role, cli.supervisor));
+            runtime.shutdown_timeout(LAST_WORK);
+            served.map(|()| ExitCode::SUCCESS)
         }
     }
 }
 
 /// Runs a role until a signal stops it.
-async fn serve(role: Command) -> anyhow::Result<()> {
+async fn serve(role: Command, supervisor: Option<u32>) -> anyhow::Result<()> {
     let shutdown = Shutdown::on_signals().context("cannot watch for signals")?;
+    tokio::select! {
+        served = Box::pin(run_role(role, shutdown.clone())) => served,
+        () = orphaned(supervisor, shutdown) => bail!("the supervisor is gone"),
+    }
+}
+
+/// Returns a while after the supervisor died. The kernel's signal has started a drain then; but nobody is left who
+/// would bound it, and whoever killed the supervisor expects its children to be gone.
+async fn orphaned(supervisor: Option<u32>, shutdown: Shutdown) {
+    let Some(supervisor) = supervisor else { return std::future::pending().await };
+    shutdown.triggered().await;
+    while is_parent(supervisor) {
+        tokio::time::sleep(ORPHAN_CHECK).await;
+    }
+    tokio::time::sleep(ORPHAN_DRAIN).await;
+}
+
+fn is_parent(pid: u32) -> bool {
+    rustix::process::getppid().is_some_and(|parent| parent.as_raw_nonzero().get().unsigned_abs() == pid)
+}
+
+async fn run_role(role: Command, shutdown: Shutdown) -> anyhow::Result<()> {
     match role {
         Command::Scheduler(args) => Ok(Box::pin(baton_scheduler::run(*args, shutdown)).await?),
         Command::Sidecar(args) => Ok(Box::pin(baton_sidecar::run(*args, shutdown)).await?),

@@ -9,8 +9,8 @@ use baton_proto::v1::{
     decode_event::{Done, Event, Reserved, Ticket, TransferDone, TransferFailed},
 };
 use baton_worker::{
-    TokenClock, Worker, deadline, failure_of_sequence, failure_of_submit, finish_from_engine, sampling_from_wire,
-    token_from_engine, token_from_wire, unavailable,
+    TokenClock, Worker, deadline, failure_of_sequence, failure_of_submit, finish_from_engine,
+    sampling_from_wire, token_from_engine, token_from_wire, unavailable,
 };
 use tokio::{sync::mpsc, time::sleep_until};
 use tonic::{Status, Streaming};
@@ -78,7 +78,9 @@ pub(crate) async fn serve(worker: &Worker, commands: Streaming<DecodeCommand>, s
 async fn open(worker: &Worker, mut commands: Streaming<DecodeCommand>, sidecar: &Sidecar) -> Result<(), End> {
     let clock = worker.metrics.start();
     worker.admit()?;
-    let Command::Open(Open { request_id, prompt, sampling, deadline_ms }) = next_command(&mut commands).await? else {
+    let Command::Open(Open { request_id, prompt, sampling, deadline_ms }) =
+        next_command(&mut commands).await?
+    else {
         return Err(protocol("a session begins with `open`"));
     };
     worker.check_tokens(&prompt)?;
@@ -160,7 +162,8 @@ impl Session<'_> {
         let attempt = expect.attempt;
         let ids: Vec<u32> = reservation.prompt_block_ids().iter().map(|id| id.0).collect();
         let tokens = u32::try_from(self.request.prompt.len()).unwrap_or(u32::MAX);
-        let patience = self.request.deadline.map_or(MOST_PATIENCE, |d| d.saturating_duration_since(Instant::now()));
+        let patience =
+            self.request.deadline.map_or(MOST_PATIENCE, |d| d.saturating_duration_since(Instant::now()));
         match self.worker.node.expect(&ids, tokens, patience) {
             Ok(incoming) => {
                 tracing::debug!(
@@ -176,7 +179,8 @@ impl Session<'_> {
                 Ok(Blocks::Landing(Box::new(landing)))
             }
             Err(error) => {
-                self.send(Event::TransferFailed(TransferFailed { reason: error.to_string(), attempt })).await?;
+                self.send(Event::TransferFailed(TransferFailed { reason: error.to_string(), attempt }))
+                    .await?;
                 Ok(Blocks::Quiet(reservation))
             }
         }
@@ -248,7 +252,9 @@ impl Session<'_> {
             }
             match next {
                 None | Some(SequenceEvent::Token(_)) => {}
-                Some(SequenceEvent::Failed(failure)) => return Err(End::Failed(failure_of_sequence(&failure))),
+                Some(SequenceEvent::Failed(failure)) => {
+                    return Err(End::Failed(failure_of_sequence(&failure)));
+                }
                 Some(SequenceEvent::Finished(reason, timing)) => {
                     self.clock.ended();
                     let done = Done {

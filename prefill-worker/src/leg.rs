@@ -9,8 +9,8 @@ use baton_proto::v1::{
     prefill_event::{Alive, Event, FirstToken, Pushed},
 };
 use baton_worker::{
-    TokenClock, Worker, deadline, failure_of_sequence, failure_of_submit, finish_from_engine, sampling_from_wire,
-    token_from_engine, unavailable,
+    TokenClock, Worker, deadline, failure_of_sequence, failure_of_submit, finish_from_engine,
+    sampling_from_wire, token_from_engine, unavailable,
 };
 use tokio::{
     sync::mpsc,
@@ -48,7 +48,12 @@ pub(crate) async fn serve(worker: &Worker, request: PrefillRequest, caller: &Cal
 }
 
 /// Everything that was begun ends when this future is dropped.
-async fn run(worker: &Worker, request: PrefillRequest, caller: &Caller, mut clock: TokenClock) -> Result<(), Failure> {
+async fn run(
+    worker: &Worker,
+    request: PrefillRequest,
+    caller: &Caller,
+    mut clock: TokenClock,
+) -> Result<(), Failure> {
     worker.admit()?;
     let PrefillRequest { request_id, prompt, sampling, ticket, deadline_ms } = request;
     let sampling = sampling_from_wire(sampling)?;

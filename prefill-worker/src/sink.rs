@@ -33,7 +33,8 @@ pub(crate) struct Push {
 impl Push {
     pub(crate) fn through(outgoing: Outgoing) -> Self {
         let state = State { outgoing: Some(outgoing), failure: None };
-        let sink = PushSink { state: Mutex::new(state), abandoned: AtomicBool::new(false), failed: Notify::new() };
+        let sink =
+            PushSink { state: Mutex::new(state), abandoned: AtomicBool::new(false), failed: Notify::new() };
         Self { sink: Arc::new(sink) }
     }
 

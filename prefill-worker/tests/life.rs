@@ -5,7 +5,8 @@ use std::{net::SocketAddr, path::Path, time::Duration};
 use baton_prefill_worker::{Args, RunError, run};
 use baton_process::Shutdown;
 use baton_proto::v1::{
-    RegistryReply, Role, WorkerInfo, WorkerReport, registry_reply::{Accepted, Rejected, Reply},
+    RegistryReply, Role, WorkerInfo, WorkerReport,
+    registry_reply::{Accepted, Rejected, Reply},
     registry_server::{Registry, RegistryServer},
     worker_report::Report,
 };
@@ -43,7 +44,10 @@ struct Membership {
 impl Registry for FakeRegistry {
     type JoinStream = ReceiverStream<Result<RegistryReply, Status>>;
 
-    async fn join(&self, request: Request<Streaming<WorkerReport>>) -> Result<Response<Self::JoinStream>, Status> {
+    async fn join(
+        &self,
+        request: Request<Streaming<WorkerReport>>,
+    ) -> Result<Response<Self::JoinStream>, Status> {
         let (replies, stream) = mpsc::channel(4);
         let membership = Membership { reports: request.into_inner(), replies };
         self.0.send(membership).await.map_err(|_| Status::unavailable("the test is over"))?;
@@ -82,7 +86,9 @@ impl Bed {
         let (sender, memberships) = mpsc::channel(4);
         let server = Server::builder().add_service(RegistryServer::new(FakeRegistry(sender)));
         let server =
-            tokio::spawn(async move { server.serve_with_incoming(TcpIncoming::from(listener)).await.unwrap() });
+            tokio::spawn(
+                async move { server.serve_with_incoming(TcpIncoming::from(listener)).await.unwrap() },
+            );
         Self { address, memberships, server }
     }
 
@@ -193,7 +199,9 @@ async fn a_rejected_worker_ends_with_the_schedulers_reason() {
     let mut bed = Bed::registry("127.0.0.1:0").await;
     let (_shutdown, served) = start(&fixture("llama3-f32"), bed.address, &[]);
     let membership = bed.membership().await;
-    membership.reply(Reply::Rejected(Rejected { reason: "model.revision: a here, b there".to_owned() })).await;
+    membership
+        .reply(Reply::Rejected(Rejected { reason: "model.revision: a here, b there".to_owned() }))
+        .await;
     let error = within(served).await.unwrap().unwrap_err();
     assert!(matches!(&error, RunError::Rejected(_)), "{error:?}");
     assert_eq!(error.to_string(), "the scheduler rejected worker prefill-7: model.revision: a here, b there");
@@ -207,9 +215,11 @@ async fn a_registry_that_comes_late_or_restarts_is_joined_without_help() {
     let mut membership = first.membership().await;
     let incarnation = membership.hello().await.incarnation;
     membership.reply(Reply::Accepted(Accepted { ttl_ms: 1000 })).await;
-    first.server.abort();
+    let Bed { server, memberships, .. } = first;
+    server.abort();
+    assert!(server.await.unwrap_err().is_cancelled());
     // Its connections close with its memberships.
-    drop((membership, first));
+    drop((membership, memberships));
 
     let mut second = Bed::registry(&address.to_string()).await;
     assert_eq!(second.membership().await.hello().await.incarnation, incarnation);
@@ -231,11 +241,13 @@ async fn what_is_wrong_at_the_start_is_named() {
         let error = within(served).await.unwrap().unwrap_err().to_string();
         assert!(words.iter().all(|word| error.contains(word)), "{error}");
     }
-    for (listen, registry, words) in
-        [(taken.as_str(), "127.0.0.1:1", ["--listen", "in use"]), ("127.0.0.1:0", "a b", ["--registry", "a b"])]
-    {
+    for (listen, registry, words) in [
+        (taken.as_str(), "127.0.0.1:1", ["--listen", "in use"]),
+        ("127.0.0.1:0", "a b", ["--registry", "a b"]),
+    ] {
         let args = ["prefill-worker", "--model", &model, "--listen", listen, "--registry", registry];
-        let error = within(run(Cli::parse_from(args).args, Shutdown::manual())).await.unwrap_err().to_string();
+        let error =
+            within(run(Cli::parse_from(args).args, Shutdown::manual())).await.unwrap_err().to_string();
         assert!(words.iter().all(|word| error.contains(word)), "{error}");
     }
 }

@@ -18,7 +18,7 @@ mod shutdown;
 
 pub use admin::{admin_router, serve_admin};
 pub use bind::{BindError, bind};
-pub use logs::{LogArgs, LogColor, LogFormat, init_logs};
+pub use logs::{LogArgs, LogColor, LogFormat, init_logs, init_logs_to};
 pub use metrics::Metrics;
 pub use readiness::Readiness;
 pub use report::{Report, report_listening};

@@ -3,7 +3,7 @@
 use std::io::IsTerminal as _;
 
 use clap::{Args, ValueEnum};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -27,19 +27,22 @@ pub enum LogColor {
     Never,
 }
 
+/// Stands last in a subcommand's help, after its own options.
+const HEADING: &str = "Logs";
+
 /// Log options that every subcommand takes.
 #[derive(Args, Clone, Debug)]
 pub struct LogArgs {
     /// What to log: a level, or directives such as `info,baton_kv_transfer=debug`
-    #[arg(long, env = "BATON_LOG", default_value = "info", value_name = "FILTER", global = true)]
+    #[arg(long, env = "BATON_LOG", default_value = "info", value_name = "FILTER", global = true, help_heading = HEADING)]
     pub log: String,
 
     /// How log lines look
-    #[arg(long, env = "BATON_LOG_FORMAT", value_enum, default_value_t, global = true)]
+    #[arg(long, env = "BATON_LOG_FORMAT", value_enum, default_value_t, global = true, help_heading = HEADING)]
     pub log_format: LogFormat,
 
     /// Whether log lines are coloured
-    #[arg(long, env = "BATON_LOG_COLOR", value_enum, default_value_t, global = true)]
+    #[arg(long, env = "BATON_LOG_COLOR", value_enum, default_value_t, global = true, help_heading = HEADING)]
     pub log_color: LogColor,
 }
 
@@ -65,9 +68,22 @@ impl Default for LogArgs {
 /// # Errors
 /// A filter that can't be parsed, with the filter's own message.
 pub fn init_logs(args: &LogArgs) -> Result<(), String> {
+    init_logs_to(args, std::io::stderr)
+}
+
+/// [`init_logs`] to somewhere else: `writer` makes what takes one event, a line or more, with one `write`.
+///
+/// # Errors
+/// A filter that can't be parsed, with the filter's own message.
+pub fn init_logs_to<W>(args: &LogArgs, writer: W) -> Result<(), String>
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
     let filter = EnvFilter::try_new(&args.log)
         .map_err(|error| format!("--log {:?} is not a filter: {error}; try `info` or `debug`", args.log))?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // When nobody reads standard error any more, a line is lost; saying so there would panic whoever logged it.
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).log_internal_errors(false);
     match args.log_format {
         LogFormat::Text => builder.with_ansi(args.colored()).with_target(false).init(),
         LogFormat::Json => builder.json().flatten_event(true).init(),

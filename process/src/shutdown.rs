@@ -31,8 +31,8 @@ impl Shutdown {
                     _ = interrupt.recv() => {}
                 }
                 if is_first {
-                    tracing::info!("stopping: no new requests; a second signal exits at once");
                     token.cancel();
+                    tracing::info!("stopping: no new requests; a second signal exits at once");
                 }
             }
             tracing::warn!("second signal: exiting without draining");

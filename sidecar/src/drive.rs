@@ -6,7 +6,8 @@ use std::{
 };
 
 use baton_proto::v1::{
-    DecodeCommand, DecodeEvent, GenerateEvent, GenerateRequest, PrefillCandidate, PrefillEvent, PrefillRequest, Tokens,
+    DecodeCommand, DecodeEvent, GenerateEvent, GenerateRequest, PrefillCandidate, PrefillEvent,
+    PrefillRequest, Tokens,
     decode_client::DecodeClient,
     decode_command::{Command, Open},
     generate_event,

@@ -11,7 +11,9 @@ pub enum RunError {
     #[error(transparent)]
     Bind(#[from] BindError),
     /// Listening on every address says nothing about where others reach this one.
-    #[error("--listen {listen} is every address of this host: say which one others reach with --advertise HOST:PORT")]
+    #[error(
+        "--listen {listen} is every address of this host: say which one others reach with --advertise HOST:PORT"
+    )]
     NoAdvertisedAddress {
         /// The listening address.
         listen: SocketAddr,

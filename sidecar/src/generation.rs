@@ -45,7 +45,10 @@ pub(crate) struct GenerationService(pub(crate) Arc<Requests>);
 impl Generation for GenerationService {
     type GenerateStream = ReceiverStream<Result<GenerateEvent, Status>>;
 
-    async fn generate(&self, request: Request<GenerateRequest>) -> Result<Response<Self::GenerateStream>, Status> {
+    async fn generate(
+        &self,
+        request: Request<GenerateRequest>,
+    ) -> Result<Response<Self::GenerateStream>, Status> {
         let arrival = Instant::now();
         let (client, events) = mpsc::channel(CLIENT_EVENTS);
         let requests = self.0.clone();
@@ -84,7 +87,8 @@ impl Requests {
             refuse(FailureKind::Unavailable, "no decode worker has joined this sidecar".to_owned())
         })?;
         let slot = self.slots.try_acquire().map_err(|_| {
-            let message = format!("{} requests are in flight on this sidecar, which is the limit", self.max_requests);
+            let message =
+                format!("{} requests are in flight on this sidecar, which is the limit", self.max_requests);
             refuse(FailureKind::Overloaded, message)
         })?;
         Ok((worker, slot))

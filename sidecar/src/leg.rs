@@ -10,7 +10,7 @@ pub(crate) enum Leg<T> {
     /// No call.
     Idle,
     Opening(BoxFuture<'static, Result<Response<Streaming<T>>, Status>>),
-    Open(Streaming<T>),
+    Open(Box<Streaming<T>>),
 }
 
 /// The call ended or broke.
@@ -39,7 +39,7 @@ impl<T> Leg<T> {
                 Self::Idle => std::future::pending().await,
                 Self::Opening(call) => match call.await {
                     Ok(response) => {
-                        *self = Self::Open(response.into_inner());
+                        *self = Self::Open(Box::new(response.into_inner()));
                         continue;
                     }
                     // A status with a cause was made here: no connection. One without was sent by the worker.

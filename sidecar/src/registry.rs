@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use baton_process::Readiness;
 use baton_proto::v1::{
-    RegistryReply, Role, WorkerInfo, WorkerLoad, WorkerReport, registry_client::RegistryClient, registry_reply::Reply,
-    registry_server::Registry, worker_report::Report,
+    RegistryReply, Role, WorkerInfo, WorkerLoad, WorkerReport, registry_client::RegistryClient,
+    registry_reply::Reply, registry_server::Registry, worker_report::Report,
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -54,7 +54,10 @@ struct Relay {
 impl Registry for RegistryService {
     type JoinStream = ReceiverStream<Result<RegistryReply, Status>>;
 
-    async fn join(&self, request: Request<Streaming<WorkerReport>>) -> Result<Response<Self::JoinStream>, Status> {
+    async fn join(
+        &self,
+        request: Request<Streaming<WorkerReport>>,
+    ) -> Result<Response<Self::JoinStream>, Status> {
         let relays = self.0.clone();
         let mut reports = request.into_inner();
         let mut hello = match reports.message().await? {
@@ -94,10 +97,16 @@ impl Relays {
     }
 
     /// Relays until a stream breaks; says why.
-    async fn relay(&self, mut relay: Relay, hello: WorkerInfo, outgoing: mpsc::Receiver<WorkerReport>) -> String {
+    async fn relay(
+        &self,
+        mut relay: Relay,
+        hello: WorkerInfo,
+        outgoing: mpsc::Receiver<WorkerReport>,
+    ) -> String {
         let _ = relay.reports_up.try_send(WorkerReport { report: Some(Report::Hello(hello)) });
         let upstream = async {
-            let channel = self.scheduler.connect().await.map_err(|error| Status::unavailable(error.to_string()))?;
+            let channel =
+                self.scheduler.connect().await.map_err(|error| Status::unavailable(error.to_string()))?;
             RegistryClient::new(channel).join(ReceiverStream::new(outgoing)).await
         };
         let mut replies = tokio::select! {
@@ -153,7 +162,9 @@ impl Relays {
                 self.readiness.set_ready();
                 None
             }
-            Some(Reply::Rejected(rejected)) => Some(format!("the scheduler rejected it: {}", rejected.reason)),
+            Some(Reply::Rejected(rejected)) => {
+                Some(format!("the scheduler rejected it: {}", rejected.reason))
+            }
             None => None,
         };
         match relay.replies_down.send(Ok(reply)).await {
@@ -171,7 +182,10 @@ fn decode_worker(hello: &WorkerInfo) -> Result<DecodeWorker, Status> {
         )));
     }
     let endpoint = endpoint(&hello.endpoint).map_err(|_| {
-        Status::invalid_argument(format!("the endpoint {:?} of {} is not HOST:PORT", hello.endpoint, hello.worker_id))
+        Status::invalid_argument(format!(
+            "the endpoint {:?} of {} is not HOST:PORT",
+            hello.endpoint, hello.worker_id
+        ))
     })?;
     Ok(DecodeWorker { worker_id: hello.worker_id.clone(), channel: endpoint.connect_lazy() })
 }

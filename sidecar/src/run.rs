@@ -54,7 +54,9 @@ impl Sidecar {
         let (grpc, admin) = (grpc_listener.local_addr()?, admin_listener.local_addr()?);
         let serving_endpoint = match &args.advertise {
             Some(advertise) => advertise.clone(),
-            None if grpc.ip().is_unspecified() => return Err(RunError::NoAdvertisedAddress { listen: args.listen }),
+            None if grpc.ip().is_unspecified() => {
+                return Err(RunError::NoAdvertisedAddress { listen: args.listen });
+            }
             None => grpc.to_string(),
         };
         Ok(Self { grpc, admin, args, serving_endpoint, grpc_listener, admin_listener })
@@ -97,7 +99,8 @@ impl Sidecar {
         let mut servers = JoinSet::new();
         let closing = CancellationToken::new();
         servers.spawn(serve_grpc(grpc_listener, requests.clone(), relays.clone(), closing.clone()));
-        let admin = serve_admin(admin_listener, metrics, readiness.clone(), closing.clone().cancelled_owned());
+        let admin =
+            serve_admin(admin_listener, metrics, readiness.clone(), closing.clone().cancelled_owned());
         servers.spawn(async move { admin.await.map_err(RunError::Admin) });
 
         let fault = tokio::select! {
@@ -109,7 +112,10 @@ impl Sidecar {
         requests.tasks.close();
         relays.tasks.close();
         if fault.is_none() && tokio::time::timeout(args.drain_timeout, requests.tasks.wait()).await.is_err() {
-            tracing::warn!(requests = requests.tasks.len(), "drain deadline passed: requests in flight are given up");
+            tracing::warn!(
+                requests = requests.tasks.len(),
+                "drain deadline passed: requests in flight are given up"
+            );
         }
         stop.cancel();
         closing.cancel();
@@ -142,7 +148,10 @@ async fn serve_grpc(
         .http2_keepalive_timeout(Some(Duration::from_secs(4)))
         .add_service(generation)
         .add_service(RegistryServer::new(RegistryService(relays)))
-        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), until.cancelled_owned())
+        .serve_with_incoming_shutdown(
+            TcpIncoming::from(listener).with_nodelay(Some(true)),
+            until.cancelled_owned(),
+        )
         .await?;
     Ok(())
 }

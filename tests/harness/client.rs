@@ -89,7 +89,10 @@ impl Client {
     /// POSTs JSON with `"stream": true` in it, and returns the open stream.
     pub(crate) fn stream(&self, path: &str, body: &Value) -> Stream {
         let response = self.send(path, body.to_string().as_bytes());
-        let kind = response.headers().get("content-type").map(|v| String::from_utf8_lossy(v.as_bytes()).into_owned());
+        let kind = response
+            .headers()
+            .get("content-type")
+            .map(|v| String::from_utf8_lossy(v.as_bytes()).into_owned());
         if response.status() != 200 || !kind.is_some_and(|kind| kind.starts_with("text/event-stream")) {
             panic!("POST {}{path} {body}: no stream but {:?}", self.base, Reply::read(response));
         }
@@ -97,7 +100,8 @@ impl Client {
     }
 
     fn send(&self, path: &str, body: &[u8]) -> Response<Body> {
-        self.try_send(path, body).unwrap_or_else(|error| panic!("POST {}{path}: no answer: {error}", self.base))
+        self.try_send(path, body)
+            .unwrap_or_else(|error| panic!("POST {}{path}: no answer: {error}", self.base))
     }
 
     fn try_send(&self, path: &str, body: &[u8]) -> Result<Response<Body>, ureq::Error> {
@@ -109,7 +113,9 @@ impl Reply {
     fn read(mut response: Response<Body>) -> Result<Self, ureq::Error> {
         let headers = response.headers().iter();
         let headers = headers
-            .map(|(name, value)| (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
+            .map(|(name, value)| {
+                (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned())
+            })
             .collect();
         let status = response.status().as_u16();
         Ok(Self { status, headers, body: response.body_mut().read_to_string()? })
@@ -148,7 +154,10 @@ impl Iterator for Stream {
         let mut line = String::new();
         loop {
             line.clear();
-            let length = self.lines.read_line(&mut line).unwrap_or_else(|error| panic!("the stream broke off: {error}"));
+            let length = self
+                .lines
+                .read_line(&mut line)
+                .unwrap_or_else(|error| panic!("the stream broke off: {error}"));
             if length == 0 {
                 return None;
             }
@@ -157,7 +166,8 @@ impl Iterator for Stream {
                 comment if comment.starts_with(':') => {}
                 "data: [DONE]" => return Some(Event::Done),
                 data => {
-                    let json = data.strip_prefix("data: ").unwrap_or_else(|| panic!("not an SSE line: {data}"));
+                    let json =
+                        data.strip_prefix("data: ").unwrap_or_else(|| panic!("not an SSE line: {data}"));
                     let value = serde_json::from_str(json).unwrap_or_else(|error| panic!("{error}: {json}"));
                     return Some(Event::Data(value));
                 }

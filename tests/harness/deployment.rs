@@ -59,7 +59,8 @@ impl Up {
 
 /// A setting that `./dev test` makes; a test that needs it fails without, and says how to get it.
 pub(crate) fn required_variable(name: &str, what: &str) -> String {
-    std::env::var(name).unwrap_or_else(|_| panic!("set {name} to {what}, or run `./dev test`, which installs it"))
+    std::env::var(name)
+        .unwrap_or_else(|_| panic!("set {name} to {what}, or run `./dev test`, which installs it"))
 }
 
 impl Deployment {

@@ -107,7 +107,8 @@ fn write_weights(folder: &Path, shape: Shape) {
     let mut random = Random(shape.seed);
     let mut weights = BTreeMap::new();
     let mut add = |name: String, shape: Vec<usize>| {
-        let fan_in = if name.ends_with("embed_tokens.weight") { 3 } else { *shape.last().expect("a dimension") };
+        let fan_in =
+            if name.ends_with("embed_tokens.weight") { 3 } else { *shape.last().expect("a dimension") };
         let values = match shape.len() {
             1 => random.around_one(shape[0]),
             _ => random.centred(shape.iter().product(), fan_in),
@@ -137,7 +138,8 @@ fn write_weights(folder: &Path, shape: Shape) {
     let views = weights.iter().map(|(name, (shape, values))| {
         (name, TensorView::new(Dtype::BF16, shape.clone(), values).expect("size and shape agree"))
     });
-    safetensors::serialize_to_file(views, None, &folder.join("model.safetensors")).expect("weights are written");
+    safetensors::serialize_to_file(views, None, &folder.join("model.safetensors"))
+        .expect("weights are written");
 }
 
 fn write_configuration(folder: &Path, shape: Shape) {
@@ -180,7 +182,8 @@ fn write_tokenizer(folder: &Path) {
                    "normalized": false, "special": true})
         })
         .collect();
-    let byte_level = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false});
+    let byte_level =
+        json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false});
     write_json(
         &folder.join("tokenizer.json"),
         &json!({
@@ -218,7 +221,8 @@ fn byte_character(byte: u8) -> char {
         return char::from(byte);
     }
     let earlier = (0..byte).filter(|&other| !is_printable(other)).count();
-    char::from_u32(0x100 + u32::try_from(earlier).expect("at most 255")).expect("U+0100 to U+01FF are characters")
+    char::from_u32(0x100 + u32::try_from(earlier).expect("at most 255"))
+        .expect("U+0100 to U+01FF are characters")
 }
 
 fn write_json(path: &Path, value: &serde_json::Value) {

@@ -75,7 +75,14 @@ impl Process {
         let output = Arc::new(Output::default());
         output.keep(true, child.stdout.take().expect("stdout is piped"));
         output.keep(false, child.stderr.take().expect("stderr is piped"));
-        Self { command: format!("baton {}", args.join(" ")), child, mark, output, temp, family_seen: Mutex::default() }
+        Self {
+            command: format!("baton {}", args.join(" ")),
+            child,
+            mark,
+            output,
+            temp,
+            family_seen: Mutex::default(),
+        }
     }
 
     /// Runs `baton ARGS` to its end, which must come by itself.
@@ -96,9 +103,10 @@ impl Process {
         let start = Instant::now();
         loop {
             let ended = self.child.try_wait().expect("its state can be asked");
-            if let Some(found) = self.output.find(Duration::from_millis(50), |line| {
-                if line.is_stdout { pick(&line.text) } else { None }
-            }) {
+            if let Some(found) = self
+                .output
+                .find(Duration::from_millis(50), |line| if line.is_stdout { pick(&line.text) } else { None })
+            {
                 return found;
             }
             let command = &self.command;
@@ -110,7 +118,8 @@ impl Process {
     /// The lines on standard error that hold all of `words`, so far.
     pub(crate) fn log_lines(&self, words: &[&str]) -> Vec<String> {
         let lines = self.output.lines.lock().unwrap();
-        let logged = lines.iter().filter(|line| !line.is_stdout && words.iter().all(|w| line.text.contains(w)));
+        let logged =
+            lines.iter().filter(|line| !line.is_stdout && words.iter().all(|w| line.text.contains(w)));
         logged.map(|line| line.text.clone()).collect()
     }
 
@@ -160,7 +169,11 @@ impl Process {
     pub(crate) fn assert_nothing_left(&self) {
         eventually_within(Duration::from_secs(5), "no process of the family left", || {
             let left = pids_with_mark(&self.mark);
-            if left.is_empty() { Ok(()) } else { Err(left.iter().map(describe).collect::<Vec<_>>().join("; ")) }
+            if left.is_empty() {
+                Ok(())
+            } else {
+                Err(left.iter().map(describe).collect::<Vec<_>>().join("; "))
+            }
         });
         let mut left = files_below(self.temp.path());
         left.extend(shared_memory_files_of(&self.family_seen.lock().unwrap()));

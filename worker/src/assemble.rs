@@ -2,12 +2,15 @@
 
 use std::sync::Mutex;
 
-use baton_engine::{Engine, EngineConfig, Forward, KvLayout, LoadOptions, LoadProgress, Model, physical_cores};
+use baton_engine::{
+    Engine, EngineConfig, Forward, KvLayout, LoadOptions, LoadProgress, Model, physical_cores,
+};
 use baton_kv_transfer::{KvGeometry, TransferConfig, TransferNode};
 use baton_proto::v1::{KvCacheInfo, ModelInfo};
 
 use crate::{
-    ByteSize, KvBudget, RunError, WorkerArgs, context::LimitedContext, identity, kv_memory, size::free_memory_bytes,
+    ByteSize, KvBudget, RunError, WorkerArgs, context::LimitedContext, identity, kv_memory,
+    size::free_memory_bytes,
 };
 
 /// Everything that needs the model.
@@ -128,7 +131,11 @@ fn num_blocks(args: &WorkerArgs, layout: &KvLayout, max_context_tokens: usize) -
         "KV cache; choose its size with --kv-memory or --kv-blocks"
     );
     if tokens < max_context_tokens {
-        tracing::warn!(tokens, max_context_tokens, "the KV cache holds less than one full context: long prompts are refused");
+        tracing::warn!(
+            tokens,
+            max_context_tokens,
+            "the KV cache holds less than one full context: long prompts are refused"
+        );
     }
     Ok(num_blocks)
 }

@@ -7,7 +7,7 @@ use baton_kv_transfer::{FabricDescription, TransferNode, TransferStats};
 use baton_process::Metrics;
 use prometheus_client::{
     collector::Collector,
-    encoding::{DescriptorEncoder, EncodeMetric as _},
+    encoding::{DescriptorEncoder, EncodeGaugeValue, EncodeMetric as _},
     metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
 };
 
@@ -43,11 +43,18 @@ impl WorkerCollector {
         let layout = self.engine.kv_layout();
         let model = [("model_name", self.model_name.as_str())];
         let used = (load.blocks.total - load.blocks.free) as f64 / load.blocks.total.max(1) as f64;
-        gauge(encoder, "vllm:num_requests_waiting", "Requests that wait for room", &model, load.waiting as f64)?;
-        gauge(encoder, "vllm:num_requests_running", "Requests being computed", &model, load.running as f64)?;
+        let (waiting, running) = (number(load.waiting), number(load.running));
+        gauge(encoder, "vllm:num_requests_waiting", "Requests that wait for room", &model, waiting)?;
+        gauge(encoder, "vllm:num_requests_running", "Requests being computed", &model, running)?;
         gauge(encoder, "vllm:kv_cache_usage_perc", "KV blocks not free, 1 = all", &model, used)?;
         counter(encoder, "vllm:prompt_tokens", "Prompt tokens computed", &model, load.totals.prompt_tokens)?;
-        counter(encoder, "vllm:generation_tokens", "Tokens generated", &model, load.totals.generation_tokens)?;
+        counter(
+            encoder,
+            "vllm:generation_tokens",
+            "Tokens generated",
+            &model,
+            load.totals.generation_tokens,
+        )?;
         counter(
             encoder,
             "vllm:num_preemptions",
@@ -63,7 +70,7 @@ impl WorkerCollector {
             ("num_gpu_blocks", &blocks),
         ];
         // vLLM writes it as a gauge of 1.
-        gauge(encoder, "vllm:cache_config_info", "Shape of the KV cache", &config, 1.0)
+        gauge(encoder, "vllm:cache_config_info", "Shape of the KV cache", &config, 1_i64)
     }
 
     fn encode_blocks(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
@@ -71,9 +78,9 @@ impl WorkerCollector {
         let help = "KV blocks: free, owned by a request, or held until nothing remote touches them any more";
         let mut family = encoder.encode_descriptor("baton_kv_blocks", help, None, MetricType::Gauge)?;
         for (state, count) in [("free", blocks.free), ("owned", blocks.owned), ("held", blocks.held)] {
-            ConstGauge::new(count as f64).encode(family.encode_family(&[("state", state)])?)?;
+            ConstGauge::new(number(count)).encode(family.encode_family(&[("state", state)])?)?;
         }
-        let in_use = (blocks.total - blocks.free) as f64;
+        let in_use = number(blocks.total - blocks.free);
         gauge(encoder, "baton_kv_blocks_in_use", "KV blocks that are not free", &[], in_use)
     }
 }
@@ -133,21 +140,40 @@ fn encode_transfers(encoder: &mut DescriptorEncoder<'_>, stats: &TransferStats) 
         ("baton_transfer_queued_pushes", "Pushes not wholly posted", queued_pushes),
         ("baton_transfer_peers", "Peers connected, both directions", peers),
     ] {
-        gauge(encoder, name, help, &[], value as f64)?;
+        gauge(encoder, name, help, &[], i64::try_from(value).unwrap_or(i64::MAX))?;
     }
     Ok(())
 }
 
-type Labels<'a> = [(&'a str, &'a str)];
-
-fn gauge(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, labels: &Labels<'_>, value: f64) -> fmt::Result {
-    let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-    ConstGauge::new(value).encode(metric.encode_family(&labels)?)
+fn number(n: usize) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
 }
 
-fn counter(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, labels: &Labels<'_>, value: u64) -> fmt::Result {
+type Labels<'a> = [(&'a str, &'a str)];
+
+fn gauge(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    labels: &Labels<'_>,
+    value: impl EncodeGaugeValue,
+) -> fmt::Result {
+    let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+    let value = ConstGauge::new(value);
+    // An empty family would be written as `name{}`.
+    if labels.is_empty() { value.encode(metric) } else { value.encode(metric.encode_family(&labels)?) }
+}
+
+fn counter(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    labels: &Labels<'_>,
+    value: u64,
+) -> fmt::Result {
     let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-    ConstCounter::new(value).encode(metric.encode_family(&labels)?)
+    let value = ConstCounter::new(value);
+    if labels.is_empty() { value.encode(metric) } else { value.encode(metric.encode_family(&labels)?) }
 }
 
 fn info(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, labels: &Labels<'_>) -> fmt::Result {

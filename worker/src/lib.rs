@@ -45,7 +45,8 @@ pub use run::run;
 pub use size::{ByteSize, KvBudget};
 pub use warm_up::warm_up;
 pub use wire::{
-    failure_of_sequence, failure_of_submit, finish_from_engine, sampling_from_wire, token_from_engine, token_from_wire,
+    failure_of_sequence, failure_of_submit, finish_from_engine, sampling_from_wire, token_from_engine,
+    token_from_wire,
 };
 pub use worker::{Worker, deadline, unavailable};
 

@@ -46,7 +46,11 @@ impl RequestMetrics {
                     "Request's arrival on this worker to its first token, computed here or handed over",
                     &this.time_to_first_token,
                 ),
-                ("vllm:inter_token_latency_seconds", "Between tokens of a request", &this.inter_token_latency),
+                (
+                    "vllm:inter_token_latency_seconds",
+                    "Between tokens of a request",
+                    &this.inter_token_latency,
+                ),
                 (
                     "vllm:e2e_request_latency_seconds",
                     "Request's arrival on this worker to its end here",

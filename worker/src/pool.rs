@@ -6,7 +6,10 @@
 //!                        ▼
 //!                   KvMemory   (engine: read and written by its kernels)
 //! ```
-#![expect(unsafe_code, reason = "the two crates do not know each other; only here is it known that the one's pool is the other's")]
+#![expect(
+    unsafe_code,
+    reason = "the two crates do not know each other; only here is it known that the one's pool is the other's"
+)]
 
 use std::sync::Arc;
 

@@ -105,7 +105,8 @@ impl Registration {
         let (reports, outgoing) = mpsc::channel(REPORTS);
         let _ = reports.try_send(WorkerReport { report: Some(Report::Hello(self.hello.clone())) });
         let joining = async {
-            let channel = self.registry.connect().await.map_err(|error| Status::unavailable(describe(&error)))?;
+            let channel =
+                self.registry.connect().await.map_err(|error| Status::unavailable(describe(&error)))?;
             RegistryClient::new(channel).join(ReceiverStream::new(outgoing)).await
         };
         let mut replies = tokio::select! {

@@ -87,8 +87,8 @@ pub async fn run(
         pid: std::process::id(),
     };
     readiness.set_not_ready("not registered yet");
-    let registration = Registration::new(&args.registry, hello, worker.clone(), readiness.clone())
-        .map_err(bad_registry)?;
+    let registration =
+        Registration::new(&args.registry, hello, worker.clone(), readiness.clone()).map_err(bad_registry)?;
     let leave = CancellationToken::new();
     let mut members: JoinSet<Result<(), Rejected>> = JoinSet::new();
     members.spawn(registration.run(leave.clone()));
@@ -135,7 +135,11 @@ async fn drain(worker: &Worker, patience: Duration) {
         _ = worker.engine.stopped() => true,
     };
     if !ended {
-        tracing::warn!(calls = worker.calls.len(), ?patience, "not drained in time: calls under way are given up");
+        tracing::warn!(
+            calls = worker.calls.len(),
+            ?patience,
+            "not drained in time: calls under way are given up"
+        );
     }
 }
 
@@ -173,7 +177,8 @@ fn reachable(listening: SocketAddr, endpoint: &str) -> String {
 
 /// The transfer node's control endpoint is a port on some fabrics only.
 fn report_listening(grpc: SocketAddr, admin: SocketAddr, control_endpoint: &str) {
-    let mut listeners = std::collections::BTreeMap::from([("grpc".to_owned(), grpc), ("admin".to_owned(), admin)]);
+    let mut listeners =
+        std::collections::BTreeMap::from([("grpc".to_owned(), grpc), ("admin".to_owned(), admin)]);
     if let Some(transfer) = control_endpoint.strip_prefix("tcp:").and_then(|address| address.parse().ok()) {
         listeners.insert("transfer".to_owned(), transfer);
     }
@@ -185,7 +190,10 @@ async fn serve_grpc(listener: TcpListener, routes: Routes, until: CancellationTo
         .http2_keepalive_interval(Some(Duration::from_secs(1)))
         .http2_keepalive_timeout(Some(Duration::from_secs(4)))
         .add_routes(routes)
-        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), until.cancelled_owned())
+        .serve_with_incoming_shutdown(
+            TcpIncoming::from(listener).with_nodelay(Some(true)),
+            until.cancelled_owned(),
+        )
         .await?;
     Ok(())
 }

@@ -1,8 +1,8 @@
 //! Between the contracts' types and the engine's.
 
 use baton_engine::{
-    FailureKind as EngineFailureKind, FinishReason as EngineFinishReason, GeneratedToken, SamplingParams, SequenceFailure,
-    SubmitError, TokenLogprobs,
+    FailureKind as EngineFailureKind, FinishReason as EngineFinishReason, GeneratedToken, SamplingParams,
+    SequenceFailure, SubmitError, TokenLogprobs,
 };
 use baton_proto::v1;
 

@@ -18,8 +18,8 @@ Examples:
   baton up --print-config                           show what would be started
 
 Once `ready http://…` is printed, ask it something:
-  curl http://127.0.0.1:8000/v1/chat/completions -H 'Content-Type: application/json' \\
-    -d '{\"messages\": [{\"role\": \"user\", \"content\": \"Hello\"}]}'
+  curl http://127.0.0.1:8000/v1/chat/completions -H 'Content-Type: application/json' -d \\
+    '{\"messages\": [{\"role\": \"user\", \"content\": \"Hello\"}]}'
 
 Ctrl-C lets running requests end, then stops everything; a second Ctrl-C stops at once.")]
 pub(crate) struct UpArgs {

@@ -19,6 +19,7 @@ use tokio::{
 
 use super::{
     console::Console,
+    leftovers::Leftovers,
     plan::{Kind, ProcessPlan},
 };
 
@@ -85,6 +86,7 @@ pub(crate) fn start(
 }
 
 async fn watch(mut child: Child, mut inbox: mpsc::Receiver<Signal>, speaker: Speaker) {
+    let leftovers = child.id().map(Leftovers::of);
     let mut pumps = JoinSet::new();
     if let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) {
         pumps.spawn(speaker.clone().pass_on(stdout, true));
@@ -98,6 +100,9 @@ async fn watch(mut child: Child, mut inbox: mpsc::Receiver<Signal>, speaker: Spe
     };
     let all_read = async { while pumps.join_next().await.is_some() {} };
     let _ = tokio::time::timeout(LAST_WORDS, all_read).await;
+    if let Some(leftovers) = leftovers {
+        leftovers.remove();
+    }
     speaker.tell(Event::Ended(status)).await;
 }
 

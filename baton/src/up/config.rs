@@ -1,6 +1,11 @@
 //! What `baton up` was told, with all defaults filled in.
 
-use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    ffi::OsString,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
 use baton_hub::{HubConfig, HubId, Located, ModelFolder, Progress};
 use serde::Serialize;
@@ -15,7 +20,8 @@ const EXIT_PATIENCE: Duration = Duration::from_secs(3);
 pub(crate) struct Config {
     pub(crate) model: Model,
     pub(crate) served_model_name: String,
-    pub(crate) listen: SocketAddr,
+    pub(crate) host: IpAddr,
+    pub(crate) port: u16,
     pub(crate) prefill: u16,
     pub(crate) decode: u16,
     pub(crate) fabric: String,
@@ -62,7 +68,8 @@ impl Config {
         Ok(Self {
             model,
             served_model_name: args.served_model_name.unwrap_or(name),
-            listen: SocketAddr::new(args.host, args.port),
+            host: args.host,
+            port: args.port,
             prefill: args.prefill,
             decode: args.decode,
             fabric: args.fabric.to_string(),
@@ -77,6 +84,11 @@ impl Config {
             restart: !args.no_restart,
             hub,
         })
+    }
+
+    /// Where the front listens.
+    pub(crate) fn listen(&self) -> SocketAddr {
+        SocketAddr::new(self.host, self.port)
     }
 
     /// Downloads the model if it is not on disk yet.

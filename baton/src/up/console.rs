@@ -1,6 +1,6 @@
-//! What children log, on the supervisor's standard error, with who said it.
+//! What supervisor and children log, on standard error, with who said it.
 
-use std::io::Write as _;
+use std::io::{self, Write};
 
 use baton_process::{LogArgs, LogFormat};
 
@@ -32,17 +32,21 @@ impl Console {
         Self { style }
     }
 
-    /// Passes on a line of `process`. Nobody to read it is no error.
+    /// Passes on a line of `process`. That nobody reads it is no error.
     pub(crate) fn write(self, process: &str, kind: Kind, line: &str) {
-        let text = self.format(process, kind, line);
-        let _ = std::io::stderr().lock().write_all(text.as_bytes());
+        self.put(process, color(kind), line);
     }
 
-    fn format(self, process: &str, kind: Kind, line: &str) -> String {
+    fn put(self, process: &str, color: u8, line: &str) {
+        let text = self.format(process, color, line);
+        let _ = io::stderr().lock().write_all(text.as_bytes());
+    }
+
+    fn format(self, process: &str, color: u8, line: &str) -> String {
         match (self.style, line.strip_prefix('{')) {
             // A collector gets one object a line, as it does from a process alone.
             (Style::Json, Some(rest)) => format!("{{\"process\":\"{process}\",{rest}\n"),
-            (Style::Colored, _) => format!("\x1b[{}m{process:<NAME_WIDTH$} │\x1b[0m {line}\n", color(kind)),
+            (Style::Colored, _) => format!("\x1b[{color}m{process:<NAME_WIDTH$} │\x1b[0m {line}\n"),
             _ => format!("{process:<NAME_WIDTH$} │ {line}\n"),
         }
     }
@@ -58,12 +62,29 @@ fn color(kind: Kind) -> u8 {
     }
 }
 
+/// Takes the supervisor's own log.
+pub(crate) struct OwnLog(pub(crate) Console);
+
+impl Write for OwnLog {
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        const BLUE: u8 = 34;
+        for line in String::from_utf8_lossy(event).lines() {
+            self.0.put("baton", BLUE, line);
+        }
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn check(style: Style, line: &str, expected: &str) {
-        assert_eq!(Console { style }.format("prefill-0", Kind::PrefillWorker, line), expected);
+        assert_eq!(Console { style }.format("prefill-0", color(Kind::PrefillWorker), line), expected);
     }
 
     #[test]

@@ -22,6 +22,7 @@ mod bundled;
 mod child;
 mod config;
 mod console;
+mod leftovers;
 mod plan;
 mod print;
 mod ready;
@@ -31,11 +32,11 @@ mod supervisor;
 use std::{io::Write as _, net::SocketAddr, process::ExitCode};
 
 use anyhow::{Context as _, anyhow};
-use baton_process::{LogArgs, init_logs};
+use baton_process::{LogArgs, bind, init_logs_to};
 
 pub(crate) use args::UpArgs;
 use config::Config;
-use console::Console;
+use console::{Console, OwnLog};
 use plan::Plan;
 use signals::StopRequests as _;
 use supervisor::{Outcome, Supervisor};
@@ -44,7 +45,8 @@ use crate::role::single_threaded;
 
 /// Runs `baton up`: until a signal, or a failure.
 pub(crate) fn run(args: UpArgs, logs: &LogArgs) -> anyhow::Result<ExitCode> {
-    init_logs(logs).map_err(|error| anyhow!(error))?;
+    let console = Console::new(logs);
+    init_logs_to(logs, move || OwnLog(console)).map_err(|error| anyhow!(error))?;
     let prints_config = args.print_config;
     let config = Config::try_new(args)?;
     if prints_config {
@@ -57,6 +59,8 @@ pub(crate) fn run(args: UpArgs, logs: &LogArgs) -> anyhow::Result<ExitCode> {
 
 async fn serve(mut config: Config, logs: &LogArgs) -> anyhow::Result<ExitCode> {
     let mut signals = signals::Signals::new().context("cannot watch for signals")?;
+    // The front says so too, but later, and in terms of its own option.
+    drop(bind(config.listen(), "--port").await?);
     tokio::select! {
         done = config.download() => done?,
         () = signals.next() => return Ok(ExitCode::from(signals::INTERRUPTED)),

@@ -110,7 +110,7 @@ fn front(config: &Config) -> ProcessPlan {
     let mut line = Line::new("scheduler");
     line.option("--model", config.model.as_text());
     line.option("--served-model-name", &config.served_model_name);
-    line.word("--listen", Arg::Listen { listener: "http", first: config.listen });
+    line.word("--listen", Arg::Listen { listener: "http", first: config.listen() });
     line.word("--registry-listen", Arg::Listen { listener: "registry", first: ANY });
     line.option("--drain-timeout", config.drain_timeout.to_string());
     if config.prefill == 0 {

@@ -1,5 +1,7 @@
 //! The signals that ask `up` to stop.
 
+use std::time::Duration;
+
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Exit code of a program that a signal cut short, as shells count.
@@ -28,12 +30,22 @@ impl Signals {
     }
 }
 
-impl StopRequests for Signals {
-    async fn next(&mut self) {
+/// Signals that arrive together are one wish: programs such as timeout(1) signal the process, then its whole group.
+const TOGETHER: Duration = Duration::from_millis(25);
+
+impl Signals {
+    async fn one(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
         }
+    }
+}
+
+impl StopRequests for Signals {
+    async fn next(&mut self) {
+        self.one().await;
+        while tokio::time::timeout(TOGETHER, self.one()).await.is_ok() {}
     }
 }
 

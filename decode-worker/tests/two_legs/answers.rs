@@ -23,7 +23,10 @@ async fn disaggregated_equals_aggregated() {
     fleet.empties().await;
     let sent = fleet.prefills[0].worker.node.stats();
     let received = fleet.decode.worker.node.stats();
-    assert_eq!((sent.bytes_sent, sent.outgoing_completed), (received.bytes_received, received.incoming_completed));
+    assert_eq!(
+        (sent.bytes_sent, sent.outgoing_completed),
+        (received.bytes_received, received.incoming_completed)
+    );
     assert_eq!((received.incoming_failed, received.late_writes, received.checksum_failures), (0, 0, 0));
 }
 

@@ -2,8 +2,9 @@
 
 use baton_process::{Readiness, Shutdown};
 use baton_proto::v1::{
-    Failure, Finished, GenerateEvent, GenerateRequest, PrefillCandidate, RegistryReply, Role, SamplingParams, WorkerInfo,
-    WorkerReport, generate_event::Event,
+    Failure, Finished, GenerateEvent, GenerateRequest, PrefillCandidate, RegistryReply, Role, SamplingParams,
+    WorkerInfo, WorkerReport,
+    generate_event::Event,
     generation_client::GenerationClient,
     registry_reply,
     registry_server::{Registry, RegistryServer},
@@ -34,7 +35,10 @@ struct AcceptAll;
 impl Registry for AcceptAll {
     type JoinStream = ReceiverStream<Result<RegistryReply, Status>>;
 
-    async fn join(&self, request: Request<Streaming<WorkerReport>>) -> Result<Response<Self::JoinStream>, Status> {
+    async fn join(
+        &self,
+        request: Request<Streaming<WorkerReport>>,
+    ) -> Result<Response<Self::JoinStream>, Status> {
         let (replies, stream) = mpsc::channel(1);
         let accepted = registry_reply::Reply::Accepted(registry_reply::Accepted { ttl_ms: 1000 });
         replies.send(Ok(RegistryReply { reply: Some(accepted) })).await.unwrap();
@@ -87,7 +91,8 @@ impl Fleet {
         for _ in 0..prefills {
             started.push(Served::prefill().await);
         }
-        let channel = Channel::from_shared(format!("http://{sidecar_address}")).unwrap().connect().await.unwrap();
+        let channel =
+            Channel::from_shared(format!("http://{sidecar_address}")).unwrap().connect().await.unwrap();
         let tasks = [scheduler, sidecar, registration].map(AbortOnDropHandle::new);
         Self { prefills: started, decode, client: GenerationClient::new(channel), _tasks: tasks.into() }
     }
@@ -143,14 +148,6 @@ pub(crate) struct Reply(Streaming<GenerateEvent>);
 impl Reply {
     pub(crate) async fn next(&mut self) -> Event {
         within(self.0.message()).await.unwrap().expect("there is a terminal event").event.unwrap()
-    }
-
-    /// The first token alone.
-    pub(crate) async fn first_token(&mut self) -> u32 {
-        match self.next().await {
-            Event::Tokens(tokens) => tokens.tokens[0].id,
-            other => panic!("not a token: {other:?}"),
-        }
     }
 
     /// All tokens from here on, and the end.

@@ -84,7 +84,8 @@ async fn prefill(prefill: &Served, ticket: Vec<u8>) -> Result<Token, String> {
         ticket: ticket.into(),
         deadline_ms: 20_000,
     };
-    let mut events = within(PrefillClient::new(channel(prefill).await).run(request)).await.unwrap().into_inner();
+    let mut events =
+        within(PrefillClient::new(channel(prefill).await).run(request)).await.unwrap().into_inner();
     let mut first = None;
     while let Some(event) = within(events.message()).await.unwrap() {
         match event.event.unwrap() {
@@ -115,7 +116,9 @@ async fn a_second_expect_gives_up_the_first_whose_ticket_is_void() {
     let first_token = prefill(&worker, second).await.unwrap();
     let id = first_token.id;
     session.tell(Command::Start(Start { first_token: Some(first_token), attempt: 2 })).await;
-    assert!(matches!(session.event().await, Event::TransferDone(done) if done.attempt == 2 && done.bytes > 0));
+    assert!(
+        matches!(session.event().await, Event::TransferDone(done) if done.attempt == 2 && done.bytes > 0)
+    );
     let tokens = session.tokens().await;
     assert_eq!([vec![id], tokens].concat(), expected().await);
     decode.empties().await;
@@ -175,7 +178,9 @@ async fn a_broken_contract_ends_the_session_and_frees_its_blocks() {
     for command in [start(1), Command::Open(Open::default())] {
         let mut session = Session::open(&decode).await;
         session.tell(command).await;
-        assert!(matches!(session.event().await, Event::Failure(failure) if failure.kind() == FailureKind::Internal));
+        assert!(
+            matches!(session.event().await, Event::Failure(failure) if failure.kind() == FailureKind::Internal)
+        );
         decode.empties().await;
     }
 }

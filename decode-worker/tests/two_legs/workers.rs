@@ -135,7 +135,8 @@ impl Served {
         assert_eq!(inner.num_blocks(), blocks as usize, "the pool is whole pages");
         let gate = Gate::default();
         let forward = Gated { inner, gate: gate.clone() };
-        let config = EngineConfig { max_step_tokens: 16, layer_group: 1, growth_tokens: 8, ..EngineConfig::default() };
+        let config =
+            EngineConfig { max_step_tokens: 16, layer_group: 1, growth_tokens: 8, ..EngineConfig::default() };
         let engine = Engine::start(Box::new(forward), Vec::new(), config);
         let metrics = RequestMetrics::register(&Metrics::new(), "double");
         let worker = Arc::new(Worker::new(engine, node, metrics, VOCAB));
@@ -161,7 +162,10 @@ impl Served {
         eventually("every block is free, no call and no transfer is left", move || {
             let (load, stats) = (worker.engine.load(), worker.node.stats());
             let blocks = load.blocks;
-            blocks.free == blocks.total && worker.calls.is_empty() && stats.incoming_live == 0 && load.waiting == 0
+            blocks.free == blocks.total
+                && worker.calls.is_empty()
+                && stats.incoming_live == 0
+                && load.waiting == 0
         })
     }
 

@@ -42,7 +42,10 @@ pub(crate) enum Input {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Action {
     Tell(command::Command),
-    RunPrefill { candidate: PrefillCandidate, ticket: Bytes },
+    RunPrefill {
+        candidate: PrefillCandidate,
+        ticket: Bytes,
+    },
     DropPrefill,
     Emit(Vec<Token>),
     /// The last one.
@@ -108,9 +111,11 @@ impl Plan {
         match self.phase {
             Phase::Remote { pushed: false, .. } => Patience::Prefill,
             Phase::Remote { pushed: true, .. } => Patience::Handover,
-            Phase::Reserving | Phase::AwaitingTicket | Phase::Local { .. } | Phase::Decoding | Phase::Over => {
-                Patience::Unlimited
-            }
+            Phase::Reserving
+            | Phase::AwaitingTicket
+            | Phase::Local { .. }
+            | Phase::Decoding
+            | Phase::Over => Patience::Unlimited,
         }
     }
 
@@ -151,7 +156,8 @@ impl Plan {
             }
             Input::PatienceEnded(waited) => self.on_patience_ended(waited, now),
             Input::DeadlinePassed => {
-                let message = format!("the request's deadline passed after {} ms, {}", now.as_millis(), self.stage());
+                let message =
+                    format!("the request's deadline passed after {} ms, {}", now.as_millis(), self.stage());
                 self.fail(FailureKind::Deadline, message)
             }
             Input::Stopped => {
@@ -185,7 +191,11 @@ impl Plan {
             (decode::Event::Tokens(tokens), Phase::Local { since, has_tokens }) => {
                 let (since, has_tokens) = (*since, *has_tokens);
                 self.phase = Phase::Local { since, has_tokens: true };
-                if has_tokens { vec![Action::Emit(tokens.tokens)] } else { self.first_local_tokens(tokens.tokens, now) }
+                if has_tokens {
+                    vec![Action::Emit(tokens.tokens)]
+                } else {
+                    self.first_local_tokens(tokens.tokens, now)
+                }
             }
             (decode::Event::Done(done), Phase::Decoding | Phase::Local { .. }) => self.on_done(&done),
             (decode::Event::Failure(failure), _) => self.end_failed(failure),
@@ -204,7 +214,9 @@ impl Plan {
             }
             Phase::Reserving | Phase::Local { .. } | Phase::Decoding | Phase::Over => None,
         };
-        let (Some(started_at), Some(by)) = (started_at, self.tried.get(done.attempt.wrapping_sub(1) as usize)) else {
+        let (Some(started_at), Some(by)) =
+            (started_at, self.tried.get(done.attempt.wrapping_sub(1) as usize))
+        else {
             return self.surprise("a transfer that was not started");
         };
         self.prefilled_by = by.worker_id.clone();
@@ -262,7 +274,11 @@ impl Plan {
     fn on_first_token(&mut self, first: prefill::FirstToken, now: Duration) -> Vec<Action> {
         let finish = first.finish();
         let Some(token) = first.token else {
-            return self.setback(Cause::PrefillProtocol, "sent a first token without a token".to_owned(), now);
+            return self.setback(
+                Cause::PrefillProtocol,
+                "sent a first token without a token".to_owned(),
+                now,
+            );
         };
         let mut actions = Vec::new();
         if let Some(sent) = &self.first {
@@ -293,9 +309,11 @@ impl Plan {
     fn on_patience_ended(&mut self, waited: Duration, now: Duration) -> Vec<Action> {
         match self.patience() {
             Patience::Unlimited => Vec::new(),
-            Patience::Prefill => {
-                self.setback(Cause::PrefillSilent, format!("no sign of life for {} ms", waited.as_millis()), now)
-            }
+            Patience::Prefill => self.setback(
+                Cause::PrefillSilent,
+                format!("no sign of life for {} ms", waited.as_millis()),
+                now,
+            ),
             Patience::Handover => {
                 let reason = format!("pushed, but not received within {} ms", waited.as_millis());
                 self.setback(Cause::HandoverLate, reason, now)
@@ -362,8 +380,9 @@ impl Plan {
             _ => self.tried.last().map_or(&self.decode_worker, |candidate| &candidate.worker_id),
         };
         self.record.first_token_mismatch = true;
-        let message =
-            format!("{worker} repeated the prefill and got first token {repeated}, the client has token {sent} already");
+        let message = format!(
+            "{worker} repeated the prefill and got first token {repeated}, the client has token {sent} already"
+        );
         self.fail(FailureKind::Internal, message)
     }
 

@@ -72,7 +72,8 @@ impl Record {
 
     /// Why the first choice did not serve; empty when it did.
     pub(crate) fn fallback(&self) -> String {
-        let tries: Vec<String> = self.setbacks.iter().map(|s| format!("{}: {}", s.worker, s.reason)).collect();
+        let tries: Vec<String> =
+            self.setbacks.iter().map(|s| format!("{}: {}", s.worker, s.reason)).collect();
         tries.join("; ")
     }
 }

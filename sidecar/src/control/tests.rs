@@ -57,8 +57,12 @@ impl Driven {
 fn in_words(action: Action) -> String {
     match action {
         Action::Tell(Command::Open(_)) => "open".to_owned(),
-        Action::Tell(Command::Expect(expect)) => format!("expect {} #{}", expect.prefill_worker, expect.attempt),
-        Action::Tell(Command::Start(start)) => format!("start {} #{}", start.first_token.unwrap().id, start.attempt),
+        Action::Tell(Command::Expect(expect)) => {
+            format!("expect {} #{}", expect.prefill_worker, expect.attempt)
+        }
+        Action::Tell(Command::Start(start)) => {
+            format!("start {} #{}", start.first_token.unwrap().id, start.attempt)
+        }
         Action::Tell(Command::PrefillLocally(_)) => "prefill locally".to_owned(),
         Action::RunPrefill { candidate, ticket } => {
             assert_eq!(ticket, Bytes::from_static(b"ticket"));
@@ -150,7 +154,10 @@ fn both_legs_serve_and_the_first_token_does_not_wait_for_the_transfer() {
         .check(tokens(&[10]), &["emit [10]"])
         .check(done(), &["finished Stop, prefilled by p1"]);
     let record = plan.0.record();
-    assert_eq!((record.queue_us, record.prefill_us, record.transfer_us, record.decode_us), (20_000, 50_000, 900, 8_000));
+    assert_eq!(
+        (record.queue_us, record.prefill_us, record.transfer_us, record.decode_us),
+        (20_000, 50_000, 900, 8_000)
+    );
     assert_eq!((record.first_token_at, record.cached_prompt_tokens), (Some(NOW), 16));
     assert!(record.setbacks.is_empty() && !plan.0.is_local());
 }
@@ -176,10 +183,8 @@ fn without_candidates_the_decode_worker_prefills() {
 
 #[test]
 fn a_first_token_that_ends_the_request_starts_no_decoding() {
-    Driven::prefilling(1).check(
-        first_with(2, FinishReason::Stop),
-        &["emit [2]", "finished Stop, prefilled by p1"],
-    );
+    Driven::prefilling(1)
+        .check(first_with(2, FinishReason::Stop), &["emit [2]", "finished Stop, prefilled by p1"]);
 }
 
 #[test]
@@ -261,7 +266,9 @@ fn a_repeated_first_token_that_differs_is_an_internal_error() {
         .check(ticket(2), &["run p2"])
         .check(first(9), &["failed Internal"]);
     let mut local = Driven::started(1);
-    local.check(prefill_failure(), &["drop prefill", "prefill locally"]).check(tokens(&[9]), &["failed Internal"]);
+    local
+        .check(prefill_failure(), &["drop prefill", "prefill locally"])
+        .check(tokens(&[9]), &["failed Internal"]);
     assert!(remote.0.record().first_token_mismatch && local.0.record().first_token_mismatch);
 }
 

@@ -1,11 +1,11 @@
 //! A sidecar whose decode worker has joined, and its client.
 
-use baton_proto::v1::{
-    Failure, Finished, GenerateEvent, GenerateRequest, PrefillCandidate, RegistryReply, Role, SamplingParams, WorkerInfo,
-    WorkerReport, generate_event::Event, generation_client::GenerationClient, registry_client::RegistryClient,
-    registry_reply, worker_report::Report,
-};
 use baton_process::Shutdown;
+use baton_proto::v1::{
+    Failure, Finished, GenerateEvent, GenerateRequest, PrefillCandidate, RegistryReply, Role, SamplingParams,
+    WorkerInfo, WorkerReport, generate_event::Event, generation_client::GenerationClient,
+    registry_client::RegistryClient, registry_reply, worker_report::Report,
+};
 use baton_sidecar::{Args, RunError, Sidecar};
 use clap::Parser;
 use tokio::{sync::mpsc, task::JoinHandle};
@@ -31,7 +31,8 @@ pub(crate) struct Running {
 impl Running {
     pub(crate) async fn start(registry: &Fake<Membership>, options: &[&str]) -> Self {
         let registry = registry.address.to_string();
-        let fixed = ["sidecar", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--registry", &registry];
+        let fixed =
+            ["sidecar", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--registry", &registry];
         let cli = Cli::try_parse_from(fixed.iter().chain(options)).unwrap();
         let sidecar = Sidecar::bind(cli.args).await.unwrap();
         let endpoint = sidecar.grpc.to_string();
@@ -109,7 +110,11 @@ impl Bed {
         self.ask_with(self.candidates(), 0).await
     }
 
-    pub(crate) async fn ask_with(&self, prefill_candidates: Vec<PrefillCandidate>, deadline_ms: u64) -> Reply {
+    pub(crate) async fn ask_with(
+        &self,
+        prefill_candidates: Vec<PrefillCandidate>,
+        deadline_ms: u64,
+    ) -> Reply {
         let request = GenerateRequest {
             request_id: "r".to_owned(),
             prompt: vec![1, 2, 3],

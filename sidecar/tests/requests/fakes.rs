@@ -101,7 +101,11 @@ impl PrefillCall {
 
     pub(crate) async fn first_token(&self, id: u32) {
         let token = Some(token(id));
-        self.send(prefill_event::Event::FirstToken(prefill_event::FirstToken { token, ..Default::default() })).await;
+        self.send(prefill_event::Event::FirstToken(prefill_event::FirstToken {
+            token,
+            ..Default::default()
+        }))
+        .await;
     }
 
     pub(crate) async fn pushed(&self) {
@@ -216,7 +220,10 @@ struct FakeRegistry(mpsc::Sender<Membership>);
 impl Registry for FakeRegistry {
     type JoinStream = ReceiverStream<Result<RegistryReply, Status>>;
 
-    async fn join(&self, request: Request<Streaming<WorkerReport>>) -> Result<Response<Self::JoinStream>, Status> {
+    async fn join(
+        &self,
+        request: Request<Streaming<WorkerReport>>,
+    ) -> Result<Response<Self::JoinStream>, Status> {
         let (replies, stream) = mpsc::channel(4);
         let membership = Membership { reports: request.into_inner(), replies };
         self.0.send(membership).await.map_err(|_| Status::unavailable("the test is over"))?;

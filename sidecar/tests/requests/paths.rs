@@ -1,7 +1,8 @@
 //! The ways a request can take.
 
 use baton_proto::v1::{
-    Failure, FailureKind, FinishReason, PrefillCandidate, decode_event, prefill_event::{Event, FirstToken},
+    Failure, FailureKind, FinishReason, PrefillCandidate, decode_event,
+    prefill_event::{Event, FirstToken},
 };
 use tonic::Status;
 
@@ -28,7 +29,10 @@ async fn fail_transfer(session: &Session, attempt: u32) {
 async fn the_first_token_is_relayed_before_the_transfer_is_done() {
     let mut bed = Bed::with(1, &[]).await;
     prefilling!(bed, reply, session, call);
-    assert_eq!((call.request.ticket.as_ref(), call.request.prompt.as_slice()), (&b"ticket 1"[..], &[1, 2, 3][..]));
+    assert_eq!(
+        (call.request.ticket.as_ref(), call.request.prompt.as_slice()),
+        (&b"ticket 1"[..], &[1, 2, 3][..])
+    );
     call.first_token(7).await;
     assert_eq!(reply.tokens().await, [7]);
     let session = session.started(7, 1).await;
@@ -97,7 +101,8 @@ async fn a_silent_prefill_worker_is_given_up_and_its_call_dropped() {
 async fn a_prefill_worker_that_cannot_be_connected_to_is_passed_over_at_once() {
     let mut bed = Bed::with(1, &[]).await;
     let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    let gone = PrefillCandidate { worker_id: "gone".to_owned(), incarnation: 1, endpoint: closed.to_string() };
+    let gone =
+        PrefillCandidate { worker_id: "gone".to_owned(), incarnation: 1, endpoint: closed.to_string() };
     let candidates = [vec![gone], bed.candidates()].concat();
     let mut reply = bed.ask_with(candidates, 0).await;
     let session = bed.decode.call().await.opened().await.ticketed("gone", 1).await.ticketed("p1", 2).await;
@@ -194,7 +199,8 @@ async fn what_the_decode_worker_refuses_is_passed_on() {
     let mut bed = Bed::with(1, &[]).await;
     let reply = bed.ask().await;
     let session = bed.decode.call().await;
-    let failure = Failure { kind: FailureKind::Invalid.into(), message: "the prompt has 9 tokens".to_owned() };
+    let failure =
+        Failure { kind: FailureKind::Invalid.into(), message: "the prompt has 9 tokens".to_owned() };
     session.send(decode_event::Event::Failure(failure.clone())).await;
     assert_eq!(reply.failed().await, failure);
 }
