@@ -27,8 +27,17 @@ fn long_ask(max_tokens: usize) -> Ask {
 
 #[test]
 fn a_prefill_worker_killed_before_during_or_after_its_push_changes_no_token() {
+    check_killed_prefill(|up| up);
+}
+
+#[test]
+fn a_prefill_worker_killed_before_during_or_after_its_push_over_libfabric_changes_no_token() {
+    check_killed_prefill(|up| up.over_libfabric("tcp"));
+}
+
+fn check_killed_prefill(fabric: fn(Up) -> Up) {
     let model = ModelFolder::made_up(Shape::SLOW);
-    let deployment = Deployment::up(&Up::new(&model, 3, 1).without_restarts());
+    let deployment = Deployment::up(&fabric(Up::new(&model, 3, 1).without_restarts()));
     let client = deployment.client();
     let asked = long_ask(24);
     let undisturbed = asked.answer(client);
@@ -60,8 +69,17 @@ fn a_prefill_worker_killed_before_during_or_after_its_push_changes_no_token() {
 
 #[test]
 fn a_paused_prefill_worker_is_passed_over_and_may_come_back() {
+    check_paused_prefill(|up| up);
+}
+
+#[test]
+fn a_paused_prefill_worker_over_libfabric_is_passed_over_and_may_come_back() {
+    check_paused_prefill(|up| up.over_libfabric("tcp"));
+}
+
+fn check_paused_prefill(fabric: fn(Up) -> Up) {
     let model = ModelFolder::made_up(Shape::SLOW);
-    let deployment = Deployment::up(&Up::new(&model, 2, 1));
+    let deployment = Deployment::up(&fabric(Up::new(&model, 2, 1)));
     let client = deployment.client();
     let asked = long_ask(24);
     let undisturbed = asked.answer(client);
@@ -132,6 +150,61 @@ fn a_decode_worker_killed_mid_stream_breaks_that_stream_only() {
         3 => Ok(()),
         _ => Err(format!("{:?}", deployment.joined())),
     });
+    deployment.stop();
+}
+
+#[test]
+fn a_decode_worker_killed_before_the_first_token_costs_the_client_nothing() {
+    let model = ModelFolder::made_up(Shape::SLOW);
+    let deployment = Deployment::up(&Up::new(&model, 1, 2));
+    let asked = long_ask(24);
+    let undisturbed = asked.answer(deployment.client());
+    let before: Vec<(&Worker, f64)> =
+        deployment.workers(Role::Decode).into_iter().map(|worker| (worker, worker.writes_received())).collect();
+    let answer = thread::scope(|scope| {
+        let request = scope.spawn(|| asked.answer(deployment.client()));
+        let receiver = eventually("first blocks at a decode worker", || {
+            assert!(!request.is_finished(), "the push was over before it was seen");
+            let receiving = before.iter().find(|(worker, before)| worker.writes_received() > *before);
+            receiving.map(|(worker, _)| *worker).ok_or_else(|| "none yet".to_owned())
+        });
+        receiver.signal(Signal::KILL);
+        request.join().expect("answered")
+    });
+    assert_eq!(answer, undisturbed, "served by the other one");
+    deployment.assert_blocks_return();
+    deployment.stop();
+}
+
+#[test]
+fn a_killed_sidecar_frees_the_blocks_of_its_decode_worker_and_is_replaced() {
+    check_replaced("sidecar");
+}
+
+#[test]
+fn a_killed_front_frees_the_blocks_of_its_requests_and_is_replaced() {
+    check_replaced("scheduler");
+}
+
+/// The process is killed while a request runs through it: blocks come back, and the fleet serves again.
+fn check_replaced(role: &str) {
+    let model = ModelFolder::made_up(Shape { context: 65_536, ..Shape::TINY });
+    let mut deployment = Deployment::up(&Up::new(&model, 1, 1));
+    let short = Ask::new(&prompt_of(100, 1), 8);
+    let undisturbed = short.answer(deployment.client());
+    let mut stream = Ask::new(&prompt_of(100, 2), 60_000).stream(deployment.client());
+    stream.data();
+    assert!(deployment.worker(Role::Decode).blocks_in_use() > 0.0);
+
+    deployment.process().signal_role(role, Signal::KILL);
+    deployment.assert_blocks_return();
+    drop(stream);
+    // The moment between: the old registration may still be listed, so one answer may yet be 503.
+    let answer = eventually("an answer", || {
+        let reply = deployment.client().try_post("/v1/completions", short.body()).map_err(|e| e.to_string())?;
+        if reply.status == 200 { Ok(Answer::from_whole(&reply.ok())) } else { Err(reply.body) }
+    });
+    assert_eq!(answer, undisturbed);
     deployment.stop();
 }
 

@@ -28,10 +28,12 @@ fn roles_started_by_hand_form_a_fleet_that_no_other_model_can_join() {
     let asked = Ask::new(&prompt_of(100, 1), 8);
     let expected = asked.answer(&client);
 
-    // Other weights of the same shape, another shape, and another name.
+    // Other weights of the same shape (also under the name of one that serves), a place that is taken, another shape, and
+    // another name.
     let other_weights = ModelFolder::made_up(Shape { seed: 2, ..Shape::TINY });
     check_refused(&worker_args("prefill-worker", "other", &other_weights, &registry), &["revision"]);
-    check_refused(&worker_args("decode-worker", "other", &other_weights, &at("grpc")), &["revision"]);
+    check_refused(&worker_args("decode-worker", "right", &other_weights, &at("grpc")), &["revision"]);
+    check_refused(&worker_args("decode-worker", "other", &model, &at("grpc")), &["right already"]);
     let deeper = ModelFolder::made_up(Shape { layers: 6, ..Shape::TINY });
     check_refused(&worker_args("prefill-worker", "other", &deeper, &registry), &["does not match"]);
     let renamed =

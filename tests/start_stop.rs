@@ -48,16 +48,20 @@ fn a_second_ctrl_c_does_not_wait_for_a_long_answer() {
 }
 
 #[test]
-fn a_killed_supervisor_leaves_no_worker_behind() {
+fn a_killed_supervisor_leaves_no_worker_behind_once_the_running_stream_has_ended() {
     let model = ModelFolder::made_up(Shape::TINY);
     let mut deployment = Deployment::up(&Up::new(&model, 2, 1));
-    let mut stream = Ask::new(&prompt_of(40, 1), 1000).stream(deployment.client());
-    stream.data();
+    let asked = Ask::new(&prompt_of(40, 1), 1000);
+    let expected = asked.answer(deployment.client());
+    let mut stream = asked.stream(deployment.client());
+    let mut events = vec![stream.data()];
     let process = deployment.process();
-    assert!(process.family().len() >= 5, "supervisor, front, sidecar and workers run");
+    assert!(process.family().len() >= 6, "supervisor, front, sidecar and three workers run");
     process.signal(Signal::KILL, Sent::ToProcess);
     process.wait(Duration::from_secs(5));
-    process.assert_nothing_left();
+    events.extend(stream.to_done());
+    assert_eq!(Answer::from_events(&events), expected);
+    deployment.process().assert_nothing_left();
     deployment.is_gone();
 }
 

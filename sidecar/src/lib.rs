@@ -8,7 +8,7 @@
 //!
 //! One request is one task. It opens a session on the decode worker, has a prefill worker push the prompt's KV cache into
 //! what the session reserved, relays tokens, and when a prefill worker does not serve, takes the next or has the decode
-//! worker prefill. All decisions are in [`control`]: events in, actions out, no I/O; `drive.rs` performs them.
+//! worker prefill. All decisions are in `control`: events in, actions out, no I/O; `drive.rs` performs them.
 //!
 //! The decode worker registers through the sidecar, so that for the scheduler the two live and die together.
 //!

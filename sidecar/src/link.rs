@@ -11,7 +11,7 @@ pub(crate) struct DecodeWorker {
     pub(crate) channel: Channel,
 }
 
-/// The decode worker's place; the last to join has it.
+/// The decode worker's place; the last join has it.
 #[derive(Clone, Default)]
 pub(crate) struct DecodeLink {
     state: Arc<Mutex<State>>,

@@ -1,14 +1,15 @@
 //! The service that the decode worker joins: relays its registration to the scheduler.
 //!
 //! One join is one relay: when either stream breaks, so does the other, and with them the decode worker's place here. The
-//! worker joins again by itself, which also heals a restarted scheduler.
+//! worker joins again by itself, which also heals a restarted scheduler. The place is taken once the scheduler has accepted
+//! the worker, and never from another worker: a stranger that knocks does not disturb who serves.
 
 use std::sync::Arc;
 
 use baton_process::Readiness;
 use baton_proto::v1::{
     RegistryReply, Role, WorkerInfo, WorkerLoad, WorkerReport, registry_client::RegistryClient,
-    registry_reply::Reply, registry_server::Registry, worker_report::Report,
+    registry_reply::{Rejected, Reply}, registry_server::Registry, worker_report::Report,
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -47,7 +48,8 @@ struct Relay {
     replies_down: mpsc::Sender<Result<RegistryReply, Status>>,
     reports_up: mpsc::Sender<WorkerReport>,
     last_load: WorkerLoad,
-    _place: Joined,
+    worker: DecodeWorker,
+    place: Option<Joined>,
 }
 
 #[tonic::async_trait]
@@ -65,6 +67,9 @@ impl Registry for RegistryService {
             _ => return Err(Status::invalid_argument("a worker's first report is its hello")),
         };
         let worker = decode_worker(&hello)?;
+        if let Some(present) = relays.link.worker().filter(|present| present.worker_id != worker.worker_id) {
+            return Ok(Response::new(rejection(&worker, &present)));
+        }
         hello.serving_endpoint.clone_from(&relays.serving_endpoint);
 
         let (replies_down, replies) = mpsc::channel(MESSAGES);
@@ -75,7 +80,8 @@ impl Registry for RegistryService {
             replies_down,
             reports_up,
             last_load: WorkerLoad::default(),
-            _place: relays.link.join(worker),
+            worker,
+            place: None,
         };
         self.0.tasks.spawn(async move { relays.serve(relay, hello, outgoing).await });
         Ok(Response::new(ReceiverStream::new(replies)))
@@ -90,7 +96,9 @@ impl Relays {
             reason = self.relay(relay, hello, outgoing) => reason,
             () = self.stop.cancelled() => "the sidecar shuts down".to_owned(),
         };
-        self.readiness.set_not_ready(format!("decode worker {worker_id} left: {reason}"));
+        if self.link.worker().is_none() {
+            self.readiness.set_not_ready(format!("decode worker {worker_id} left: {reason}"));
+        }
         tracing::info!(worker_id, reason, "decode worker left");
         // The worker learns why, unless it is the one that left.
         let _ = replies_down.try_send(Err(Status::unavailable(reason)));
@@ -129,7 +137,7 @@ impl Relays {
                 },
                 reply = replies.message() => match reply {
                     Ok(Some(reply)) => {
-                        if let Some(reason) = self.pass_down(&relay, reply).await {
+                        if let Some(reason) = self.pass_down(&mut relay, reply).await {
                             return reason;
                         }
                     }
@@ -153,9 +161,10 @@ impl Relays {
     }
 
     /// Says why the relay ends, when it does.
-    async fn pass_down(&self, relay: &Relay, reply: RegistryReply) -> Option<String> {
+    async fn pass_down(&self, relay: &mut Relay, reply: RegistryReply) -> Option<String> {
         let ends = match &reply.reply {
             Some(Reply::Accepted(_)) => {
+                relay.place.get_or_insert_with(|| self.link.join(relay.worker.clone()));
                 if self.readiness.check().is_err() {
                     tracing::info!(worker_id = relay.worker_id, "decode worker joined");
                 }
@@ -172,6 +181,18 @@ impl Relays {
             Err(_) => Some("it closed its registration".to_owned()),
         }
     }
+}
+
+/// A stream with one reply.
+fn rejection(worker: &DecodeWorker, present: &DecodeWorker) -> ReceiverStream<Result<RegistryReply, Status>> {
+    let (replies_down, replies) = mpsc::channel(1);
+    let reason = format!(
+        "this sidecar serves decode worker {} already, and {} is another: each decode worker has a sidecar of its own",
+        present.worker_id, worker.worker_id
+    );
+    tracing::warn!(worker_id = worker.worker_id, reason, "decode worker refused");
+    let _ = replies_down.try_send(Ok(RegistryReply { reply: Some(Reply::Rejected(Rejected { reason })) }));
+    ReceiverStream::new(replies)
 }
 
 fn decode_worker(hello: &WorkerInfo) -> Result<DecodeWorker, Status> {

@@ -108,7 +108,7 @@ impl Deployment {
 
     /// Requests that were not served as first intended.
     pub(crate) fn fallbacks(&self) -> f64 {
-        Metrics::parse(&self.client.get("/metrics").body).get("baton_scheduler_fallbacks_total", &[])
+        Metrics::parse(&self.client.get("/metrics").body).get("baton_fallbacks_total", &[])
     }
 
     /// Waits until every worker that lives holds as many KV blocks as when it started.

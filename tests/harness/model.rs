@@ -46,11 +46,11 @@ impl Shape {
     /// Takes long enough over a long prompt that something can happen to it meanwhile.
     pub(crate) const SLOW: Self = Self {
         layers: 8,
-        hidden: 512,
-        heads: 8,
-        kv_heads: 4,
+        hidden: 256,
+        heads: 4,
+        kv_heads: 2,
         head_dim: 64,
-        intermediate: 1536,
+        intermediate: 768,
         context: 4096,
         seed: 2,
     };

@@ -45,8 +45,14 @@ pub(crate) struct Process {
 
 #[derive(Default)]
 struct Output {
-    lines: Mutex<Vec<Line>>,
+    written: Mutex<Written>,
     grown: Condvar,
+}
+
+#[derive(Default)]
+struct Written {
+    lines: Vec<Line>,
+    pipes_open: usize,
 }
 
 struct Line {
@@ -90,6 +96,7 @@ impl Process {
         let mut process = Self::start(args);
         let status = process.wait(Duration::from_secs(30));
         process.assert_nothing_left();
+        process.output.complete();
         Finished { status, stdout: process.output.text(Some(true)), stderr: process.output.text(Some(false)) }
     }
 
@@ -117,9 +124,9 @@ impl Process {
 
     /// The lines on standard error that hold all of `words`, so far.
     pub(crate) fn log_lines(&self, words: &[&str]) -> Vec<String> {
-        let lines = self.output.lines.lock().unwrap();
+        let written = self.output.written.lock().unwrap();
         let logged =
-            lines.iter().filter(|line| !line.is_stdout && words.iter().all(|w| line.text.contains(w)));
+            written.lines.iter().filter(|line| !line.is_stdout && words.iter().all(|w| line.text.contains(w)));
         logged.map(|line| line.text.clone()).collect()
     }
 
@@ -158,6 +165,18 @@ impl Process {
         let family = pids_with_mark(&self.mark);
         self.family_seen.lock().unwrap().extend(&family);
         family
+    }
+
+    /// Signals its descendant that runs `baton SUBCOMMAND`, the only one that does.
+    pub(crate) fn signal_role(&self, subcommand: &str, signal: Signal) {
+        let runs_it = |pid: &u32| {
+            let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            command.split(|&byte| byte == 0).nth(1) == Some(subcommand.as_bytes())
+        };
+        let found: Vec<u32> = self.family().into_iter().filter(runs_it).collect();
+        let [pid] = found[..] else { panic!("not one `baton {subcommand}` but {found:?}") };
+        let pid = Pid::from_raw(pid.cast_signed()).expect("a pid above 0");
+        kill_process(pid, signal).expect("the process is there to be signalled");
     }
 
     /// Its id.
@@ -210,31 +229,42 @@ pub(crate) struct Finished {
 impl Output {
     /// Reads `pipe` to its end from a thread, which ends when every process that holds the other end has.
     fn keep(self: &Arc<Self>, is_stdout: bool, pipe: impl Read + Send + 'static) {
+        self.written.lock().unwrap().pipes_open += 1;
         let output = Arc::clone(self);
         thread::spawn(move || {
             let mut reader = BufReader::new(pipe);
             let mut bytes = Vec::new();
             while matches!(reader.read_until(b'\n', &mut bytes), Ok(1..)) {
                 let text = String::from_utf8_lossy(&bytes).trim_end().to_owned();
-                output.lines.lock().unwrap().push(Line { is_stdout, text });
+                output.written.lock().unwrap().lines.push(Line { is_stdout, text });
                 output.grown.notify_all();
                 bytes.clear();
             }
+            output.written.lock().unwrap().pipes_open -= 1;
+            output.grown.notify_all();
         });
     }
 
     /// The first thing that `pick` finds in a line, waiting for more lines for up to `patience`.
     fn find<T>(&self, patience: Duration, pick: impl Fn(&Line) -> Option<T>) -> Option<T> {
-        let lines = self.lines.lock().unwrap();
-        let seen = |lines: &Vec<Line>| lines.iter().find_map(&pick);
-        let (lines, _) =
-            self.grown.wait_timeout_while(lines, patience, |lines| seen(lines).is_none()).unwrap();
-        seen(&lines)
+        let seen = |written: &Written| written.lines.iter().find_map(&pick);
+        let written = self.written.lock().unwrap();
+        let waited = self.grown.wait_timeout_while(written, patience, |written| seen(written).is_none());
+        let (written, _) = waited.unwrap();
+        seen(&written)
+    }
+
+    /// Waits until all was read that a process wrote which has ended.
+    fn complete(&self) {
+        let written = self.written.lock().unwrap();
+        let is_open = |written: &mut Written| written.pipes_open > 0;
+        let (written, _) = self.grown.wait_timeout_while(written, Duration::from_secs(5), is_open).unwrap();
+        assert_eq!(written.pipes_open, 0, "somebody still holds the output of a process that has ended");
     }
 
     fn text(&self, only_stdout: Option<bool>) -> String {
-        let lines = self.lines.lock().unwrap();
-        let chosen = lines.iter().filter(|line| only_stdout.is_none_or(|stdout| line.is_stdout == stdout));
+        let written = self.written.lock().unwrap();
+        let chosen = written.lines.iter().filter(|line| only_stdout.is_none_or(|stdout| line.is_stdout == stdout));
         chosen.map(|line| format!("{}\n", line.text)).collect()
     }
 }

@@ -65,7 +65,8 @@ impl Ask {
 }
 
 impl Answer {
-    fn from_whole(answer: &Value) -> Self {
+    /// Reads an answer in one piece.
+    pub(crate) fn from_whole(answer: &Value) -> Self {
         let choice = &answer["choices"][0];
         Self {
             text: text_of(choice),

@@ -58,7 +58,9 @@ mod tests {
         let make = |name: &str| fs::write(folder.path().join(name), "").unwrap();
         make("12:0:0");
         let leftovers = Leftovers::inside(folder.path(), 12);
-        ["12:0:1", "123:0:0", "other"].map(make);
+        for name in ["12:0:1", "123:0:0", "other"] {
+            make(name);
+        }
         leftovers.remove();
         let left: BTreeSet<_> =
             fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();

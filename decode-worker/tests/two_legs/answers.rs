@@ -23,10 +23,9 @@ async fn disaggregated_equals_aggregated() {
     fleet.empties().await;
     let sent = fleet.prefills[0].worker.node.stats();
     let received = fleet.decode.worker.node.stats();
-    assert_eq!(
-        (sent.bytes_sent, sent.outgoing_completed),
-        (received.bytes_received, received.incoming_completed)
-    );
+    assert_eq!((sent.bytes_sent, 40), (received.bytes_received, received.incoming_completed));
+    // A short answer may be over before its prefill worker has heard that the last write is done; it is let go then.
+    assert_eq!((sent.outgoing_completed + sent.outgoing_aborted, sent.outgoing_failed), (40, 0));
     assert_eq!((received.incoming_failed, received.late_writes, received.checksum_failures), (0, 0, 0));
 }
 

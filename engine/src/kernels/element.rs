@@ -86,7 +86,8 @@ impl Element for bf16 {
     #[inline(always)]
     fn from_f32(x: f32) -> Self {
         let bits = x.to_bits();
-        let rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+        // Only the bits of a NaN can overflow, and then the sum is not used.
+        let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16;
         let nan = (bits >> 16) | 0x40;
         Self::from_bits(if x.is_nan() { nan } else { rounded } as u16)
     }

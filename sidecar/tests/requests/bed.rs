@@ -50,11 +50,15 @@ pub(crate) struct Joining {
 }
 
 impl Joining {
-    /// Says hello as a decode worker that serves at `endpoint`.
+    /// Says hello as the decode worker `d`, which serves at `endpoint`.
     pub(crate) async fn hello(sidecar: &Running, endpoint: &str) -> Self {
+        Self::hello_as("d", sidecar, endpoint).await
+    }
+
+    pub(crate) async fn hello_as(worker_id: &str, sidecar: &Running, endpoint: &str) -> Self {
         let (reports, outgoing) = mpsc::channel(4);
         let hello = WorkerInfo {
-            worker_id: "d".to_owned(),
+            worker_id: worker_id.to_owned(),
             role: Role::Decode.into(),
             endpoint: endpoint.to_owned(),
             ..Default::default()
@@ -73,7 +77,7 @@ pub(crate) struct Bed {
     pub(crate) prefills: Vec<Fake<PrefillCall>>,
     pub(crate) membership: Membership,
     pub(crate) joining: Joining,
-    _registry: Fake<Membership>,
+    pub(crate) registry: Fake<Membership>,
 }
 
 impl Bed {
@@ -92,7 +96,7 @@ impl Bed {
         for _ in 0..prefills {
             started.push(Fake::prefill().await);
         }
-        Self { sidecar, decode, prefills: started, membership, joining, _registry: registry }
+        Self { sidecar, decode, prefills: started, membership, joining, registry }
     }
 
     /// Every prefill worker, best first.

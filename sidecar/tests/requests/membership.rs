@@ -50,6 +50,26 @@ async fn a_rejection_is_passed_down() {
 }
 
 #[tokio::test]
+async fn a_worker_that_is_refused_does_not_disturb_the_one_that_serves() {
+    let mut bed = Bed::with(0, &[]).await;
+    // Another worker is refused here.
+    let mut stranger = Joining::hello_as("stranger", &bed.sidecar, "127.0.0.1:1").await;
+    let reply = within(stranger.replies.message()).await.unwrap().unwrap().reply;
+    assert!(matches!(reply, Some(registry_reply::Reply::Rejected(r)) if r.reason.contains("already")));
+
+    // One under the same name is refused by the scheduler.
+    let mut other_model = Joining::hello(&bed.sidecar, "127.0.0.1:1").await;
+    let membership = bed.registry.call().await;
+    let rejected = registry_reply::Rejected { reason: "model.revision does not match".to_owned() };
+    let reply = RegistryReply { reply: Some(registry_reply::Reply::Rejected(rejected)) };
+    membership.replies.send(Ok(reply.clone())).await.unwrap();
+    assert_eq!(within(other_model.replies.message()).await.unwrap(), Some(reply));
+
+    let _reply = bed.ask().await;
+    bed.decode.call().await.opened().await;
+}
+
+#[tokio::test]
 async fn without_a_registry_the_worker_is_told_and_requests_fail_as_unavailable() {
     let registry = Fake::registry().await;
     let sidecar = Running::start(&registry, &[]).await;
