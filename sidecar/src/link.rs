@@ -1,6 +1,6 @@
 //! The decode worker that has joined, if one has.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tonic::transport::Channel;
 
@@ -11,7 +11,8 @@ pub(crate) struct DecodeWorker {
     pub(crate) channel: Channel,
 }
 
-/// The decode worker's place; the last join has it.
+/// The decode worker's place. The last that the scheduler accepted has it; before any was, the last that asked: the
+/// scheduler may send requests before its word has come here.
 #[derive(Clone, Default)]
 pub(crate) struct DecodeLink {
     state: Arc<Mutex<State>>,
@@ -19,34 +20,58 @@ pub(crate) struct DecodeLink {
 
 #[derive(Default)]
 struct State {
-    worker: Option<DecodeWorker>,
-    joins: u64,
+    joins: Vec<Join>,
+    last_number: u64,
 }
 
-/// The place is this join's until it is dropped or another join takes it.
+/// A registration under way or accepted; oldest first.
+struct Join {
+    number: u64,
+    worker: DecodeWorker,
+    is_accepted: bool,
+}
+
+/// A share in the place, until it is dropped.
 pub(crate) struct Joined {
     link: DecodeLink,
-    join: u64,
+    number: u64,
 }
 
 impl DecodeLink {
     pub(crate) fn join(&self, worker: DecodeWorker) -> Joined {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.joins += 1;
-        state.worker = Some(worker);
-        Joined { link: self.clone(), join: state.joins }
+        let mut state = self.lock();
+        state.last_number += 1;
+        let number = state.last_number;
+        state.joins.push(Join { number, worker, is_accepted: false });
+        Joined { link: self.clone(), number }
     }
 
+    /// Who decodes now.
     pub(crate) fn worker(&self) -> Option<DecodeWorker> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).worker.clone()
+        self.accepted().or_else(|| self.lock().joins.last().map(|join| join.worker.clone()))
+    }
+
+    /// Who was accepted last.
+    pub(crate) fn accepted(&self) -> Option<DecodeWorker> {
+        self.lock().joins.iter().rev().find(|join| join.is_accepted).map(|join| join.worker.clone())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Joined {
+    /// The scheduler has accepted the worker.
+    pub(crate) fn accept(&self) {
+        if let Some(join) = self.link.lock().joins.iter_mut().find(|join| join.number == self.number) {
+            join.is_accepted = true;
+        }
     }
 }
 
 impl Drop for Joined {
     fn drop(&mut self) {
-        let mut state = self.link.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.joins == self.join {
-            state.worker = None;
-        }
+        self.link.lock().joins.retain(|join| join.number != self.number);
     }
 }

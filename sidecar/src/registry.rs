@@ -1,8 +1,8 @@
 //! The service that the decode worker joins: relays its registration to the scheduler.
 //!
 //! One join is one relay: when either stream breaks, so does the other, and with them the decode worker's place here. The
-//! worker joins again by itself, which also heals a restarted scheduler. The place is taken once the scheduler has accepted
-//! the worker, and never from another worker: a stranger that knocks does not disturb who serves.
+//! worker joins again by itself, which also heals a restarted scheduler. Who was accepted by the scheduler keeps the place
+//! while others ask for it: a stranger that knocks does not disturb who serves.
 
 use std::sync::Arc;
 
@@ -48,8 +48,7 @@ struct Relay {
     replies_down: mpsc::Sender<Result<RegistryReply, Status>>,
     reports_up: mpsc::Sender<WorkerReport>,
     last_load: WorkerLoad,
-    worker: DecodeWorker,
-    place: Option<Joined>,
+    place: Joined,
 }
 
 #[tonic::async_trait]
@@ -67,7 +66,7 @@ impl Registry for RegistryService {
             _ => return Err(Status::invalid_argument("a worker's first report is its hello")),
         };
         let worker = decode_worker(&hello)?;
-        if let Some(present) = relays.link.worker().filter(|present| present.worker_id != worker.worker_id) {
+        if let Some(present) = relays.link.accepted().filter(|present| present.worker_id != worker.worker_id) {
             return Ok(Response::new(rejection(&worker, &present)));
         }
         hello.serving_endpoint.clone_from(&relays.serving_endpoint);
@@ -80,8 +79,7 @@ impl Registry for RegistryService {
             replies_down,
             reports_up,
             last_load: WorkerLoad::default(),
-            worker,
-            place: None,
+            place: relays.link.join(worker),
         };
         self.0.tasks.spawn(async move { relays.serve(relay, hello, outgoing).await });
         Ok(Response::new(ReceiverStream::new(replies)))
@@ -96,7 +94,7 @@ impl Relays {
             reason = self.relay(relay, hello, outgoing) => reason,
             () = self.stop.cancelled() => "the sidecar shuts down".to_owned(),
         };
-        if self.link.worker().is_none() {
+        if self.link.accepted().is_none() {
             self.readiness.set_not_ready(format!("decode worker {worker_id} left: {reason}"));
         }
         tracing::info!(worker_id, reason, "decode worker left");
@@ -137,7 +135,7 @@ impl Relays {
                 },
                 reply = replies.message() => match reply {
                     Ok(Some(reply)) => {
-                        if let Some(reason) = self.pass_down(&mut relay, reply).await {
+                        if let Some(reason) = self.pass_down(&relay, reply).await {
                             return reason;
                         }
                     }
@@ -161,10 +159,10 @@ impl Relays {
     }
 
     /// Says why the relay ends, when it does.
-    async fn pass_down(&self, relay: &mut Relay, reply: RegistryReply) -> Option<String> {
+    async fn pass_down(&self, relay: &Relay, reply: RegistryReply) -> Option<String> {
         let ends = match &reply.reply {
             Some(Reply::Accepted(_)) => {
-                relay.place.get_or_insert_with(|| self.link.join(relay.worker.clone()));
+                relay.place.accept();
                 if self.readiness.check().is_err() {
                     tracing::info!(worker_id = relay.worker_id, "decode worker joined");
                 }

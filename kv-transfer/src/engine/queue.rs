@@ -73,8 +73,9 @@ impl CommandQueue {
         }
         state.pushes += 1;
         state.commands.push_back(command);
-        drop(state);
+        // Under the lock, or the data thread could be done with the push and count it off before.
         self.counters.queued_pushes.add(1);
+        drop(state);
         self.waker.wake();
         Ok(())
     }
