@@ -159,8 +159,11 @@ fn a_decode_worker_killed_before_the_first_token_costs_the_client_nothing() {
     let deployment = Deployment::up(&Up::new(&model, 1, 2));
     let asked = long_ask(24);
     let undisturbed = asked.answer(deployment.client());
-    let before: Vec<(&Worker, f64)> =
-        deployment.workers(Role::Decode).into_iter().map(|worker| (worker, worker.writes_received())).collect();
+    let before: Vec<(&Worker, f64)> = deployment
+        .workers(Role::Decode)
+        .into_iter()
+        .map(|worker| (worker, worker.writes_received()))
+        .collect();
     let answer = thread::scope(|scope| {
         let request = scope.spawn(|| asked.answer(deployment.client()));
         let receiver = eventually("first blocks at a decode worker", || {
@@ -201,7 +204,8 @@ fn check_replaced(role: &str) {
     drop(stream);
     // The moment between: the old registration may still be listed, so one answer may yet be 503.
     let answer = eventually("an answer", || {
-        let reply = deployment.client().try_post("/v1/completions", short.body()).map_err(|e| e.to_string())?;
+        let reply =
+            deployment.client().try_post("/v1/completions", short.body()).map_err(|e| e.to_string())?;
         if reply.status == 200 { Ok(Answer::from_whole(&reply.ok())) } else { Err(reply.body) }
     });
     assert_eq!(answer, undisturbed);

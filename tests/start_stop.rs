@@ -66,6 +66,19 @@ fn a_killed_supervisor_leaves_no_worker_behind_once_the_running_stream_has_ended
 }
 
 #[test]
+fn a_killed_worker_leaves_no_file_of_its_fabric_behind() {
+    let model = ModelFolder::made_up(Shape::TINY);
+    let deployment = Deployment::up(&Up::new(&model, 2, 1).over_libfabric("shm"));
+    let asked = Ask::new(&prompt_of(100, 1), 8);
+    let expected = asked.answer(deployment.client());
+    for worker in deployment.alive(Role::Prefill) {
+        worker.signal(Signal::KILL);
+        assert_eq!(asked.answer(deployment.client()), expected);
+    }
+    deployment.stop();
+}
+
+#[test]
 fn any_number_of_workers_of_each_kind_serves() {
     let model = ModelFolder::made_up(Shape::TINY);
     let asked = Ask::new(&prompt_of(100, 1), 16);

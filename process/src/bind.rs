@@ -8,7 +8,9 @@ use tokio::net::TcpListener;
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
     /// Another process listens there.
-    #[error("{option} {address}: the port is in use by another process; stop it, or choose another port with {option}")]
+    #[error(
+        "{option} {address}: the port is in use by another process; stop it, or choose another port with {option}"
+    )]
     InUse {
         /// Command-line option that sets the address.
         option: &'static str,

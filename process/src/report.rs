@@ -48,7 +48,8 @@ mod tests {
 
     #[test]
     fn a_line_is_read_back_as_it_was_written() {
-        let report = Report::Listening([("http".to_owned(), SocketAddr::from(([127, 0, 0, 1], 8000)))].into());
+        let report =
+            Report::Listening([("http".to_owned(), SocketAddr::from(([127, 0, 0, 1], 8000)))].into());
         let line = serde_json::to_string(&report).unwrap();
         assert_eq!(line, r#"{"listening":{"http":"127.0.0.1:8000"}}"#);
         assert_eq!(Report::parse(&line), Some(report));

@@ -13,7 +13,13 @@
 /// Version 1 of the contracts.
 pub mod v1 {
     #![expect(missing_docs, reason = "generated; the comments stand in the .proto files")]
-    #![expect(clippy::allow_attributes_without_reason, reason = "generated code allows lints without saying why")]
-    #![expect(clippy::large_enum_variant, reason = "generated; a report's variants differ in size, and are moved rarely")]
+    #![expect(
+        clippy::allow_attributes_without_reason,
+        reason = "generated code allows lints without saying why"
+    )]
+    #![expect(
+        clippy::large_enum_variant,
+        reason = "generated; a report's variants differ in size, and are moved rarely"
+    )]
     tonic::include_proto!("baton.v1");
 }

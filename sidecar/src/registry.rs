@@ -8,8 +8,11 @@ use std::sync::Arc;
 
 use baton_process::Readiness;
 use baton_proto::v1::{
-    RegistryReply, Role, WorkerInfo, WorkerLoad, WorkerReport, registry_client::RegistryClient,
-    registry_reply::{Rejected, Reply}, registry_server::Registry, worker_report::Report,
+    RegistryReply, Role, WorkerInfo, WorkerLoad, WorkerReport,
+    registry_client::RegistryClient,
+    registry_reply::{Rejected, Reply},
+    registry_server::Registry,
+    worker_report::Report,
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -66,7 +69,8 @@ impl Registry for RegistryService {
             _ => return Err(Status::invalid_argument("a worker's first report is its hello")),
         };
         let worker = decode_worker(&hello)?;
-        if let Some(present) = relays.link.accepted().filter(|present| present.worker_id != worker.worker_id) {
+        if let Some(present) = relays.link.accepted().filter(|present| present.worker_id != worker.worker_id)
+        {
             return Ok(Response::new(rejection(&worker, &present)));
         }
         hello.serving_endpoint.clone_from(&relays.serving_endpoint);

@@ -125,8 +125,10 @@ impl Process {
     /// The lines on standard error that hold all of `words`, so far.
     pub(crate) fn log_lines(&self, words: &[&str]) -> Vec<String> {
         let written = self.output.written.lock().unwrap();
-        let logged =
-            written.lines.iter().filter(|line| !line.is_stdout && words.iter().all(|w| line.text.contains(w)));
+        let logged = written
+            .lines
+            .iter()
+            .filter(|line| !line.is_stdout && words.iter().all(|w| line.text.contains(w)));
         logged.map(|line| line.text.clone()).collect()
     }
 
@@ -264,7 +266,8 @@ impl Output {
 
     fn text(&self, only_stdout: Option<bool>) -> String {
         let written = self.written.lock().unwrap();
-        let chosen = written.lines.iter().filter(|line| only_stdout.is_none_or(|stdout| line.is_stdout == stdout));
+        let chosen =
+            written.lines.iter().filter(|line| only_stdout.is_none_or(|stdout| line.is_stdout == stdout));
         chosen.map(|line| format!("{}\n", line.text)).collect()
     }
 }
