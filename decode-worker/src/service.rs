@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
-use baton_proto::v1::{
-    DecodeCommand, DecodeEvent,
-    decode_server::{Decode, DecodeServer},
+use baton_proto::{
+    MAX_MESSAGE_BYTES,
+    v1::{
+        DecodeCommand, DecodeEvent,
+        decode_server::{Decode, DecodeServer},
+    },
 };
-use baton_worker::{MAX_MESSAGE_BYTES, Worker};
+use baton_worker::Worker;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};

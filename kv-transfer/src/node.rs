@@ -113,6 +113,15 @@ impl TransferNode {
         self.inner().counters().snapshot()
     }
 
+    /// Resolves when the data thread has ended: by [`shutdown`](Self::shutdown), or because the fabric failed for good, and
+    /// then no transfer of this node will ever succeed again.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn ended(&self) {
+        self.inner().data_ended.cancelled().await;
+    }
+
     /// Refuses new transfers, aborts those under way, waits for quiescence (at most `TransferLimits::shutdown`), and ends
     /// all tasks and the data thread. Memory stays mapped while a [`PoolMemory`] is held.
     pub async fn shutdown(&self) {

@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
-use baton_proto::v1::{
-    PrefillEvent, PrefillRequest,
-    prefill_server::{Prefill, PrefillServer},
+use baton_proto::{
+    MAX_MESSAGE_BYTES,
+    v1::{
+        PrefillEvent, PrefillRequest,
+        prefill_server::{Prefill, PrefillServer},
+    },
 };
-use baton_worker::{MAX_MESSAGE_BYTES, Worker};
+use baton_worker::Worker;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};

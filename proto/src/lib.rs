@@ -10,6 +10,13 @@
 //! Everything on these contracts is token ids: text is the front's business. A cancelled call is the only cancel there
 //! is: whoever drops its side of a stream thereby frees whatever the other side held for it.
 
+/// Largest message: a prompt of a million tokens with room to spare.
+pub const MAX_MESSAGE_BYTES: usize = 16 << 20;
+
+/// Calls on one connection. Far more than any limit on requests, so that it is those that refuse, in words, and not the
+/// connection that silently lets a call wait.
+pub const MAX_STREAMS: u32 = 1 << 16;
+
 /// Version 1 of the contracts.
 pub mod v1 {
     #![expect(missing_docs, reason = "generated; the comments stand in the .proto files")]

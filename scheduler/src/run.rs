@@ -9,7 +9,7 @@ use std::{
 
 use axum::serve::ListenerExt as _;
 use baton_process::{BindError, Metrics, Readiness, Shutdown, bind};
-use baton_proto::v1::registry_server::RegistryServer;
+use baton_proto::{MAX_STREAMS, v1::registry_server::RegistryServer};
 use baton_tokenizer::{LoadError, Tokenizer};
 use tokio::{
     net::TcpListener,
@@ -191,6 +191,7 @@ fn spawn_registry(
     tasks.spawn(async move {
         Server::builder()
             .tcp_nodelay(true)
+            .max_concurrent_streams(MAX_STREAMS)
             .add_service(service)
             .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop.cancelled_owned())
             .await

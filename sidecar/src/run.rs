@@ -3,7 +3,10 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use baton_process::{Metrics, Readiness, Shutdown, bind, report_listening, serve_admin};
-use baton_proto::v1::{generation_server::GenerationServer, registry_server::RegistryServer};
+use baton_proto::{
+    MAX_MESSAGE_BYTES, MAX_STREAMS,
+    v1::{generation_server::GenerationServer, registry_server::RegistryServer},
+};
 use tokio::{net::TcpListener, sync::Semaphore, task::JoinSet};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::transport::{Server, server::TcpIncoming};
@@ -11,7 +14,6 @@ use tonic::transport::{Server, server::TcpIncoming};
 use crate::{
     Args, RunError,
     channels::{Channels, endpoint},
-    drive::MAX_MESSAGE_BYTES,
     generation::{GenerationService, Requests},
     link::DecodeLink,
     metrics::SidecarMetrics,
@@ -144,6 +146,7 @@ async fn serve_grpc(
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
     Server::builder()
+        .max_concurrent_streams(MAX_STREAMS)
         .http2_keepalive_interval(Some(Duration::from_secs(1)))
         .http2_keepalive_timeout(Some(Duration::from_secs(4)))
         .add_service(generation)

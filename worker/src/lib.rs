@@ -52,6 +52,3 @@ pub use worker::{Worker, deadline, unavailable};
 
 /// Which leg a worker serves.
 pub use baton_proto::v1::Role;
-
-/// Largest message: a prompt of a million tokens with room to spare.
-pub const MAX_MESSAGE_BYTES: usize = 16 << 20;

@@ -4,7 +4,10 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use baton_engine::EngineState;
 use baton_process::{Metrics, Readiness, Report, Shutdown, bind, serve_admin};
-use baton_proto::v1::{Role, WorkerInfo};
+use baton_proto::{
+    MAX_STREAMS,
+    v1::{Role, WorkerInfo},
+};
 use tokio::{net::TcpListener, task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::{
@@ -96,6 +99,7 @@ pub async fn run(
     let outcome = tokio::select! {
         () = shutdown.triggered() => Ok(()),
         state = worker.engine.stopped() => Err(engine_failed(state)),
+        () = worker.node.ended() => Err(RunError::TransferEnded),
         Some(ended) = servers.join_next() => ended.unwrap_or(Ok(())),
         Some(ended) = members.join_next() => ended.unwrap_or(Ok(())).map_err(RunError::Rejected),
     };
@@ -187,6 +191,7 @@ fn report_listening(grpc: SocketAddr, admin: SocketAddr, control_endpoint: &str)
 
 async fn serve_grpc(listener: TcpListener, routes: Routes, until: CancellationToken) -> Result<(), RunError> {
     Server::builder()
+        .max_concurrent_streams(MAX_STREAMS)
         .http2_keepalive_interval(Some(Duration::from_secs(1)))
         .http2_keepalive_timeout(Some(Duration::from_secs(4)))
         .add_routes(routes)

@@ -43,6 +43,8 @@ pub(crate) struct NodeInner {
     pub(super) outgoing: Arc<Semaphore>,
     /// Set first at shutdown.
     pub(super) closing: CancellationToken,
+    /// Set when the data thread ends, however it does.
+    pub(super) data_ended: CancellationToken,
 }
 
 impl NodeInner {

@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::Semaphore;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use super::NodeInner;
@@ -46,11 +46,16 @@ pub(super) async fn start(config: TransferConfig) -> Result<Arc<NodeInner>, Star
         peers.clone(),
         counters.clone(),
     );
-    let (end_queue, end_receiver) = (queue.clone(), receiver.clone());
+    let data_ended = CancellationToken::new();
+    let end = EndOfDataPlane {
+        queue: queue.clone(),
+        receiver: receiver.clone(),
+        _ended: data_ended.clone().drop_guard(),
+    };
     let thread = std::thread::Builder::new()
         .name("kv-data".to_owned())
         .spawn(move || {
-            let _end = EndOfDataPlane { queue: end_queue, receiver: end_receiver };
+            let _end = end;
             plane.run();
         })
         .map_err(|source| StartError::Control { endpoint: "the data thread".to_owned(), source })?;
@@ -80,6 +85,7 @@ pub(super) async fn start(config: TransferConfig) -> Result<Arc<NodeInner>, Star
         next_send: AtomicU64::new(1),
         outgoing,
         closing: CancellationToken::new(),
+        data_ended,
     });
     let timer = cancel.clone();
     tasks.spawn(async move { receiver.keep_time(timer).await });
@@ -91,6 +97,7 @@ pub(super) async fn start(config: TransferConfig) -> Result<Arc<NodeInner>, Star
 struct EndOfDataPlane {
     queue: Arc<CommandQueue>,
     receiver: Arc<Receiver>,
+    _ended: DropGuard,
 }
 
 impl Drop for EndOfDataPlane {

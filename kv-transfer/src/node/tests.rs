@@ -78,3 +78,12 @@ async fn impossible_settings_are_refused_by_name() {
     let error = TransferNode::start(library).await.unwrap_err();
     assert!(matches!(error, StartError::Control { .. }), "{error}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_says_when_its_data_thread_is_gone() {
+    let node = node().await;
+    assert!(tokio::time::timeout(Duration::from_millis(50), node.ended()).await.is_err(), "it serves");
+    node.inner().queue().send(Command::Stop);
+    tokio::time::timeout(LONG, node.ended()).await.expect("said");
+    assert!(node.expect(&[1], 1, LONG).is_err());
+}
