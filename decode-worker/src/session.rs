@@ -2,11 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use baton_engine::{Reservation, SequenceEvent, SequenceHandle, SequenceRequest, SubmitError};
+use baton_engine::{
+    Reservation, SequenceEvent, SequenceHandle, SequenceRequest, SequenceTiming, SubmitError,
+};
 use baton_proto::v1::{
     DecodeCommand, DecodeEvent, Failure, FailureKind, Tokens,
     decode_command::{Command, Expect, Open, Start},
-    decode_event::{Done, Event, Reserved, Ticket, TransferDone, TransferFailed},
+    decode_event::{Done, Event, Prefilled, Reserved, Ticket, TransferDone, TransferFailed},
 };
 use baton_worker::{
     TokenClock, Worker, deadline, failure_of_sequence, failure_of_submit, finish_from_engine,
@@ -252,18 +254,17 @@ impl Session<'_> {
             }
             match next {
                 None | Some(SequenceEvent::Token(_)) => {}
+                Some(SequenceEvent::Prefilled(SequenceTiming { queue_us, prefill_us, .. })) => {
+                    let prefilled = Prefilled { queue_us, prefill_us, cached_prompt_tokens: 0 };
+                    self.send(Event::Prefilled(prefilled)).await?;
+                }
                 Some(SequenceEvent::Failed(failure)) => {
                     return Err(End::Failed(failure_of_sequence(&failure)));
                 }
                 Some(SequenceEvent::Finished(reason, timing)) => {
                     self.clock.ended();
-                    let done = Done {
-                        reason: finish_from_engine(reason).into(),
-                        queue_us: timing.queue_us,
-                        prefill_us: timing.prefill_us,
-                        decode_us: timing.decode_us,
-                        cached_prompt_tokens: 0,
-                    };
+                    let reason = finish_from_engine(reason);
+                    let done = Done { reason: reason.into(), decode_us: timing.decode_us };
                     tracing::debug!(request_id = self.request.id, ?reason, "session done");
                     return self.send(Event::Done(done)).await;
                 }

@@ -8,8 +8,8 @@ use std::{
 };
 
 use baton_proto::v1::{
-    Finished, GenerateRequest, PrefillCandidate, Role, SamplingParams, Token, generate_event::Event,
-    generation_client::GenerationClient,
+    Account, Failure, FinishReason, GenerateEvent, GenerateRequest, PrefillCandidate, Role, SamplingParams,
+    Token, generate_event::Event, generation_client::GenerationClient,
 };
 use tonic::transport::Channel;
 
@@ -41,9 +41,16 @@ pub(crate) struct Deadline {
 
 /// What a generation yields: tokens, then its end.
 #[derive(Clone, Debug)]
-pub(crate) enum GenerationEvent {
+pub(crate) struct GenerationEvent {
+    pub(crate) kind: EventKind,
+    /// When it says more than the last one.
+    pub(crate) account: Option<Account>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum EventKind {
     Tokens(Vec<Token>),
-    Finished(Finished),
+    Finished(FinishReason),
 }
 
 /// Chooses workers and calls them.
@@ -201,13 +208,14 @@ fn generate_request(spec: &GenerationSpec, prefill: &[Arc<Member>]) -> GenerateR
 }
 
 impl GenerationEvent {
-    fn from_wire(event: Option<Event>) -> Result<Option<Self>, baton_proto::v1::Failure> {
-        match event {
-            Some(Event::Tokens(tokens)) => Ok(Some(Self::Tokens(tokens.tokens))),
-            Some(Event::Finished(finished)) => Ok(Some(Self::Finished(finished))),
-            Some(Event::Failure(failure)) => Err(failure),
+    fn from_wire(message: GenerateEvent) -> Result<Option<Self>, Failure> {
+        let kind = match message.event {
+            Some(Event::Tokens(tokens)) => EventKind::Tokens(tokens.tokens),
+            Some(Event::Finished(finished)) => EventKind::Finished(finished.reason()),
+            Some(Event::Failure(failure)) => return Err(failure),
             // From a newer sidecar.
-            None => Ok(None),
-        }
+            None => return Ok(None),
+        };
+        Ok(Some(Self { kind, account: message.account }))
     }
 }

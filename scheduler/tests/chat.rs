@@ -167,6 +167,8 @@ async fn a_stop_string_ends_the_text_drops_the_call_and_is_counted() {
             tokenizer().decode(&ids, true).contains(" three")
         });
         assert_eq!(answer["usage"]["completion_tokens"].as_u64(), needed.map(|n| n as u64));
+        // Known from the account that comes with the first token.
+        assert_eq!(answer["usage"]["prompt_tokens_details"]["cached_tokens"], 2);
     }
 }
 

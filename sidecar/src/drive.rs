@@ -5,13 +5,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use baton_proto::v1::{
-    DecodeCommand, DecodeEvent, GenerateEvent, GenerateRequest, PrefillCandidate, PrefillEvent,
-    PrefillRequest, Tokens,
-    decode_client::DecodeClient,
-    decode_command::{Command, Open},
-    generate_event,
-    prefill_client::PrefillClient,
+use baton_proto::{
+    MAX_MESSAGE_BYTES,
+    v1::{
+        Account, DecodeCommand, DecodeEvent, GenerateEvent, GenerateRequest, PrefillCandidate, PrefillEvent,
+        PrefillRequest, Tokens,
+        decode_client::DecodeClient,
+        decode_command::{Command, Open},
+        generate_event,
+        prefill_client::PrefillClient,
+    },
 };
 use bytes::Bytes;
 use tokio::{sync::mpsc, time::sleep_until};
@@ -27,8 +30,6 @@ use crate::{
     link::DecodeWorker,
 };
 
-/// Largest message: a prompt of a million tokens with room to spare.
-pub(crate) const MAX_MESSAGE_BYTES: usize = 16 << 20;
 /// Events kept for a client that reads slowly, before the decode worker's are left unread.
 const MAX_OUTBOX: usize = 64;
 /// Commands of one session are at most two for each prefill worker tried, and two more.
@@ -169,17 +170,21 @@ impl<'a> Drive<'a> {
             Action::Tell(command) => self.tell(command),
             Action::RunPrefill { candidate, ticket } => self.run_prefill(&candidate, ticket),
             Action::DropPrefill => self.prefill = Leg::Idle,
-            Action::Emit(tokens) => self.emit(generate_event::Event::Tokens(Tokens { tokens })),
+            Action::Emit(tokens) => {
+                let account = self.plan.news();
+                self.emit(generate_event::Event::Tokens(Tokens { tokens }), account);
+            }
             Action::End(event, outcome) => {
-                self.emit(event);
+                let account = self.plan.account();
+                self.emit(event, Some(account));
                 return Some(outcome);
             }
         }
         None
     }
 
-    fn emit(&mut self, event: generate_event::Event) {
-        self.outbox.push_back(GenerateEvent { event: Some(event) });
+    fn emit(&mut self, event: generate_event::Event, account: Option<Account>) {
+        self.outbox.push_back(GenerateEvent { event: Some(event), account });
     }
 
     fn tell(&mut self, command: Command) {

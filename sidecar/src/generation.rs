@@ -65,7 +65,7 @@ impl Requests {
                 self.metrics.count(Outcome::Failed(failure.kind()));
                 let event = generate_event::Event::Failure(failure);
                 // A client that has left needs no answer.
-                let _ = client.send(Ok(GenerateEvent { event: Some(event) })).await;
+                let _ = client.send(Ok(GenerateEvent { event: Some(event), account: None })).await;
                 return;
             }
         };

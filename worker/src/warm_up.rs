@@ -35,7 +35,7 @@ pub async fn warm_up(engine: &Engine) -> Result<(), RunError> {
     let mut handle = engine.submit(request.clone()).map_err(|error| failed(error.to_string()))?;
     loop {
         match handle.recv().await {
-            Some(SequenceEvent::Token(_)) => {}
+            Some(SequenceEvent::Prefilled(_) | SequenceEvent::Token(_)) => {}
             Some(SequenceEvent::Failed(failure)) => return Err(failed(failure.to_string())),
             Some(SequenceEvent::Finished(..)) | None => break,
         }

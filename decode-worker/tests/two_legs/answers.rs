@@ -16,8 +16,11 @@ async fn disaggregated_equals_aggregated() {
             let (expected, aggregated) = fleet.ask_aggregated(&prompt, sampling.clone()).await.answer().await;
             let (tokens, finished) = fleet.ask(&prompt, sampling.clone()).await.answer().await;
             assert_eq!(tokens, expected, "{len} tokens");
-            assert_eq!((aggregated.prefill_worker.as_str(), finished.prefill_worker.as_str()), ("d", "p1"));
-            assert_eq!((finished.fallback.as_str(), finished.reason), ("", aggregated.reason));
+            assert_eq!(
+                (aggregated.account.prefill_worker.as_str(), finished.account.prefill_worker.as_str()),
+                ("d", "p1")
+            );
+            assert_eq!((finished.account.fallback.as_str(), finished.reason), ("", aggregated.reason));
         }
     }
     fleet.empties().await;
@@ -51,7 +54,7 @@ async fn neighbours_do_not_change_an_answer() {
 async fn a_first_token_that_is_the_last_moves_no_blocks() {
     let fleet = Fleet::start(1, 64).await;
     let (tokens, finished) = fleet.ask(&prompt(3, 30), greedy(1)).await.answer().await;
-    assert_eq!((tokens.len(), finished.reason()), (1, FinishReason::Length));
+    assert_eq!((tokens.len(), finished.reason), (1, FinishReason::Length));
     fleet.empties().await;
     assert_eq!(fleet.decode.worker.node.stats().incoming_completed, 0);
 }

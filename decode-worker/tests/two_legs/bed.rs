@@ -2,8 +2,8 @@
 
 use baton_process::{Readiness, Shutdown};
 use baton_proto::v1::{
-    Failure, Finished, GenerateEvent, GenerateRequest, PrefillCandidate, RegistryReply, Role, SamplingParams,
-    WorkerInfo, WorkerReport,
+    Account, Failure, FinishReason, GenerateEvent, GenerateRequest, PrefillCandidate, RegistryReply, Role,
+    SamplingParams, WorkerInfo, WorkerReport,
     generate_event::Event,
     generation_client::GenerationClient,
     registry_reply,
@@ -142,24 +142,39 @@ impl Fleet {
     }
 }
 
+/// How a request ended that was served.
+#[derive(Debug)]
+pub(crate) struct Finish {
+    pub(crate) reason: FinishReason,
+    pub(crate) account: Account,
+}
+
 /// What the client gets. Dropping it is leaving.
 pub(crate) struct Reply(Streaming<GenerateEvent>);
 
 impl Reply {
     pub(crate) async fn next(&mut self) -> Event {
-        within(self.0.message()).await.unwrap().expect("there is a terminal event").event.unwrap()
+        self.next_with_account().await.0
+    }
+
+    async fn next_with_account(&mut self) -> (Event, Option<Account>) {
+        let message = within(self.0.message()).await.unwrap().expect("there is a terminal event");
+        (message.event.unwrap(), message.account)
     }
 
     /// All tokens from here on, and the end.
-    pub(crate) async fn rest(mut self) -> (Vec<u32>, Result<Finished, Failure>) {
+    pub(crate) async fn rest(mut self) -> (Vec<u32>, Result<Finish, Failure>) {
         let mut ids = Vec::new();
         loop {
-            let end = match self.next().await {
+            let (event, account) = self.next_with_account().await;
+            let end = match event {
                 Event::Tokens(tokens) => {
                     ids.extend(tokens.tokens.iter().map(|token| token.id));
                     continue;
                 }
-                Event::Finished(finished) => Ok(finished),
+                Event::Finished(finished) => {
+                    Ok(Finish { reason: finished.reason(), account: account.expect("with the last event") })
+                }
                 Event::Failure(failure) => Err(failure),
             };
             assert!(within(self.0.message()).await.unwrap().is_none(), "nothing follows the end");
@@ -168,7 +183,7 @@ impl Reply {
     }
 
     /// The whole answer.
-    pub(crate) async fn answer(self) -> (Vec<u32>, Finished) {
+    pub(crate) async fn answer(self) -> (Vec<u32>, Finish) {
         let (ids, end) = self.rest().await;
         (ids, end.unwrap_or_else(|failure| panic!("failed: {failure:?}")))
     }

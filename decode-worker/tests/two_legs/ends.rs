@@ -59,8 +59,8 @@ async fn a_prefill_worker_that_dies_before_or_during_its_push_is_repaired_by_the
         fleet.prefills[0].kill().await;
         let (tokens, finished) = reply.answer().await;
         assert_eq!(tokens, expected);
-        assert_eq!(finished.prefill_worker, "p2", "{finished:?}");
-        assert!(finished.fallback.starts_with("p1: "), "{finished:?}");
+        assert_eq!(finished.account.prefill_worker, "p2", "{finished:?}");
+        assert!(finished.account.fallback.starts_with("p1: "), "{finished:?}");
         fleet.empties().await;
     }
 }
@@ -71,7 +71,7 @@ async fn when_no_prefill_worker_is_left_the_decode_worker_prefills() {
     let (expected, _) = fleet.ask_aggregated(&prompt(3, 60), greedy(9)).await.answer().await;
     fleet.prefills[0].kill().await;
     let (tokens, finished) = fleet.ask(&prompt(3, 60), greedy(9)).await.answer().await;
-    assert_eq!((tokens, finished.prefill_worker.as_str()), (expected, "d"));
+    assert_eq!((tokens, finished.account.prefill_worker.as_str()), (expected, "d"));
     fleet.empties().await;
 }
 

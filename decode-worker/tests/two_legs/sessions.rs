@@ -64,6 +64,7 @@ impl Session {
         loop {
             match self.event().await {
                 Event::Tokens(tokens) => ids.extend(tokens.tokens.iter().map(|token| token.id)),
+                Event::Prefilled(_) => assert!(ids.is_empty(), "before the first token"),
                 Event::Done(_) => return ids,
                 other => panic!("neither tokens nor done: {other:?}"),
             }

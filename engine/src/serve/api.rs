@@ -81,6 +81,8 @@ pub enum FinishReason {
 /// What a request's channel carries; after `Finished` or `Failed` nothing follows.
 #[derive(Clone, Debug, PartialEq)]
 pub enum SequenceEvent {
+    /// The prompt is computed, after so much time; its first token follows. Absent when it was computed elsewhere.
+    Prefilled(SequenceTiming),
     /// A new token.
     Token(GeneratedToken),
     /// The end, with where the time went.

@@ -58,7 +58,7 @@ impl SequenceHandle {
     /// Keeps "exactly one terminal event" even when the engine's thread died without sending one.
     fn seen(&mut self, event: Option<SequenceEvent>) -> Option<SequenceEvent> {
         match event {
-            Some(SequenceEvent::Token(_)) => event,
+            Some(SequenceEvent::Prefilled(_) | SequenceEvent::Token(_)) => event,
             Some(SequenceEvent::Finished(..) | SequenceEvent::Failed(_)) => {
                 self.cancel.disarm();
                 event

@@ -113,7 +113,7 @@ impl Shared {
         let most_tokens = self.max_context_tokens.min(self.pool_tokens());
         let left = most_tokens.saturating_sub(request.prompt.len()).min(request.sampling.max_tokens as usize);
         // Room for every event that the sequence can have: sending never waits, and never fails for want of room.
-        let (events, receiver) = mpsc::channel(left + 2);
+        let (events, receiver) = mpsc::channel(left + 3);
         let leg = Leg::Whole { events, lease: self.allocator.lease() };
         let mut sequence = Sequence::new(request, &self.eos_token_ids, most_tokens, leg);
         if let Some(first) = first {

@@ -139,6 +139,7 @@ async fn logprobs_come_with_each_token_when_asked_for() {
     let worker = Worker::start(8, EngineConfig::default());
     let sampling = SamplingParams { logprobs: Some(3), ..endless(4) };
     let mut handle = worker.engine.submit(request(prompt(3, 5), sampling)).unwrap();
+    assert!(matches!(within(handle.recv()).await, Some(SequenceEvent::Prefilled(_))));
     for _ in 0..4 {
         let Some(SequenceEvent::Token(token)) = within(handle.recv()).await else {
             panic!("a token was expected")

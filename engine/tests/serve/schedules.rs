@@ -216,6 +216,7 @@ async fn follow(
             return None;
         }
         match within(handle.recv()).await.expect("a terminal event comes before the end") {
+            SequenceEvent::Prefilled(_) => {}
             SequenceEvent::Token(token) => tokens.push(token.id),
             SequenceEvent::Finished(..) => break,
             SequenceEvent::Failed(failure) => {

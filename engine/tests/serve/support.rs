@@ -212,6 +212,7 @@ pub(crate) async fn finish(mut handle: SequenceHandle) -> Outcome {
     let mut tokens = Vec::new();
     let end = loop {
         match within(handle.recv()).await.expect("a terminal event comes before the end") {
+            SequenceEvent::Prefilled(_) => assert!(tokens.is_empty(), "before the first token"),
             SequenceEvent::Token(token) => tokens.push(token.id),
             SequenceEvent::Finished(reason, _) => break Ok(reason),
             SequenceEvent::Failed(failure) => break Err(failure),
@@ -223,9 +224,12 @@ pub(crate) async fn finish(mut handle: SequenceHandle) -> Outcome {
 
 /// The next event, which must be a token.
 pub(crate) async fn next_token(handle: &mut SequenceHandle) -> u32 {
-    match within(handle.recv()).await {
-        Some(SequenceEvent::Token(token)) => token.id,
-        other => panic!("a token was expected, not {other:?}"),
+    loop {
+        match within(handle.recv()).await {
+            Some(SequenceEvent::Prefilled(_)) => {}
+            Some(SequenceEvent::Token(token)) => return token.id,
+            other => panic!("a token was expected, not {other:?}"),
+        }
     }
 }
 

@@ -39,7 +39,7 @@ pub(super) async fn respond(
         }
         choice.end = event.piece.end.or(choice.end.take());
     }
-    let usage = Usage::new(record.prompt_tokens, record.completion_tokens, record.cached_tokens);
+    let usage = Usage::new(record.prompt_tokens, record.completion_tokens, record.cached_tokens());
     record.succeed();
     ([(CONTENT_TYPE, "application/json")], writer.answer(&choices, usage)).into_response()
 }

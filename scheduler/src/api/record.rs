@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use baton_proto::v1::Timing;
+use baton_proto::v1::{Account, Timing};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{error::ApiError, run::ChoiceEvent};
@@ -17,7 +17,6 @@ pub(super) struct RequestRecord {
     pub(super) arrived: Instant,
     pub(super) prompt_tokens: u64,
     pub(super) completion_tokens: u64,
-    pub(super) cached_tokens: u64,
     metrics: SchedulerMetrics,
     endpoint: &'static str,
     traceparent: Option<String>,
@@ -25,14 +24,20 @@ pub(super) struct RequestRecord {
     n: u32,
     permits: Vec<OwnedSemaphorePermit>,
     first_token: Option<Duration>,
-    // When each completion's last tokens came.
-    last_tokens_at: Vec<Option<Instant>>,
+    progress: Vec<Progress>,
     workers: Workers,
     timing: Option<Timing>,
     finish: Option<&'static str>,
     status: u16,
     outcome: &'static str,
     error: Option<String>,
+}
+
+/// Of one completion.
+#[derive(Clone, Debug, Default)]
+struct Progress {
+    last_tokens_at: Option<Instant>,
+    cached_tokens: u64,
 }
 
 #[derive(Default)]
@@ -58,7 +63,6 @@ impl RequestRecord {
             arrived: Instant::now(),
             prompt_tokens: 0,
             completion_tokens: 0,
-            cached_tokens: 0,
             metrics,
             endpoint,
             traceparent,
@@ -66,7 +70,7 @@ impl RequestRecord {
             n: 1,
             permits: Vec::new(),
             first_token: None,
-            last_tokens_at: Vec::new(),
+            progress: Vec::new(),
             workers: Workers::default(),
             timing: None,
             finish: None,
@@ -87,7 +91,7 @@ impl RequestRecord {
         self.prompt_tokens = prompt_tokens;
         self.choices = choices;
         self.n = n;
-        self.last_tokens_at = vec![None; usize::try_from(choices).unwrap_or(0)];
+        self.progress = vec![Progress::default(); usize::try_from(choices).unwrap_or(0)];
     }
 
     pub(super) fn observe(&mut self, event: &ChoiceEvent, now: Instant) {
@@ -103,16 +107,8 @@ impl RequestRecord {
                 self.workers.fallback.clone_from(&begun.fallback);
             }
         }
-        if let Some(finished) = &event.finished {
-            // The completions of one prompt share its cached part: count it once.
-            if event.index.is_multiple_of(self.n) {
-                self.cached_tokens += u64::from(finished.cached_prompt_tokens);
-            }
-            self.workers.prefill.clone_from(&finished.prefill_worker);
-            if !finished.fallback.is_empty() {
-                self.workers.fallback.clone_from(&finished.fallback);
-            }
-            self.timing = finished.timing.or(self.timing);
+        if let Some(account) = &event.account {
+            self.observe_account(event.index, account);
         }
         if let Some(end) = &event.piece.end {
             self.observe_end(end);
@@ -130,12 +126,39 @@ impl RequestRecord {
         self.error = Some(error.body.message.clone());
     }
 
+    /// Prompt tokens that were not computed. The completions of one prompt share its cached part: it counts once.
+    pub(super) fn cached_tokens(&self) -> u64 {
+        let n = usize::try_from(self.n).unwrap_or(usize::MAX).max(1);
+        self.progress.iter().step_by(n).map(|progress| progress.cached_tokens).sum()
+    }
+
+    fn progress_of(&mut self, index: u32) -> Option<&mut Progress> {
+        self.progress.get_mut(usize::try_from(index).ok()?)
+    }
+
+    /// The worker's own figure, or ours when a stop string ended the completion before the worker gave one.
+    fn decode_time(&self, timing: &Timing) -> Duration {
+        let last = self.progress.iter().filter_map(|progress| progress.last_tokens_at).max();
+        match (timing.decode_us, self.first_token, last) {
+            (0, Some(first), Some(last)) => last.saturating_duration_since(self.arrived + first),
+            (us, ..) => Duration::from_micros(us),
+        }
+    }
+
+    fn observe_account(&mut self, index: u32, account: &Account) {
+        if let Some(progress) = self.progress_of(index) {
+            progress.cached_tokens = u64::from(account.cached_prompt_tokens);
+        }
+        self.workers.prefill.clone_from(&account.prefill_worker);
+        if !account.fallback.is_empty() {
+            self.workers.fallback.clone_from(&account.fallback);
+        }
+        self.timing = account.timing.or(self.timing);
+    }
+
     fn observe_tokens(&mut self, index: u32, tokens: usize, now: Instant) {
-        let Some(last) = usize::try_from(index).ok().and_then(|index| self.last_tokens_at.get_mut(index))
-        else {
-            return;
-        };
-        match last.replace(now) {
+        let Some(progress) = self.progress_of(index) else { return };
+        match progress.last_tokens_at.replace(now) {
             None => {
                 let since = now.saturating_duration_since(self.arrived).as_secs_f64();
                 self.metrics.ttft.get_or_create(self.metrics.model()).observe(since);
@@ -163,14 +186,14 @@ impl RequestRecord {
             outcome = self.outcome,
             finish = self.finish.unwrap_or("none"),
             prompt_tokens = self.prompt_tokens,
-            cached_tokens = self.cached_tokens,
+            cached_tokens = self.cached_tokens(),
             completion_tokens = self.completion_tokens,
             choices = self.choices,
             queue_ms = millis(Duration::from_micros(timing.queue_us)),
             prefill_ms = millis(Duration::from_micros(timing.prefill_us)),
             transfer_ms = millis(Duration::from_micros(timing.transfer_us)),
             first_token_ms = millis(self.first_token.unwrap_or_default()),
-            decode_ms = millis(Duration::from_micros(timing.decode_us)),
+            decode_ms = millis(self.decode_time(&timing)),
             total_ms = millis(total),
             prefill_worker = self.workers.prefill,
             decode_worker = self.workers.decode,

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Instant};
 
-use baton_proto::v1::{Finished, SamplingParams};
+use baton_proto::v1::{Account, SamplingParams};
 use futures::{
     StreamExt as _,
     stream::{self, BoxStream, SelectAll},
@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     completion::{CompletionText, Piece, TextOptions},
-    dispatch::{Deadline, Dispatcher, Generation, GenerationEvent, GenerationSpec},
+    dispatch::{Deadline, Dispatcher, EventKind, Generation, GenerationSpec},
     error::GenerateError,
 };
 
@@ -36,8 +36,8 @@ pub(super) struct ChoiceEvent {
     pub(super) piece: Piece,
     /// With the first event.
     pub(super) begun: Option<Begun>,
-    /// The workers' own account; absent when a stop string ended the completion first.
-    pub(super) finished: Option<Finished>,
+    /// The workers' own account, when it says more than the last one.
+    pub(super) account: Option<Account>,
 }
 
 /// Where a completion is generated.
@@ -150,10 +150,10 @@ async fn step(
             (generation, event, None)
         }
     };
-    let (piece, finished) = match event {
-        GenerationEvent::Tokens(tokens) => (text.push(tokens), None),
-        GenerationEvent::Finished(finished) => (text.finish(finished.reason()), Some(finished)),
+    let piece = match event.kind {
+        EventKind::Tokens(tokens) => text.push(tokens),
+        EventKind::Finished(reason) => text.finish(reason),
     };
     let next = piece.end.is_none().then_some((State::Running(generation), text));
-    Ok((ChoiceEvent { index, piece, begun, finished }, next))
+    Ok((ChoiceEvent { index, piece, begun, account: event.account }, next))
 }

@@ -121,7 +121,7 @@ impl EventStream {
     }
 
     fn usage(&self) -> Usage {
-        Usage::new(self.record.prompt_tokens, self.record.completion_tokens, self.record.cached_tokens)
+        Usage::new(self.record.prompt_tokens, self.record.completion_tokens, self.record.cached_tokens())
     }
 }
 

@@ -66,7 +66,7 @@ impl Generation {
                 () = &mut self.expired => return Err(DeadlinePassed { limit: self.deadline.limit }.into()),
             };
             let event = match message {
-                Ok(Some(message)) => GenerationEvent::from_wire(message.event),
+                Ok(Some(message)) => GenerationEvent::from_wire(message),
                 Ok(None) => {
                     let reason = "it hung up before the request's end".to_owned();
                     return Err(CallBroken { worker: self.worker(), reason }.into());

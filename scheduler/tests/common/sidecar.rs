@@ -3,7 +3,8 @@
 use std::{net::SocketAddr, pin::Pin};
 
 use baton_proto::v1::{
-    Failure, FailureKind, FinishReason, Finished, GenerateEvent, GenerateRequest, Timing, Token, Tokens,
+    Account, Failure, FailureKind, FinishReason, Finished, GenerateEvent, GenerateRequest, Timing, Token,
+    Tokens,
     generate_event::Event,
     generation_server::{Generation, GenerationServer},
 };
@@ -37,14 +38,16 @@ impl Call {
     pub(crate) fn act(&self, step: Step) {
         let event = match step {
             Step::Tokens(tokens) => Ok(Event::Tokens(Tokens { tokens })),
-            Step::Finish(reason) => Ok(Event::Finished(finished(reason))),
+            Step::Finish(reason) => Ok(Event::Finished(Finished { reason: reason.into() })),
             Step::Fail(kind, message) => {
                 Ok(Event::Failure(Failure { kind: kind.into(), message: message.to_owned() }))
             }
             Step::Break => Err(Status::unavailable("broken on purpose")),
         };
         // The scheduler may have hung up.
-        let _ = self.answer.send(event.map(|event| GenerateEvent { event: Some(event) }));
+        let _ = self
+            .answer
+            .send(event.map(|event| GenerateEvent { event: Some(event), account: Some(account()) }));
     }
 
     pub(crate) fn act_all(&self, steps: impl IntoIterator<Item = Step>) {
@@ -59,9 +62,8 @@ impl Call {
     }
 }
 
-fn finished(reason: FinishReason) -> Finished {
-    Finished {
-        reason: reason.into(),
+fn account() -> Account {
+    Account {
         timing: Some(Timing {
             queue_us: 1_000,
             prefill_us: 2_000,
@@ -70,7 +72,6 @@ fn finished(reason: FinishReason) -> Finished {
             decode_us: 5_000,
         }),
         prefill_worker: "prefill-0".to_owned(),
-        decode_worker: "decode-0".to_owned(),
         cached_prompt_tokens: 2,
         fallback: String::new(),
     }

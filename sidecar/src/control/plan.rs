@@ -12,8 +12,9 @@
 use std::{collections::VecDeque, time::Duration};
 
 use baton_proto::v1::{
-    Failure, FailureKind, FinishReason, Finished, PrefillCandidate, Token, decode_command as command,
-    decode_event as decode, generate_event::Event as Terminal, prefill_event as prefill,
+    Account, Failure, FailureKind, FinishReason, Finished, PrefillCandidate, Token,
+    decode_command as command, decode_event as decode, generate_event::Event as Terminal,
+    prefill_event as prefill,
 };
 use bytes::Bytes;
 
@@ -74,6 +75,8 @@ pub(crate) struct Plan {
     /// Who computed the prompt that is decoded from.
     prefilled_by: String,
     record: Record,
+    /// The account says more than it did when it was last asked for.
+    has_news: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -104,6 +107,7 @@ impl Plan {
             phase: Phase::Reserving,
             first: None,
             record: Record::default(),
+            has_news: false,
         }
     }
 
@@ -121,6 +125,21 @@ impl Plan {
 
     pub(crate) fn record(&self) -> &Record {
         &self.record
+    }
+
+    /// How the request was served so far.
+    pub(crate) fn account(&self) -> Account {
+        Account {
+            timing: Some(self.record.timing()),
+            prefill_worker: self.prefilled_by.clone(),
+            cached_prompt_tokens: self.record.cached_prompt_tokens,
+            fallback: self.record.fallback(),
+        }
+    }
+
+    /// The account, if it says more than at the last call.
+    pub(crate) fn news(&mut self) -> Option<Account> {
+        std::mem::take(&mut self.has_news).then(|| self.account())
     }
 
     /// Who computed the prompt.
@@ -197,9 +216,14 @@ impl Plan {
                     self.first_local_tokens(tokens.tokens, now)
                 }
             }
+            (decode::Event::Prefilled(prefilled), Phase::Local { since, has_tokens: false }) => {
+                let since = *since;
+                self.on_local_prefill(&prefilled, since)
+            }
             (decode::Event::Done(done), Phase::Decoding | Phase::Local { .. }) => self.on_done(&done),
             (decode::Event::Failure(failure), _) => self.end_failed(failure),
             (decode::Event::Reserved(_), _) => self.surprise("a second reservation"),
+            (decode::Event::Prefilled(_), _) => self.surprise("a prefill that was not asked for"),
             (decode::Event::Tokens(_), _) => self.surprise("tokens of a sequence that was not started"),
             (decode::Event::Done(_), _) => self.surprise("the end of a sequence that was not started"),
         }
@@ -222,6 +246,7 @@ impl Plan {
         self.prefilled_by = by.worker_id.clone();
         self.record.transfer_us = done.transfer_us;
         self.record.handover = Some(now.saturating_sub(started_at));
+        self.has_news = true;
         // The call that served ends by itself; one of a later try is of no use any more.
         let is_current = done.attempt == self.attempt();
         self.phase = Phase::Decoding;
@@ -229,17 +254,19 @@ impl Plan {
     }
 
     fn on_done(&mut self, done: &decode::Done) -> Vec<Action> {
-        if let Phase::Local { since, .. } = self.phase {
-            self.record.queue_us = micros(since) + done.queue_us;
-            self.record.prefill_us = done.prefill_us;
-            self.record.cached_prompt_tokens = done.cached_prompt_tokens;
-        }
         self.record.decode_us = done.decode_us;
         self.finish(done.reason())
     }
 
+    fn on_local_prefill(&mut self, prefilled: &decode::Prefilled, since: Duration) -> Vec<Action> {
+        self.record.queue_us = micros(since) + prefilled.queue_us;
+        self.record.prefill_us = prefilled.prefill_us;
+        self.record.cached_prompt_tokens = prefilled.cached_prompt_tokens;
+        self.has_news = true;
+        Vec::new()
+    }
+
     fn first_local_tokens(&mut self, mut tokens: Vec<Token>, now: Duration) -> Vec<Action> {
-        self.prefilled_by = self.decode_worker.clone();
         let Some(local) = tokens.first() else { return Vec::new() };
         if let Some(sent) = &self.first {
             if sent.id != local.id {
@@ -293,10 +320,11 @@ impl Plan {
         self.record.queue_us = micros(now).saturating_sub(first.prefill_us);
         self.record.prefill_us = first.prefill_us;
         self.record.cached_prompt_tokens = first.cached_prompt_tokens;
+        if let Some(by) = self.tried.last() {
+            self.prefilled_by = by.worker_id.clone();
+        }
+        self.has_news = true;
         if finish != FinishReason::Unspecified {
-            if let Some(by) = self.tried.last() {
-                self.prefilled_by = by.worker_id.clone();
-            }
             actions.extend(self.finish(finish));
             return actions;
         }
@@ -345,6 +373,7 @@ impl Plan {
             command::Command::Expect(command::Expect { prefill_worker, attempt: self.attempt() })
         } else {
             self.phase = Phase::Local { since: now, has_tokens: false };
+            self.prefilled_by = self.decode_worker.clone();
             command::Command::PrefillLocally(command::PrefillLocally {})
         };
         vec![Action::Tell(command)]
@@ -362,14 +391,7 @@ impl Plan {
 
     fn finish(&mut self, reason: FinishReason) -> Vec<Action> {
         self.phase = Phase::Over;
-        let finished = Finished {
-            reason: reason.into(),
-            timing: Some(self.record.timing()),
-            prefill_worker: self.prefilled_by.clone(),
-            decode_worker: self.decode_worker.clone(),
-            cached_prompt_tokens: self.record.cached_prompt_tokens,
-            fallback: self.record.fallback(),
-        };
+        let finished = Finished { reason: reason.into() };
         vec![Action::End(Terminal::Finished(finished), Outcome::Finished(reason))]
     }
 

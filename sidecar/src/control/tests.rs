@@ -30,7 +30,8 @@ impl Driven {
     #[track_caller]
     fn check(&mut self, input: Input, expected: &[&str]) -> &mut Self {
         let said = format!("{input:?}");
-        let actions: Vec<String> = self.0.on(input, NOW).into_iter().map(in_words).collect();
+        let actions: Vec<String> =
+            self.0.on(input, NOW).into_iter().map(|action| in_words(action, self.0.prefilled_by())).collect();
         assert_eq!(actions, expected, "after {said}");
         self
     }
@@ -54,7 +55,7 @@ impl Driven {
     }
 }
 
-fn in_words(action: Action) -> String {
+fn in_words(action: Action, prefilled_by: &str) -> String {
     match action {
         Action::Tell(Command::Open(_)) => "open".to_owned(),
         Action::Tell(Command::Expect(expect)) => {
@@ -71,8 +72,7 @@ fn in_words(action: Action) -> String {
         Action::DropPrefill => "drop prefill".to_owned(),
         Action::Emit(tokens) => format!("emit {:?}", tokens.iter().map(|token| token.id).collect::<Vec<_>>()),
         Action::End(Terminal::Finished(finished), _) => {
-            assert_eq!(finished.decode_worker, "d");
-            format!("finished {:?}, prefilled by {}", finished.reason(), finished.prefill_worker)
+            format!("finished {:?}, prefilled by {prefilled_by}", finished.reason())
         }
         Action::End(Terminal::Failure(failure), _) => format!("failed {:?}", failure.kind()),
         Action::End(Terminal::Tokens(_), _) => panic!("tokens end nothing"),
@@ -135,14 +135,16 @@ fn tokens(ids: &[u32]) -> Input {
     Input::Decode(decode::Event::Tokens(Tokens { tokens: ids.iter().map(|&id| token(id)).collect() }))
 }
 
-fn done() -> Input {
-    Input::Decode(decode::Event::Done(decode::Done {
-        reason: FinishReason::Stop.into(),
+fn prefilled() -> Input {
+    Input::Decode(decode::Event::Prefilled(decode::Prefilled {
         queue_us: 3,
         prefill_us: 40_000,
-        decode_us: 8_000,
-        cached_prompt_tokens: 0,
+        cached_prompt_tokens: 32,
     }))
+}
+
+fn done() -> Input {
+    Input::Decode(decode::Event::Done(decode::Done { reason: FinishReason::Stop.into(), decode_us: 8_000 }))
 }
 
 #[test]
@@ -176,9 +178,30 @@ fn the_transfer_may_be_done_before_the_prefill_worker_says_that_it_pushed() {
 fn without_candidates_the_decode_worker_prefills() {
     let mut plan = Driven::with(0);
     plan.check(reserved(), &["prefill locally"])
+        .check(prefilled(), &[])
         .check(tokens(&[7]), &["emit [7]"])
         .check(tokens(&[8]), &["emit [8]"])
         .check(done(), &["finished Stop, prefilled by d"]);
+    let record = plan.0.record();
+    assert_eq!((record.queue_us, record.prefill_us, record.cached_prompt_tokens), (70_003, 40_000, 32));
+}
+
+#[test]
+fn the_account_is_given_whenever_it_says_more() {
+    let mut plan = Driven::prefilling(1);
+    assert_eq!(plan.0.news(), None);
+    plan.check(first(7), &["emit [7]", "start 7 #1"]);
+    let account = plan.0.news().unwrap();
+    let timing = account.timing.unwrap();
+    assert_eq!((account.prefill_worker.as_str(), account.cached_prompt_tokens), ("p1", 16));
+    assert_eq!((timing.prefill_us, timing.transfer_us), (50_000, 0));
+
+    plan.check(transfer_done(1), &[]).check(tokens(&[8]), &["emit [8]"]);
+    assert_eq!(plan.0.news().unwrap().timing.unwrap().transfer_us, 900);
+    plan.check(tokens(&[9]), &["emit [9]"]);
+    assert_eq!(plan.0.news(), None, "nothing new");
+    plan.check(done(), &["finished Stop, prefilled by p1"]);
+    assert_eq!(plan.0.account().timing.unwrap().decode_us, 8_000);
 }
 
 #[test]

@@ -2,8 +2,8 @@
 
 use baton_process::Shutdown;
 use baton_proto::v1::{
-    Failure, Finished, GenerateEvent, GenerateRequest, PrefillCandidate, RegistryReply, Role, SamplingParams,
-    WorkerInfo, WorkerReport, generate_event::Event, generation_client::GenerationClient,
+    Account, Failure, FinishReason, GenerateEvent, GenerateRequest, PrefillCandidate, RegistryReply, Role,
+    SamplingParams, WorkerInfo, WorkerReport, generate_event::Event, generation_client::GenerationClient,
     registry_client::RegistryClient, registry_reply, worker_report::Report,
 };
 use baton_sidecar::{Args, RunError, Sidecar};
@@ -138,6 +138,12 @@ impl Membership {
     }
 }
 
+/// How a request ended that was served.
+pub(crate) struct Finish {
+    pub(crate) reason: FinishReason,
+    pub(crate) account: Account,
+}
+
 /// What the client gets. Dropping it is leaving.
 pub(crate) struct Reply(Streaming<GenerateEvent>);
 
@@ -154,10 +160,14 @@ impl Reply {
     }
 
     /// The end, which nothing follows.
-    pub(crate) async fn finished(mut self) -> Finished {
-        let Some(Event::Finished(finished)) = self.next().await else { panic!("not finished") };
+    pub(crate) async fn finished(mut self) -> Finish {
+        let event = within(self.0.message()).await.unwrap();
+        let Some(GenerateEvent { event: Some(Event::Finished(finished)), account: Some(account) }) = event
+        else {
+            panic!("not finished: {event:?}")
+        };
         assert_eq!(self.next().await, None);
-        finished
+        Finish { reason: finished.reason(), account }
     }
 
     /// The end, which nothing follows.

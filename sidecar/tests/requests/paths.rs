@@ -42,8 +42,8 @@ async fn the_first_token_is_relayed_before_the_transfer_is_done() {
     session.done().await;
     assert_eq!(reply.tokens().await, [8, 9]);
     let finished = reply.finished().await;
-    assert_eq!((finished.prefill_worker.as_str(), finished.decode_worker.as_str()), ("p1", "d"));
-    assert_eq!((finished.reason(), finished.fallback.as_str()), (FinishReason::Stop, ""));
+    assert_eq!(finished.account.prefill_worker, "p1");
+    assert_eq!((finished.reason, finished.account.fallback.as_str()), (FinishReason::Stop, ""));
     session.dropped().await;
 }
 
@@ -61,7 +61,10 @@ async fn a_prefill_worker_that_fails_before_its_first_token_is_passed_over() {
     let session = session.started(7, 2).await;
     session.done().await;
     let finished = reply.finished().await;
-    assert_eq!((finished.prefill_worker.as_str(), finished.fallback.as_str()), ("p2", "p1: queue full"));
+    assert_eq!(
+        (finished.account.prefill_worker.as_str(), finished.account.fallback.as_str()),
+        ("p2", "p1: queue full")
+    );
 }
 
 #[tokio::test]
@@ -80,7 +83,7 @@ async fn a_prefill_worker_that_dies_after_its_first_token_is_repaired_unseen() {
     session.tokens(&[8]).await;
     session.done().await;
     assert_eq!(reply.tokens().await, [8], "the first token is not sent again");
-    assert_eq!(reply.finished().await.prefill_worker, "p2");
+    assert_eq!(reply.finished().await.account.prefill_worker, "p2");
 }
 
 #[tokio::test]
@@ -93,8 +96,8 @@ async fn a_silent_prefill_worker_is_given_up_and_its_call_dropped() {
     session.done().await;
     assert_eq!(reply.tokens().await, [7, 8]);
     let finished = reply.finished().await;
-    assert_eq!(finished.prefill_worker, "d");
-    assert!(finished.fallback.contains("no sign of life for 50 ms"), "{}", finished.fallback);
+    assert_eq!(finished.account.prefill_worker, "d");
+    assert!(finished.account.fallback.contains("no sign of life for 50 ms"), "{}", finished.account.fallback);
 }
 
 #[tokio::test]
@@ -109,7 +112,7 @@ async fn a_prefill_worker_that_cannot_be_connected_to_is_passed_over_at_once() {
     bed.prefills[0].call().await.first_token(7).await;
     assert_eq!(reply.tokens().await, [7]);
     session.started(7, 2).await.done().await;
-    assert_eq!(reply.finished().await.prefill_worker, "p1");
+    assert_eq!(reply.finished().await.account.prefill_worker, "p1");
 }
 
 #[tokio::test]
@@ -129,7 +132,7 @@ async fn a_failed_transfer_leads_to_the_second_candidate_and_then_to_the_decode_
     session.tokens(&[7, 8]).await;
     session.done().await;
     assert_eq!(reply.tokens().await, [8]);
-    assert_eq!(reply.finished().await.prefill_worker, "d");
+    assert_eq!(reply.finished().await.account.prefill_worker, "d");
     bed.prefills[2].assert_no_call();
 }
 
@@ -178,7 +181,7 @@ async fn a_first_token_that_ends_the_request_frees_the_decode_worker() {
     let finish = FinishReason::Length.into();
     call.send(Event::FirstToken(FirstToken { token: Some(token(7)), finish, ..Default::default() })).await;
     assert_eq!(reply.tokens().await, [7]);
-    assert_eq!(reply.finished().await.reason(), FinishReason::Length);
+    assert_eq!(reply.finished().await.reason, FinishReason::Length);
     session.dropped().await;
 }
 
@@ -190,7 +193,7 @@ async fn without_candidates_the_decode_worker_prefills() {
     session.tokens(&[7]).await;
     session.done().await;
     assert_eq!(reply.tokens().await, [7]);
-    assert_eq!(reply.finished().await.fallback, "");
+    assert_eq!(reply.finished().await.account.fallback, "");
     bed.prefills[0].assert_no_call();
 }
 

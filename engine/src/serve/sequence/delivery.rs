@@ -22,8 +22,12 @@ impl Sequence {
 
     fn push(&mut self, token: GeneratedToken, now: Instant) -> Life {
         self.tokens.push(token.id);
+        let is_first = self.clock.first_token.is_none();
         self.clock.first_token.get_or_insert(now);
         if let Leg::Whole { events, .. } = &self.leg {
+            if is_first {
+                let _ = events.try_send(SequenceEvent::Prefilled(self.clock.timing(now)));
+            }
             if events.try_send(SequenceEvent::Token(token)).is_err() {
                 // Nobody listens any more; the cancellation is on its way.
                 self.release();
