@@ -5,13 +5,14 @@
 //! keys and values are read back from the pool even when this very step has written them. So it makes no difference
 //! whether a token is computed alone, in a chunk of 512, or on another worker that received the blocks.
 
-use std::sync::Mutex;
+use std::{ops::Range, sync::Mutex};
 
 use super::{
-    Element, HeadShape, Isa, SequenceLayer,
+    Element, HeadShape, Isa, KvPool, SequenceLayer,
     arith::{Arith, exp, multiversion, sum_lanes},
     threads::{Pointer, Threads},
 };
+use crate::kv::BlockId;
 
 /// Tokens of a context tile; also the lanes in which scores are computed.
 pub(super) const TILE: usize = 64;
@@ -21,7 +22,7 @@ const MAX_ROWS: usize = 64;
 /// One sequence's queries in a step.
 #[derive(Clone, Copy)]
 pub(crate) struct AttentionSequence<'a> {
-    pub(crate) cache: SequenceLayer<'a>,
+    pub(crate) block_table: &'a [BlockId],
     /// Row of the batch at which the sequence's tokens begin.
     pub(crate) first_row: usize,
     /// Tokens of the sequence in this step.
@@ -70,35 +71,47 @@ struct RowState {
 /// Queries and results, both `[rows, heads, head_dim]`.
 pub(crate) struct Job<'a, T> {
     pub(super) shape: HeadShape,
+    pub(super) pool: &'a KvPool,
+    pub(super) layer: usize,
     pub(super) q: &'a [T],
     pub(super) out: Pointer<T>,
 }
 
-/// Attention of every row of `q`.
+impl<'a, T> Job<'a, T> {
+    /// Keys and values of a tile's sequence.
+    pub(super) fn cache(&self, tile: &Tile<'a>) -> SequenceLayer<'a> {
+        SequenceLayer { pool: self.pool, layer: self.layer, block_table: tile.sequence.block_table }
+    }
+}
+
+/// The tasks of a step, the same in every layer.
+pub(crate) fn plan<'a>(
+    shape: HeadShape,
+    sequences: impl Iterator<Item = AttentionSequence<'a>>,
+) -> Vec<Tile<'a>> {
+    let per_tile = (MAX_ROWS / (shape.heads / shape.kv_heads)).max(1);
+    let mut tiles = Vec::new();
+    for sequence in sequences {
+        for first in (0..sequence.tokens).step_by(per_tile) {
+            let tokens = per_tile.min(sequence.tokens - first);
+            tiles.extend((0..shape.kv_heads).map(|kv_head| Tile { sequence, kv_head, first, tokens }));
+        }
+    }
+    tiles
+}
+
+/// Attention of every row of `q`, both `[rows, heads, head_dim]`, in layer `layer`; `tiles` is the step's [`plan`].
 pub(crate) fn attention<T: Element>(
     isa: Isa,
     threads: &mut Threads,
     scratch: &[Mutex<Scratch>],
-    shape: HeadShape,
-    sequences: &[AttentionSequence<'_>],
+    tiles: &[Tile<'_>],
+    (shape, pool, layer): (HeadShape, &KvPool, usize),
     q: &[T],
     out: &mut [T],
 ) {
-    let per_tile = (MAX_ROWS / (shape.heads / shape.kv_heads)).max(1);
-    let tiles = || {
-        sequences.iter().flat_map(move |sequence| {
-            (0..sequence.tokens).step_by(per_tile).flat_map(move |first| {
-                (0..shape.kv_heads).map(move |kv_head| Tile {
-                    sequence: *sequence,
-                    kv_head,
-                    first,
-                    tokens: per_tile.min(sequence.tokens - first),
-                })
-            })
-        })
-    };
-    let tiles: Vec<_> = tiles().collect();
-    let job = Job { shape, q, out: Pointer(out.as_mut_ptr()) };
+    assert_eq!(q.len(), out.len(), "one result for each query");
+    let job = Job { shape, pool, layer, q, out: Pointer(out.as_mut_ptr()) };
     // Later tiles of a prompt see more context: the longest first.
     threads.run(tiles.len(), &|thread, task| {
         let mut scratch = scratch[thread].lock().expect("no task panics while it holds its thread's scratch");
@@ -130,7 +143,7 @@ fn body<T: Element, A: Arith>(job: &Job<'_, T>, tile: Tile<'_>, scratch: &mut Pl
     let context = position + tile.tokens;
     let scale = 1.0 / (head_dim as f32).sqrt();
     for start in (0..context).step_by(TILE) {
-        load_tile::<T>(&tile, start, TILE.min(context - start), head_dim, scratch);
+        load_tile::<T>(job.cache(&tile), tile.kv_head, start..context.min(start + TILE), head_dim, scratch);
         for row in 0..rows {
             let visible = (position + row / group + 1).saturating_sub(start).min(TILE);
             if visible > 0 {
@@ -151,18 +164,17 @@ fn body<T: Element, A: Arith>(job: &Job<'_, T>, tile: Tile<'_>, scratch: &mut Pl
     }
 }
 
-/// Reads `tokens` keys and values from position `start` on.
+/// Reads the keys and values of `tokens`.
 #[inline(always)]
 fn load_tile<T: Element>(
-    tile: &Tile<'_>,
-    start: usize,
-    tokens: usize,
+    cache: SequenceLayer<'_>,
+    kv_head: usize,
+    tokens: Range<usize>,
     head_dim: usize,
     scratch: &mut PlainScratch,
 ) {
-    for t in 0..tokens {
-        let key = tile.sequence.cache.key::<T>(tile.kv_head, start + t);
-        let value = tile.sequence.cache.value::<T>(tile.kv_head, start + t);
+    for (t, token) in tokens.enumerate() {
+        let (key, value) = (cache.key::<T>(kv_head, token), cache.value::<T>(kv_head, token));
         for d in 0..head_dim {
             // SAFETY: a token's row in a block that the sequence owns, written in this step or before. The pool is
             // shared with peers, so no reference to it is made.
@@ -217,8 +229,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        kernels::{KvPool, testing::random},
-        kv::{BlockId, KvLayout, KvMemory},
+        kernels::testing::random,
+        kv::{KvLayout, KvMemory},
     };
 
     const CONTEXT: usize = 150;
@@ -245,7 +257,14 @@ mod tests {
     }
 
     /// Softmax attention of one query in double precision.
-    fn reference<T: Element>(shape: HeadShape, q: &[T], head: usize, seen: usize, keys: &[T], values: &[T]) -> Vec<f64> {
+    fn reference<T: Element>(
+        shape: HeadShape,
+        q: &[T],
+        head: usize,
+        seen: usize,
+        keys: &[T],
+        values: &[T],
+    ) -> Vec<f64> {
         let HeadShape { heads, kv_heads, head_dim } = shape;
         let at = |x: &[T], token: usize, d: usize| {
             f64::from(x[(token * kv_heads + head / (heads / kv_heads)) * head_dim + d].to_f32())
@@ -258,18 +277,19 @@ mod tests {
 
     fn check<T: Element>(shape: HeadShape, tolerance: f64) {
         let kv_width = shape.kv_heads * shape.head_dim;
-        let typed = |len, seed| random(len, seed).into_iter().map(|x| T::from_f32(2.0 * x)).collect::<Vec<T>>();
+        let typed =
+            |len, seed| random(len, seed).into_iter().map(|x| T::from_f32(2.0 * x)).collect::<Vec<T>>();
         let (keys, values) = (typed(CONTEXT * kv_width, 1), typed(CONTEXT * kv_width, 2));
         let q = typed(CONTEXT * shape.q_width(), 3);
         let table: Vec<_> = (0..10).map(|i| BlockId((i * 7 + 3) % 10)).collect();
         let pool = pool(shape, &table, &keys, &values);
-        let cache = SequenceLayer { pool: &pool, layer: 0, block_table: &table };
         let run = |isa, threads: usize, position: usize, tokens: usize| {
-            let sequence = AttentionSequence { cache, first_row: 0, tokens, position };
+            let sequence = AttentionSequence { block_table: &table, first_row: 0, tokens, position };
             let scratch: Vec<_> = (0..threads).map(|_| Mutex::default()).collect();
             let q = &q[position * shape.q_width()..][..tokens * shape.q_width()];
             let mut out = vec![T::default(); q.len()];
-            attention(isa, &mut Threads::new(threads), &scratch, shape, &[sequence], q, &mut out);
+            let tiles = plan(shape, [sequence].into_iter());
+            attention(isa, &mut Threads::new(threads), &scratch, &tiles, (shape, &pool, 0), q, &mut out);
             out.iter().map(|x| x.to_f32()).collect::<Vec<_>>()
         };
         for isa in Isa::available() {
@@ -278,7 +298,10 @@ mod tests {
                 let (token, head) = (row / shape.heads, row % shape.heads);
                 let q = &q[row * shape.head_dim..][..shape.head_dim];
                 for (out, want) in out.iter().zip(reference(shape, q, head, token + 1, &keys, &values)) {
-                    assert!((f64::from(*out) - want).abs() < tolerance, "{isa} {shape:?} {token}: {out} {want}");
+                    assert!(
+                        (f64::from(*out) - want).abs() < tolerance,
+                        "{isa} {shape:?} {token}: {out} {want}"
+                    );
                 }
             }
             for (position, tokens) in [(0, 1), (15, 1), (63, 2), (64, 1), (100, 50), (149, 1), (37, 64)] {
@@ -291,7 +314,9 @@ mod tests {
 
     #[test]
     fn rows_agree_with_softmax_attention_however_the_prompt_is_cut() {
-        for (heads, kv_heads, head_dim) in [(2, 2, 32), (6, 1, 10), (8, 2, 24), (4, 2, 80), (4, 2, 128), (7, 1, 64)] {
+        for (heads, kv_heads, head_dim) in
+            [(2, 2, 32), (6, 1, 10), (8, 2, 24), (4, 2, 80), (4, 2, 128), (7, 1, 64)]
+        {
             let shape = HeadShape { heads, kv_heads, head_dim };
             check::<f32>(shape, 3e-6);
             // bf16 weights, and a result rounded to bf16: two roundings of 2^-9 on values up to 2.

@@ -12,8 +12,11 @@ use std::arch::x86_64::*;
 
 use half::bf16;
 
-use super::attention::{Job, TILE, Tile};
-use super::element::LANES;
+use super::{
+    SequenceLayer,
+    attention::{Job, TILE, Tile},
+    element::LANES,
+};
 
 /// Registers across a context tile.
 const WIDE: usize = TILE / LANES;
@@ -65,6 +68,25 @@ struct Sizes {
     dim_lines: usize,
 }
 
+/// Where the tokens of a context tile lie in the pool.
+struct Rows {
+    /// Keys in pairs of dimensions; null past `tokens`.
+    keys: [*const i32; TILE],
+    tokens: usize,
+    /// From a token's key to its value.
+    value_bytes: usize,
+}
+
+impl Rows {
+    fn find(cache: SequenceLayer<'_>, head: usize, start: usize, tokens: usize) -> Self {
+        let mut keys = [std::ptr::null(); TILE];
+        for (token, key) in keys.iter_mut().enumerate().take(tokens) {
+            *key = cache.key::<i32>(head, start + token).cast_const();
+        }
+        Self { keys, tokens, value_bytes: cache.value_bytes() }
+    }
+}
+
 /// Computes the rows of `tile`.
 #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
 pub(super) fn compute(job: &Job<'_, bf16>, tile: Tile<'_>, scratch: &mut Scratch) {
@@ -83,8 +105,9 @@ pub(super) fn compute(job: &Job<'_, bf16>, tile: Tile<'_>, scratch: &mut Scratch
     let context = position + tile.tokens;
     for start in (0..context).step_by(TILE) {
         let tokens = TILE.min(context - start);
-        load_keys(&tile, start, tokens, sizes, &mut scratch.keys);
-        load_values(&tile, start, tokens, sizes, &mut scratch.values);
+        let found = Rows::find(job.cache(&tile), tile.kv_head, start, tokens);
+        load_keys(&found, sizes, &mut scratch.keys);
+        load_values(&found, sizes, &mut scratch.values);
         for_row_tiles(sizes.rows, |first, rows| scores_of(rows, first, sizes, scratch));
         for row in 0..sizes.rows {
             let visible = (position + row / group + 1).saturating_sub(start).min(TILE);
@@ -95,7 +118,8 @@ pub(super) fn compute(job: &Job<'_, bf16>, tile: Tile<'_>, scratch: &mut Scratch
                 if line + WIDE <= sizes.dim_lines {
                     sums_of::<WIDE>(rows, first, line, tokens, sizes, scratch);
                 } else {
-                    (line..sizes.dim_lines).for_each(|line| sums_of::<1>(rows, first, line, tokens, sizes, scratch));
+                    (line..sizes.dim_lines)
+                        .for_each(|line| sums_of::<1>(rows, first, line, tokens, sizes, scratch));
                 }
             }
         });
@@ -148,21 +172,19 @@ fn load_queries(job: &Job<'_, bf16>, tile: &Tile<'_>, s: Sizes, queries: &mut [u
 
 /// Keys of a context tile, transposed in squares of 16 tokens by 16 pairs.
 #[target_feature(enable = "avx512f,avx512bw")]
-fn load_keys(tile: &Tile<'_>, start: usize, tokens: usize, s: Sizes, keys: &mut [Line]) {
+fn load_keys(rows: &Rows, s: Sizes, keys: &mut [Line]) {
     for wide in 0..WIDE {
+        let tokens = &rows.keys[wide * LANES..][..LANES];
         for pair in (0..s.pairs).step_by(LANES) {
             let mask = lane_mask(s.head_dim / 2 - pair);
-            let rows: [__m512i; LANES] = std::array::from_fn(|t| {
-                let token = wide * LANES + t;
-                if token >= tokens {
-                    return _mm512_setzero_si512();
-                }
-                let key = tile.sequence.cache.key::<i32>(tile.kv_head, start + token);
+            let mut square = [_mm512_setzero_si512(); LANES];
+            for (row, key) in square.iter_mut().zip(tokens).take(rows.tokens.saturating_sub(wide * LANES)) {
                 // SAFETY: a token's row of head_dim / 2 pairs in a block that the sequence owns, written in this step or
                 // before; masked lanes are not read. The pool is shared with peers, so no reference to it is made.
-                unsafe { _mm512_maskz_loadu_epi32(mask, key.wrapping_add(pair)) }
-            });
-            for (lane, column) in transpose(rows).into_iter().enumerate() {
+                *row = unsafe { _mm512_maskz_loadu_epi32(mask, key.wrapping_add(pair)) };
+            }
+            transpose(&mut square);
+            for (lane, column) in square.into_iter().enumerate() {
                 put(&mut keys[(pair + lane) * WIDE + wide], column);
             }
         }
@@ -171,20 +193,19 @@ fn load_keys(tile: &Tile<'_>, start: usize, tokens: usize, s: Sizes, keys: &mut 
 
 /// Values of a context tile, tokens in pairs.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-fn load_values(tile: &Tile<'_>, start: usize, tokens: usize, s: Sizes, values: &mut [Line]) {
-    for (pair, out) in values.chunks_exact_mut(s.dim_lines).enumerate() {
+fn load_values(rows: &Rows, s: Sizes, values: &mut [Line]) {
+    for (pair, out) in values.chunks_exact_mut(s.dim_lines).enumerate().take(rows.tokens.div_ceil(2)) {
+        let value = [0, 1].map(|odd| rows.keys[2 * pair + odd].wrapping_byte_add(rows.value_bytes));
+        let both = 2 * pair + 1 < rows.tokens;
         for (line, out) in out.iter_mut().enumerate() {
             let mask = lane_mask(s.head_dim - line * LANES);
-            let half = |token: usize| {
-                if token >= tokens {
-                    return _mm512_setzero_si512();
-                }
-                let value = tile.sequence.cache.value::<i16>(tile.kv_head, start + token);
-                // SAFETY: as for keys.
-                let row = unsafe { _mm256_maskz_loadu_epi16(mask, value.wrapping_add(line * LANES)) };
-                _mm512_cvtepu16_epi32(row)
-            };
-            put(out, _mm512_or_si512(half(2 * pair), _mm512_slli_epi32::<16>(half(2 * pair + 1))));
+            let at = value.map(|row| row.cast::<i16>().wrapping_add(line * LANES));
+            // SAFETY: as for keys.
+            let even = unsafe { _mm256_maskz_loadu_epi16(mask, at[0]) };
+            // SAFETY: as for keys; a second token that does not exist is masked off as a whole.
+            let odd = unsafe { _mm256_maskz_loadu_epi16(if both { mask } else { 0 }, at[1]) };
+            let odd = _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(odd));
+            put(out, _mm512_or_si512(_mm512_cvtepu16_epi32(even), odd));
         }
     }
 }
@@ -204,18 +225,18 @@ fn scores_of(rows: usize, first: usize, s: Sizes, scratch: &mut Scratch) {
 /// Scores of `MR` rows against the whole context tile.
 #[target_feature(enable = "avx512f,avx512bf16")]
 fn scores_tile<const MR: usize>(first: usize, s: Sizes, scratch: &mut Scratch) {
-    let q: [&[u32]; MR] = std::array::from_fn(|m| &scratch.queries[(first + m) * s.pairs..][..s.pairs]);
+    let queries = &scratch.queries[first * s.pairs..][..MR * s.pairs];
     let mut acc = [[_mm512_setzero_ps(); WIDE]; MR];
     for (pair, keys) in scratch.keys.as_chunks::<WIDE>().0.iter().enumerate().take(s.pairs) {
-        let keys: [__m512i; WIDE] = std::array::from_fn(|n| get(&keys[n]));
-        for m in 0..MR {
-            let q = _mm512_set1_epi32(q[m][pair].cast_signed());
-            for n in 0..WIDE {
-                acc[m][n] = _mm512_dpbf16_ps(acc[m][n], pairs(q), pairs(keys[n]));
+        for (m, acc) in acc.iter_mut().enumerate() {
+            let q = _mm512_set1_epi32(queries[m * s.pairs + pair].cast_signed());
+            for (acc, keys) in acc.iter_mut().zip(keys) {
+                *acc = _mm512_dpbf16_ps(*acc, pairs(q), pairs(get(keys)));
             }
         }
     }
-    for (m, acc) in acc.into_iter().enumerate() {
+    // As in the matrix kernel, so that the loop above keeps its accumulators in registers.
+    for (m, acc) in std::hint::black_box(acc).into_iter().enumerate() {
         for (n, acc) in acc.into_iter().enumerate() {
             put(&mut scratch.scores[(first + m) * WIDE + n], _mm512_castps_si512(acc));
         }
@@ -233,14 +254,18 @@ fn soften(row: usize, visible: usize, scale: f32, scratch: &mut Scratch) {
         return;
     }
     let hidden = _mm512_set1_ps(f32::NEG_INFINITY);
-    let scores: [__m512; WIDE] = std::array::from_fn(|n| {
-        let score = _mm512_castsi512_ps(get(&scratch.scores[row * WIDE + n]));
+    let mut scores = [hidden; WIDE];
+    for (n, score) in scores.iter_mut().enumerate() {
+        let raw = _mm512_castsi512_ps(get(&scratch.scores[row * WIDE + n]));
         let mask = lane_mask(visible.saturating_sub(n * LANES));
-        _mm512_mask_mul_ps(hidden, mask, score, _mm512_set1_ps(scale))
-    });
+        *score = _mm512_mask_mul_ps(hidden, mask, raw, _mm512_set1_ps(scale));
+    }
     let highest = _mm512_max_ps(_mm512_max_ps(scores[0], scores[1]), _mm512_max_ps(scores[2], scores[3]));
     let max = state.max.max(_mm512_reduce_max_ps(highest));
-    let weight = scores.map(|score| exp(_mm512_sub_ps(score, _mm512_set1_ps(max))));
+    let mut weight = scores;
+    for weight in &mut weight {
+        *weight = exp(_mm512_sub_ps(*weight, _mm512_set1_ps(max)));
+    }
     let total = _mm512_add_ps(_mm512_add_ps(weight[0], weight[1]), _mm512_add_ps(weight[2], weight[3]));
     let shrink = super::arith::exp::<super::arith::Fused>(state.max - max);
     *state = RowState { max, total: state.total.mul_add(shrink, _mm512_reduce_add_ps(total)), shrink };
@@ -280,25 +305,27 @@ fn sums_tile<const MR: usize, const NR: usize>(
     s: Sizes,
     scratch: &mut Scratch,
 ) {
-    let mut acc: [[__m512; NR]; MR] = std::array::from_fn(|m| {
+    let mut acc = [[_mm512_setzero_ps(); NR]; MR];
+    for (m, acc) in acc.iter_mut().enumerate() {
         let shrink = _mm512_set1_ps(scratch.rows[first + m].shrink);
-        std::array::from_fn(|n| {
-            let sum = get(&scratch.sums[(first + m) * s.dim_lines + line + n]);
-            _mm512_mul_ps(_mm512_castsi512_ps(sum), shrink)
-        })
-    });
-    for pair in 0..tokens.div_ceil(2) {
-        let values = &scratch.values[pair * s.dim_lines + line..][..NR];
-        let values: [__m512i; NR] = std::array::from_fn(|n| get(&values[n]));
-        for m in 0..MR {
+        let sums = &scratch.sums[(first + m) * s.dim_lines + line..][..NR];
+        for (acc, sum) in acc.iter_mut().zip(sums) {
+            *acc = _mm512_mul_ps(_mm512_castsi512_ps(get(sum)), shrink);
+        }
+    }
+    let rows_of_values = scratch.values.chunks_exact(s.dim_lines).take(tokens.div_ceil(2));
+    for (pair, values) in rows_of_values.enumerate() {
+        let values = &values[line..][..NR];
+        for (m, acc) in acc.iter_mut().enumerate() {
             let weights = scratch.weights[(first + m) * WIDE / 2 + pair / LANES].0[pair % LANES];
             let weights = _mm512_set1_epi32(weights.cast_signed());
-            for n in 0..NR {
-                acc[m][n] = _mm512_dpbf16_ps(acc[m][n], pairs(weights), pairs(values[n]));
+            for (acc, values) in acc.iter_mut().zip(values) {
+                *acc = _mm512_dpbf16_ps(*acc, pairs(weights), pairs(get(values)));
             }
         }
     }
-    for (m, acc) in acc.into_iter().enumerate() {
+    // As in the matrix kernel, so that the loop above keeps its accumulators in registers.
+    for (m, acc) in std::hint::black_box(acc).into_iter().enumerate() {
         for (n, acc) in acc.into_iter().enumerate() {
             put(&mut scratch.sums[(first + m) * s.dim_lines + line + n], _mm512_castps_si512(acc));
         }
@@ -372,7 +399,8 @@ fn exp(x: __m512) -> __m512 {
 /// Transposes 16 rows of 16 words.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn transpose(r: [__m512i; 16]) -> [__m512i; 16] {
+fn transpose(square: &mut [__m512i; 16]) {
+    let r = *square;
     let mut a = r;
     for i in 0..8 {
         a[2 * i] = _mm512_unpacklo_epi32(r[2 * i], r[2 * i + 1]);
@@ -386,18 +414,16 @@ fn transpose(r: [__m512i; 16]) -> [__m512i; 16] {
         b[4 * i + 3] = _mm512_unpackhi_epi64(a[4 * i + 1], a[4 * i + 3]);
     }
     // b[4 i + c] holds, in its four quarters, columns c, 4 + c, 8 + c, 12 + c of rows 4 i..4 i + 4.
-    let mut out = b;
     for c in 0..4 {
         let even = _mm512_shuffle_i32x4::<0x88>(b[c], b[4 + c]);
         let odd = _mm512_shuffle_i32x4::<0xdd>(b[c], b[4 + c]);
         let even2 = _mm512_shuffle_i32x4::<0x88>(b[8 + c], b[12 + c]);
         let odd2 = _mm512_shuffle_i32x4::<0xdd>(b[8 + c], b[12 + c]);
-        out[c] = _mm512_shuffle_i32x4::<0x88>(even, even2);
-        out[8 + c] = _mm512_shuffle_i32x4::<0xdd>(even, even2);
-        out[4 + c] = _mm512_shuffle_i32x4::<0x88>(odd, odd2);
-        out[12 + c] = _mm512_shuffle_i32x4::<0xdd>(odd, odd2);
+        square[c] = _mm512_shuffle_i32x4::<0x88>(even, even2);
+        square[8 + c] = _mm512_shuffle_i32x4::<0xdd>(even, even2);
+        square[4 + c] = _mm512_shuffle_i32x4::<0x88>(odd, odd2);
+        square[12 + c] = _mm512_shuffle_i32x4::<0xdd>(odd, odd2);
     }
-    out
 }
 
 #[cfg(test)]
@@ -412,10 +438,17 @@ mod tests {
         }
         #[target_feature(enable = "avx512f")]
         fn run(lines: &mut [Line; 16]) {
-            let rows = std::array::from_fn(|i| get(&lines[i]));
-            lines.iter_mut().zip(transpose(rows)).for_each(|(line, row)| put(line, row));
+            let mut square = [_mm512_setzero_si512(); 16];
+            for (row, line) in square.iter_mut().zip(lines.iter()) {
+                *row = get(line);
+            }
+            transpose(&mut square);
+            for (row, line) in square.into_iter().zip(lines) {
+                put(line, row);
+            }
         }
-        let mut lines: [Line; 16] = std::array::from_fn(|i| Line(std::array::from_fn(|j| (16 * i + j) as u32)));
+        let mut lines: [Line; 16] =
+            std::array::from_fn(|i| Line(std::array::from_fn(|j| (16 * i + j) as u32)));
         // SAFETY: the CPU has the instructions, by the check above.
         unsafe { run(&mut lines) };
         assert!((0..16).all(|i| (0..16).all(|j| lines[i].0[j] == (16 * j + i) as u32)));

@@ -4,9 +4,9 @@ use std::ops::Range;
 
 use half::bf16;
 
+use super::{Isa, attention, gemm};
 #[cfg(target_arch = "x86_64")]
 use super::{attention_avx512, gemm_avx512};
-use super::{Isa, attention, gemm};
 use crate::{kv::Dtype, model::Tensor};
 
 /// Lanes of a packed panel: outputs that are computed side by side.

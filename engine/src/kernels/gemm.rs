@@ -121,7 +121,7 @@ pub(super) mod tests {
     use half::bf16;
 
     use super::*;
-    use crate::kernels::{matrix::pack_row, testing::random};
+    use crate::kernels::testing::random;
 
     /// The plainest form of the product, in double precision.
     fn reference<T: Element>(x: &[T], w: &[T], k: usize) -> Vec<f64> {
@@ -135,7 +135,7 @@ pub(super) mod tests {
         let mut packed = PackedMatrix::zeroed(n, k).unwrap();
         let (panels, len) = packed.panels_mut();
         for (row, w) in w.chunks(k).enumerate() {
-            pack_row(&mut panels[row / LANES * len..][..len], row % LANES, w);
+            PackedMatrix::pack_row(&mut panels[row / LANES * len..][..len], row % LANES, w);
         }
         packed
     }

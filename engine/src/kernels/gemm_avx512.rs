@@ -40,26 +40,47 @@ pub(super) fn panels(job: &Job<'_, bf16>, panels: Range<usize>) {
 /// All rows, in tiles of nearly the same height.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
 fn rows<const NR: usize>(job: &Job<'_, bf16>, panel: usize) {
-    let mut tiles = job.rows.div_ceil(if NR == 4 { FEW_ROWS } else { MAX_TILE_ROWS });
+    let mut tiles = job.rows.div_ceil(MAX_TILE_ROWS);
     let mut row = 0;
     while tiles > 0 {
         let height = (job.rows - row).div_ceil(tiles);
-        match height {
-            1 => tile::<1, NR>(job, row, panel),
-            2 => tile::<2, NR>(job, row, panel),
-            3 => tile::<3, NR>(job, row, panel),
-            4 => tile::<4, NR>(job, row, panel),
-            5 => tile::<5, NR>(job, row, panel),
-            6 => tile::<6, NR>(job, row, panel),
-            7 => tile::<7, NR>(job, row, panel),
-            8 => tile::<8, NR>(job, row, panel),
-            9 => tile::<9, NR>(job, row, panel),
-            10 => tile::<10, NR>(job, row, panel),
-            11 => tile::<11, NR>(job, row, panel),
-            _ => tile::<12, NR>(job, row, panel),
+        if NR == 4 {
+            few_rows(job, row, height, panel)
+        } else {
+            many_rows::<NR>(job, row, height, panel)
         }
         row += height;
         tiles -= 1;
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+fn few_rows(job: &Job<'_, bf16>, row: usize, height: usize, panel: usize) {
+    match height {
+        1 => tile::<1, 4>(job, row, panel),
+        2 => tile::<2, 4>(job, row, panel),
+        3 => tile::<3, 4>(job, row, panel),
+        4 => tile::<4, 4>(job, row, panel),
+        5 => tile::<5, 4>(job, row, panel),
+        _ => tile::<FEW_ROWS, 4>(job, row, panel),
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+fn many_rows<const NR: usize>(job: &Job<'_, bf16>, row: usize, height: usize, panel: usize) {
+    match height {
+        1 => tile::<1, NR>(job, row, panel),
+        2 => tile::<2, NR>(job, row, panel),
+        3 => tile::<3, NR>(job, row, panel),
+        4 => tile::<4, NR>(job, row, panel),
+        5 => tile::<5, NR>(job, row, panel),
+        6 => tile::<6, NR>(job, row, panel),
+        7 => tile::<7, NR>(job, row, panel),
+        8 => tile::<8, NR>(job, row, panel),
+        9 => tile::<9, NR>(job, row, panel),
+        10 => tile::<10, NR>(job, row, panel),
+        11 => tile::<11, NR>(job, row, panel),
+        _ => tile::<MAX_TILE_ROWS, NR>(job, row, panel),
     }
 }
 
@@ -68,28 +89,34 @@ fn rows<const NR: usize>(job: &Job<'_, bf16>, panel: usize) {
 fn tile<const MR: usize, const NR: usize>(job: &Job<'_, bf16>, row: usize, panel: usize) {
     let k = job.w.k();
     let steps = k / 2;
-    let x: [*const i32; MR] = std::array::from_fn(|m| job.x[(row + m) * k..][..k].as_ptr().cast());
-    let w: [*const i32; NR] = std::array::from_fn(|n| job.w.panel(panel + n).as_ptr().cast());
+    let x = job.x[row * k..][..MR * k].as_ptr().cast::<i32>();
+    let mut w = [std::ptr::null::<i32>(); NR];
+    for (n, w) in w.iter_mut().enumerate() {
+        *w = job.w.panel(panel + n).as_ptr().cast();
+    }
     let mut acc = [[_mm512_setzero_ps(); NR]; MR];
     for step in 0..steps {
-        let weights: [__m512i; NR] = std::array::from_fn(|n| {
-            let at = w[n].wrapping_add(step * LANES);
+        let mut weights = [_mm512_setzero_si512(); NR];
+        for (weights, w) in weights.iter_mut().zip(w) {
+            let at = w.wrapping_add(step * LANES);
             if MR <= FEW_ROWS {
                 // A prefetch of any address is harmless.
                 _mm_prefetch::<_MM_HINT_T0>(at.wrapping_byte_add(PREFETCH_BYTES).cast());
             }
             // SAFETY: step < k / 2, and a panel holds k / 2 steps of 16 pairs, which are 64 bytes on a 64-byte border.
-            unsafe { _mm512_load_si512(at.cast()) }
-        });
-        for m in 0..MR {
-            // SAFETY: a row holds k / 2 pairs; it may lie on any 2-byte border.
-            let pair = _mm512_set1_epi32(unsafe { x[m].wrapping_add(step).read_unaligned() });
-            for n in 0..NR {
-                acc[m][n] = _mm512_dpbf16_ps(acc[m][n], bits(pair), bits(weights[n]));
+            *weights = unsafe { _mm512_load_si512(at.cast()) };
+        }
+        for (m, acc) in acc.iter_mut().enumerate() {
+            // SAFETY: m < MR rows of k / 2 pairs each; a row may lie on any 2-byte border.
+            let pair = _mm512_set1_epi32(unsafe { x.wrapping_add(m * steps + step).read_unaligned() });
+            for (acc, weights) in acc.iter_mut().zip(weights) {
+                *acc = _mm512_dpbf16_ps(*acc, bits(pair), bits(weights));
             }
         }
     }
-    for (m, acc) in acc.iter().enumerate() {
+    // Through memory once: an array with a variable index lives in memory, and without the barrier so would the
+    // accumulators of the loop above, each step.
+    for (m, acc) in std::hint::black_box(acc).iter().enumerate() {
         for (n, acc) in acc.iter().enumerate() {
             put(job, row + m, panel + n, *acc);
         }

@@ -9,7 +9,7 @@ use super::{Buffer, Element, element::LANES};
 ///                          step 1: row 0 [k2 k3] …
 /// panel 1: rows 16..32     …
 /// ```
-/// shown for bf16 (groups of two); f32 has groups of one. Rows and columns are padded with zeros to whole panels and groups.
+/// shown for bf16 (groups of two); f32 has groups of one. Rows are padded with zeros to whole panels.
 pub(crate) struct PackedMatrix<T> {
     n: usize,
     k: usize,
@@ -19,7 +19,8 @@ pub(crate) struct PackedMatrix<T> {
 impl<T: Element> PackedMatrix<T> {
     /// Zeros, to be filled by panel.
     pub(crate) fn zeroed(n: usize, k: usize) -> std::io::Result<Self> {
-        let data = Buffer::zeroed(n.div_ceil(LANES) * LANES * k.next_multiple_of(T::GROUP))?;
+        assert_eq!(k % T::GROUP, 0, "whole groups; odd widths are refused with the configuration");
+        let data = Buffer::zeroed(n.div_ceil(LANES) * LANES * k)?;
         Ok(Self { n, k, data })
     }
 
@@ -40,7 +41,7 @@ impl<T: Element> PackedMatrix<T> {
 
     /// Elements of a panel.
     pub(crate) fn panel_len(&self) -> usize {
-        LANES * self.k.next_multiple_of(T::GROUP)
+        LANES * self.k
     }
 
     /// Panels that hold at least one row.
@@ -59,19 +60,21 @@ impl<T: Element> PackedMatrix<T> {
         (&mut self.data, len)
     }
 
+    /// Writes `row` as lane `lane` of `panel`.
+    pub(crate) fn pack_row(panel: &mut [T], lane: usize, row: &[T]) {
+        let steps = panel.chunks_exact_mut(LANES * T::GROUP);
+        for (step, group) in steps.zip(row.chunks_exact(T::GROUP)) {
+            for (within, x) in group.iter().enumerate() {
+                step[lane * T::GROUP + within] = *x;
+            }
+        }
+    }
+
     /// Row `n` as f32.
     pub(crate) fn row(&self, n: usize, out: &mut [f32]) {
         let panel = self.panel(n / LANES);
         for (k, out) in out.iter_mut().enumerate() {
             *out = panel[(k / T::GROUP) * LANES * T::GROUP + (n % LANES) * T::GROUP + k % T::GROUP].to_f32();
         }
-    }
-}
-
-/// Writes `row` as lane `lane` of `panel`.
-pub(crate) fn pack_row<T: Element>(panel: &mut [T], lane: usize, row: &[T]) {
-    let steps = panel.chunks_exact_mut(LANES * T::GROUP);
-    for (step, group) in steps.zip(row.chunks(T::GROUP)) {
-        step[lane * T::GROUP..][..group.len()].copy_from_slice(group);
     }
 }

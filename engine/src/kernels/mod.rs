@@ -23,13 +23,15 @@ mod swiglu;
 mod testing;
 mod threads;
 
-pub(crate) use attention::{AttentionSequence, Scratch as AttentionScratch, attention};
+pub(crate) use attention::{
+    AttentionSequence, Scratch as AttentionScratch, Tile as AttentionTile, attention, plan as plan_attention,
+};
 pub(crate) use buffer::Buffer;
 pub(crate) use element::{Element, LANES};
 pub(crate) use gemm::{Output, linear};
 pub(crate) use heads::{HeadParams, HeadShape, rope_row, split_heads};
 pub use isa::Isa;
-pub(crate) use matrix::{PackedMatrix, pack_row};
+pub(crate) use matrix::PackedMatrix;
 pub(crate) use norm::rms_norm;
 pub(crate) use pool_view::{KvPool, SequenceLayer};
 pub(crate) use swiglu::swiglu;

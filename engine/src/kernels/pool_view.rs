@@ -46,6 +46,11 @@ impl SequenceLayer<'_> {
         self.at(self.pool.layout.kv_heads + head, token)
     }
 
+    /// From a token's key to its value in the same head.
+    pub(crate) fn value_bytes(&self) -> usize {
+        self.pool.layout.piece_bytes() / 2
+    }
+
     fn at<T>(&self, plane: usize, token: usize) -> *mut T {
         let layout = &self.pool.layout;
         let block = self.block_table[token / layout.block_tokens].0 as usize;

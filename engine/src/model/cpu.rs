@@ -12,8 +12,8 @@ use super::{
 use crate::{
     Isa,
     kernels::{
-        AttentionScratch, AttentionSequence, Buffer, Element, HeadParams, KvPool, Output, SequenceLayer,
-        Threads, attention, linear, rms_norm, rope_row, split_heads, swiglu,
+        AttentionScratch, AttentionSequence, AttentionTile, Buffer, Element, HeadParams, KvPool, Output,
+        SequenceLayer, Threads, attention, linear, plan_attention, rms_norm, rope_row, split_heads, swiglu,
     },
     kv::{KvLayout, KvMemory},
 };
@@ -162,12 +162,23 @@ impl<T: Element> Runner<T> {
                 (0..s.tokens.len()).map(move |t| Row { sequence, position: s.position + t })
             })
             .collect();
+        let mut first_row = 0;
+        let sequences = batch.iter().map(|s| {
+            first_row += s.tokens.len();
+            AttentionSequence {
+                block_table: s.block_table,
+                first_row: first_row - s.tokens.len(),
+                tokens: s.tokens.len(),
+                position: s.position,
+            }
+        });
+        let tiles = plan_attention(self.config.head_shape(), sequences);
         self.embed(batch, &rows);
         let weights = Arc::clone(&self.weights);
         for (layer, weights) in weights.layers.iter().enumerate() {
             self.write_keys_and_values(layer, weights, batch, &rows);
             on_layer(layer);
-            self.attend(layer, weights, batch, rows.len());
+            self.attend(layer, weights, &tiles, rows.len());
             self.feed_forward(weights, rows.len());
         }
         self.logits(batch)
@@ -247,22 +258,13 @@ impl<T: Element> Runner<T> {
         });
     }
 
-    fn attend(&mut self, layer: usize, weights: &LayerWeights<T>, batch: &[StepSequence<'_>], rows: usize) {
+    fn attend(&mut self, layer: usize, weights: &LayerWeights<T>, tiles: &[AttentionTile<'_>], rows: usize) {
         let (isa, shape) = (self.isa, self.config.head_shape());
-        let mut first_row = 0;
-        let sequences: Vec<_> = batch
-            .iter()
-            .map(|s| {
-                let cache = SequenceLayer { pool: &self.pool, layer, block_table: s.block_table };
-                let tokens = s.tokens.len();
-                first_row += tokens;
-                AttentionSequence { cache, first_row: first_row - tokens, tokens, position: s.position }
-            })
-            .collect();
         let a = &mut self.activations;
         let queries = &a.queries[..rows * shape.q_width()];
         let attended = a.attended.at_least(rows * shape.q_width());
-        attention(isa, &mut self.threads, &self.scratch, shape, &sequences, queries, attended);
+        let place = (shape, &self.pool, layer);
+        attention(isa, &mut self.threads, &self.scratch, tiles, place, queries, attended);
         let residual = &mut a.residual[..rows * self.config.hidden];
         linear(isa, &mut self.threads, attended, &weights.attention_output, Output::Add(residual));
     }

@@ -1,7 +1,7 @@
 //! A model's weights, read from a checkpoint and packed for the kernels.
 
 use super::{Architecture, LoadError, ModelConfig, checkpoint::Checkpoint, load::LoadProgress};
-use crate::kernels::{Element, HeadShape, LANES, PackedMatrix, Threads, pack_row};
+use crate::kernels::{Element, HeadShape, LANES, PackedMatrix, Threads};
 
 /// All weights of a model.
 pub(crate) struct Weights<T> {
@@ -139,7 +139,7 @@ impl Packer<'_> {
             let mut row = vec![T::default(); columns];
             for (lane, (tensor, number)) in rows_of.iter().skip(index * LANES).take(LANES).enumerate() {
                 T::read(tensor, number * columns, &mut row);
-                pack_row(panel, lane, &row);
+                PackedMatrix::pack_row(panel, lane, &row);
             }
         });
         self.done += rows * columns;

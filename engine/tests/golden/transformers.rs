@@ -44,7 +44,6 @@ fn bf16_logits_are_no_further_from_exact_than_transformers_in_bf16() {
         driver.release(sequence);
         let ours = relative_error(&row, &case.bf16_reference);
         let theirs = relative_error(&case.bf16_logits, &case.bf16_reference);
-        println!("{label}: ours {ours:.5}, transformers {theirs:.5}");
         assert!(ours < 2.0 * theirs, "{label}: relative error {ours}, transformers in bf16 {theirs}");
         (ours_sum, theirs_sum) = (ours_sum + ours, theirs_sum + theirs);
     });
