@@ -11,7 +11,7 @@ fn the_official_openai_client_is_served() {
     let python =
         required_variable("BATON_TEST_PYTHON", "a Python that has the packages of tests/requirements.txt");
     let deployment = Deployment::up(&Up::new(&ModelFolder::bundled(), 1, 1));
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/openai_client.py");
+    let script = "../tests/openai_client.py";
     let run = Command::new(python).args([script, deployment.client().base(), "baton-courier"]).output();
     let run = run.expect("BATON_TEST_PYTHON can be started");
     let said = format!("{}{}", String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));

@@ -246,12 +246,10 @@ fn a_silent_worker_leaves_within_a_second() {
     let deployment = Deployment::up(&Up::new(&model, 2, 1));
     let [silent, killed] = deployment.workers(Role::Prefill)[..] else { panic!("two prefill workers") };
     for (worker, signal) in [(silent, Signal::STOP), (killed, Signal::KILL)] {
-        let start = Instant::now();
         worker.signal(signal);
         eventually_within(LEAVES_WITHIN, &format!("{} to leave after {signal:?}", worker.id), || {
             if deployment.joined().contains(&worker.id) { Err("listed".to_owned()) } else { Ok(()) }
         });
-        println!("{} left {:?} after {signal:?}", worker.id, start.elapsed());
     }
     silent.signal(Signal::CONT);
     deployment.stop();

@@ -29,8 +29,12 @@ fn requests() -> Vec<Ask> {
 fn every_route_gives_the_same_tokens() {
     let model = ModelFolder::bundled();
     let expected = answers(&Up::new(&model, 0, 1), &requests());
-    for answer in &expected {
+    for (index, answer) in expected.iter().enumerate() {
         assert_eq!(answer.tokens.len(), 24, "{answer:?}");
+        assert!(
+            !expected[..index].contains(answer),
+            "different prompts give different answers, or nothing is compared"
+        );
     }
     for (route, up) in [
         ("over shared memory", Up::new(&model, 1, 1)),

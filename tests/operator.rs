@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::harness::{Ask, Deployment, ModelFolder, Process, Shape, Up, eventually, prompt_of};
+use crate::harness::{Ask, Deployment, ModelFolder, Process, Shape, Up, all_at_once, eventually, prompt_of};
 
 #[test]
 fn each_request_is_one_log_line_with_its_timing_split() {
@@ -26,6 +26,24 @@ fn each_request_is_one_log_line_with_its_timing_split() {
         }
     }
     deployment.client().post("/v1/completions", &json!({"prompt": ""})).error(400);
+    deployment.stop();
+}
+
+#[test]
+fn ordinary_requests_cause_no_warning_and_no_fallback() {
+    let model = ModelFolder::made_up(Shape::TINY);
+    let mut deployment = Deployment::up(&Up::new(&model, 1, 1));
+    // Those that end with their first token are over before their transfer is.
+    let lengths = [1, 15, 16, 17, 100, 600].into_iter().cycle().take(48);
+    let asks: Vec<Ask> =
+        lengths.zip(0..).map(|(length, seed)| Ask::new(&prompt_of(length, seed), 1)).collect();
+    for answer in all_at_once(&asks, deployment.client()) {
+        assert_eq!(answer.usage.1, 1);
+    }
+    let longer: Vec<Ask> = asks.into_iter().map(|ask| ask.with("max_tokens", 5)).collect();
+    all_at_once(&longer, deployment.client());
+    assert_eq!(deployment.fallbacks(), 0.0);
+    assert_eq!(deployment.process().log_lines(&["WARN"]), [""; 0]);
     deployment.stop();
 }
 

@@ -14,12 +14,14 @@ use baton_worker::{
 };
 use tokio::{
     sync::mpsc,
-    time::{MissedTickBehavior, interval, timeout_at},
+    time::{MissedTickBehavior, interval, timeout, timeout_at},
 };
 use tonic::Status;
 
 use crate::sink::Push;
 
+/// Time for a caller that has its only token to hang up.
+const HANG_UP_PATIENCE: Duration = Duration::from_secs(1);
 /// Between signs of life.
 const ALIVE_EVERY: Duration = Duration::from_millis(200);
 
@@ -82,8 +84,10 @@ async fn run(
     };
     send(caller, Event::FirstToken(event)).await;
     if finish != FinishReason::Unspecified {
-        // The request is over: dropping the push gives the transfer up.
         clock.ended();
+        // The request is over, and dropping the push gives the transfer up. The decode worker would see that, and report a
+        // failed transfer, before the caller has this token: the caller hangs up first.
+        let _ = timeout(HANG_UP_PATIENCE, caller.closed()).await;
         return Ok(());
     }
 

@@ -1,6 +1,6 @@
 //! The life of a worker process, with a real model: it registers, shows its metrics, and leaves in good order.
 
-use std::{net::SocketAddr, path::Path, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 use baton_prefill_worker::{Args, RunError, run};
 use baton_process::Shutdown;
@@ -104,7 +104,7 @@ fn within<F: Future>(future: F) -> impl Future<Output = F::Output> {
 }
 
 fn fixture(name: &str) -> String {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../engine/tests/fixtures").join(name).display().to_string()
+    format!("../engine/tests/fixtures/{name}")
 }
 
 fn start(model: &str, registry: SocketAddr, more: &[&str]) -> (Shutdown, JoinHandle<Result<(), RunError>>) {

@@ -186,7 +186,7 @@ impl Stream {
     }
 
     /// All JSON events up to `[DONE]`, after which nothing may follow.
-    pub(crate) fn to_done(&mut self) -> Vec<Value> {
+    pub(crate) fn until_done(&mut self) -> Vec<Value> {
         let mut events = Vec::new();
         loop {
             match self.next() {

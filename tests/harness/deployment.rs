@@ -133,7 +133,7 @@ impl Deployment {
     }
 
     /// A test has ended it in a way of its own.
-    pub(crate) fn is_gone(mut self) {
+    pub(crate) fn forget(mut self) {
         self.is_stopped = true;
     }
 

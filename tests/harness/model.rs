@@ -65,7 +65,7 @@ const CHAT_TEMPLATE: &str = "{% for message in messages %}<|im_start|>{{ message
 impl ModelFolder {
     /// The model that the repository ships.
     pub(crate) fn bundled() -> Self {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/baton-courier");
+        let path = std::path::absolute("../models/baton-courier").unwrap();
         assert!(path.join("model.safetensors").is_file(), "no model in {}", path.display());
         Self { path, _made_up: None }
     }

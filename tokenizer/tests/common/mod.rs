@@ -10,7 +10,7 @@ use baton_tokenizer::Tokenizer;
 pub(crate) const KINDS: [&str; 2] = ["byte-level", "metaspace"];
 
 pub(crate) fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
+    Path::new("tests/fixtures").join(name)
 }
 
 pub(crate) fn load(kind: &str) -> Arc<Tokenizer> {
