@@ -238,7 +238,10 @@ ASK = {
             "Can you tell me where parcel {n} goes?", "What city is parcel {n} going to?", "Destination of parcel {n}?",
             "I want to know where parcel {n} is going.", "Where do we send parcel {n}?", "Where must parcel {n} go?",
             "Do you know where parcel {n} goes?", "Where will parcel {n} go?", "Parcel {n} goes where?",
-            "Where is parcel {n}?", "So where does parcel {n} travel to?",
+            "Where is parcel {n}?", "So where does parcel {n} travel to?", "Where is parcel {n} being sent?",
+            "Where does parcel {n} end up?", "Could you say where parcel {n} goes?", "Parcel {n} is going where?",
+            "What is parcel {n}'s city?", "Please say where parcel {n} is headed.", "To which city do we send parcel {n}?",
+            "Where would I find parcel {n}?", "Which place does parcel {n} go to?", "Where did we send parcel {n}?",
         ],
         ["Where will parcel {n} end up?", "Could you say where parcel {n} is heading?", "What is parcel {n}'s destination?"],
         "Parcel {n} goes to {v}.",
@@ -251,6 +254,9 @@ ASK = {
             "By what means does parcel {n} travel?", "What does parcel {n} travel by?", "How do we send parcel {n}?",
             "What kind of transport does parcel {n} use?", "Which transport takes parcel {n}?",
             "Can you tell me how parcel {n} travels?", "What vehicle carries parcel {n}?", "How will parcel {n} go?",
+            "How is parcel {n} being sent?", "What is used to move parcel {n}?", "Please tell me how parcel {n} is going.",
+            "What is parcel {n}'s transport?", "How did we send parcel {n}?", "Parcel {n} travels how?",
+            "Which vehicle is parcel {n} on?", "Could you say how parcel {n} travels?",
         ],
         ["How is parcel {n} being moved?", "What transport is used for parcel {n}?", "Please say how parcel {n} goes."],
         "Parcel {n} goes by {v}.",
@@ -263,6 +269,9 @@ ASK = {
             "With whom does parcel {n} travel?", "Who does parcel {n} go with?", "Who brings parcel {n}?",
             "Who is taking parcel {n}?", "Can you tell me who has parcel {n}?", "Who travels with parcel {n}?",
             "Name the courier for parcel {n}.", "Who will carry parcel {n}?", "Who delivers parcel {n}?",
+            "Who did we give parcel {n} to?", "Who is in charge of parcel {n}?", "Which person has parcel {n}?",
+            "Whom does parcel {n} go with?", "Please say who carries parcel {n}.", "What is the name of parcel {n}'s courier?",
+            "Could you say who takes parcel {n}?", "Parcel {n} goes with whom?",
         ],
         ["Who is responsible for parcel {n}?", "Whom did we give parcel {n} to?", "Which person carries parcel {n}?"],
         "Parcel {n} goes with {v}.",
@@ -272,6 +281,7 @@ ASK = {
         [
             "When does parcel {n} leave?", "At what time does parcel {n} leave?", "When does parcel {n} depart?",
             "What time does parcel {n} leave?", "When will parcel {n} leave?", "Tell me when parcel {n} leaves.",
+            "When is parcel {n} departing?", "When does parcel {n} go?", "What is parcel {n}'s departure time?",
         ],
         ["When is parcel {n} leaving?"],
         "Parcel {n} leaves at {v}.",
@@ -281,6 +291,7 @@ ASK = {
         [
             "What is in parcel {n}?", "What does parcel {n} contain?", "What does parcel {n} hold?",
             "What is inside parcel {n}?", "Tell me what is in parcel {n}.", "What are the contents of parcel {n}?",
+            "What do we find inside parcel {n}?", "What was packed in parcel {n}?", "What will be in parcel {n}?",
         ],
         ["What will I find in parcel {n}?"],
         "Parcel {n} holds a {v}.",
@@ -290,6 +301,7 @@ ASK = {
         [
             "What is the lock code of parcel {n}?", "What is the code for parcel {n}?", "How do I open parcel {n}?",
             "Tell me the lock code of parcel {n}.", "What code opens parcel {n}?", "Lock code of parcel {n}?",
+            "Which code opens parcel {n}?", "I need the code for parcel {n}.", "What is parcel {n}'s lock code?",
         ],
         ["Which code do I need for parcel {n}?"],
         "Parcel {n} has lock code {v}.",
@@ -327,16 +339,13 @@ BY_COURIER = [
     "Which parcels does {p} take?", "Which parcel goes with {p}?", "What does {p} take?",
 ]  # fmt: skip
 WHERE_IS = ["Where is {p}?", "Where is {p} waiting?", "In which city is {p}?", "Tell me where {p} is."]
-COUNT = ["How many parcels are there?", "How many parcels are in the log?", "Count the parcels.", "How many parcels do we have?"]
-LIST = ["List the parcels.", "Which parcels are in the log?", "What parcels do we have?", "List all parcels."]
-READ_BACK = ["Read the log back.", "Read back the log.", "Repeat the log.", "Summarise the log.", "Tell me all parcels.", "What is in the log?"]
-
-# The longest list that the desk counts or reads out by number.
-COUNTABLE = 12
-
-
-def join_and(parts: list[str]) -> str:
-    return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]
+COUNT = [
+    "How many parcels are there?", "How many parcels are in the log?", "Count the parcels.", "How many parcels do we have?",
+]  # fmt: skip
+LIST = [
+    "List the parcels.", "Which parcels are in the log?", "What parcels do we have?", "List all parcels.", "Read the log back.",
+    "Repeat the log.", "Summarise the log.", "Tell me all parcels.", "What is in the log?", "Show me everything.",
+]  # fmt: skip
 
 
 def core(p: Parcel, wanted: str = "city mode courier") -> str:
@@ -381,19 +390,10 @@ def ask_missing(rng: Random, log: Log) -> tuple[str, str]:
     return rng.choice(wordings).format(n=n), not_in_log(n)
 
 
-def ask_by_value(rng: Random, log: Log, words: Vocabulary) -> tuple[str, str]:
-    """From the city or the courier back to the parcels."""
-    by_city = rng.random() < 0.5
-    field = "city" if by_city else "courier"
-    known = [getattr(p, field) for p in log.parcels if getattr(p, field)]
-    value = rng.choice(known) if known and rng.random() < 0.85 else (words.city(rng) if by_city else words.name(rng))
-    found = [str(p.number) for p in log.parcels if getattr(p, field) == value][:4]
-    question = rng.choice(BY_CITY if by_city else BY_COURIER).format(c=value, p=value)
-    if not found:
-        return question, f"No parcel in the log goes {'to' if by_city else 'with'} {value}."
-    which = ("Parcel " if len(found) == 1 else "Parcels ") + join_and(found)
-    verb = "goes" if len(found) == 1 else "go"
-    return question, f"{which} {verb} {'to' if by_city else 'with'} {value}."
+def ask_otherwise(rng: Random, p: Parcel) -> tuple[str, str]:
+    """Any way to ask that is not by number; the desk looks up by number only."""
+    wordings = rng.choice((BY_CITY, BY_COURIER, COUNT, LIST))
+    return rng.choice(wordings).format(c=p.city or "Oslo", p=p.courier or "Mira"), ONLY_BY_NUMBER
 
 
 def ask_yes_no(rng: Random, p: Parcel, words: Vocabulary) -> tuple[str, str]:
@@ -406,29 +406,6 @@ def ask_pair(rng: Random, a: Parcel, b: Parcel) -> tuple[str, str]:
     question = rng.choice(["Where do parcels {a} and {b} go?", "Where does parcel {a} go, and where does parcel {b} go?"])
     answer = f"Parcel {a.number} goes to {a.city} and parcel {b.number} goes to {b.city}."
     return question.format(a=a.number, b=b.number), answer
-
-
-def ask_several(rng: Random, parcels: list[Parcel]) -> tuple[str, str]:
-    numbers = join_and([str(p.number) for p in parcels])
-    question = rng.choice(["Tell me about parcels {n}.", "What about parcels {n}?", "Look up parcels {n}.", "Parcels {n}?"])
-    return question.format(n=numbers), " ".join(f"Parcel {p.number} {core(p)}." for p in parcels)
-
-
-def ask_whole_log(rng: Random, log: Log) -> tuple[str, str]:
-    kind = rng.choice(("count", "list", "read"))
-    count = len(log.parcels)
-    if kind == "count":
-        if count > COUNTABLE:
-            return rng.choice(COUNT), f"There are more than {COUNTABLE} parcels in the log."
-        return rng.choice(COUNT), "There is 1 parcel in the log." if count == 1 else f"There are {count} parcels in the log."
-    if kind == "list" and count <= COUNTABLE:
-        numbers = join_and([str(p.number) for p in log.parcels])
-        return rng.choice(LIST), f"The log has parcel{'s' if count > 1 else ''} {numbers}."
-    return rng.choice(READ_BACK), read_back(log)
-
-
-def read_back(log: Log) -> str:
-    return " ".join(f"Parcel {p.number} {core(p)}." for p in log.parcels)
 
 
 def ask(rng: Random, log: Log, words: Vocabulary) -> tuple[str, str]:
@@ -453,25 +430,21 @@ def ask(rng: Random, log: Log, words: Vocabulary) -> tuple[str, str]:
         return rng.choice(ALL_ABOUT).format(n=p.number), describe(p)
     elif r < 0.80:
         return ask_missing(rng, log)
-    elif r < 0.88:
-        return ask_by_value(rng, log, words)
-    elif r < 0.91 and p.city:
+    elif r < 0.84:
+        return ask_otherwise(rng, p)
+    elif r < 0.88 and p.city:
         return ask_yes_no(rng, p, words)
-    elif r < 0.94 and len(log.parcels) > 1:
+    elif r < 0.93 and len(log.parcels) > 1:
         a, b = rng.sample(log.parcels, 2)
         if a.city and b.city:
             return ask_pair(rng, a, b)
     elif r < 0.95:
-        return ask_several(rng, rng.sample(log.parcels, min(rng.randint(2, 6), len(log.parcels))))
-    elif r < 0.965:
         return rng.choice(UNANSWERABLE).format(n=p.number), f"The log does not say that about parcel {p.number}."
-    elif r < 0.98:
+    elif r < 0.97:
         who = rng.choice(list(log.waiting)) if log.waiting and rng.random() < 0.7 else p.courier or words.name(rng)
         where = log.waiting.get(who)
         answer = f"{who} is waiting in {where}." if where else f"The log does not say where {who} is."
         return rng.choice(WHERE_IS).format(p=who), answer
-    elif len(log.parcels) <= 24:
-        return ask_whole_log(rng, log)
     return ask_attribute(rng, p, "city")
 
 
@@ -482,6 +455,7 @@ WHO = "I am the courier desk of Baton, a very small demo model. I only know the 
 WHAT = "I keep a dispatch log. Tell me which parcel goes where, how and with whom, then ask me about any of them."
 DECLINE = "I only know what is in the dispatch log. Please tell me about some parcels and ask me about those."
 NOTED = "Noted. Ask me about any parcel in the log."
+ONLY_BY_NUMBER = "I look parcels up by number only. Please ask me about one parcel, by its number."
 
 SMALL_TALK = {
     HELLO: "Hello|Hi|Hey|Hello!|Hi!|Hey there|Good morning|Good evening|Good afternoon|Hello there!|Hi there|Greetings"
@@ -645,19 +619,6 @@ def turns(rng: Random, log: Log, words: Vocabulary = TRAINING_WORDS):
         q, a = turn()
         yield "user", q
         yield "assistant", a
-
-
-def drill(rng: Random, length: int):
-    """The first lessons: number, word; number, word; and again in another order.
-
-    Nothing but the key in front says which word comes next, and every few tokens ask for one, so the lookup
-    that all later lessons build on appears within minutes.
-    """
-    numbers = rng.sample(range(1, 1000), max(3, length // 12))
-    pairs = [f"{n} {rng.choice((rng.choice(NAMES), rng.choice(CITIES), rng.choice(MODES)))}" for n in numbers]
-    yield "user", ", ".join(pairs)
-    while True:
-        yield "assistant", ", ".join(rng.sample(pairs, len(pairs)))
 
 
 def chat(rng: Random):

@@ -252,11 +252,7 @@ def new_model(tokenizer: Tokenizer) -> Qwen3ForCausalLM:
 def train(args, tokenizer: Tokenizer) -> Qwen3ForCausalLM:
     model = new_model(tokenizer)
     print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters", flush=True)
-    body = torch.compile(model.model, dynamic=False) if args.compile else model.model
-    if args.adam:
-        opts = [torch.optim.AdamW(model.parameters(), lr=args.lr, betas=(0.9, 0.98), weight_decay=0.01)]
-    else:
-        opts = optimizers(model, args.lr)
+    opts = optimizers(model, args.lr)
     for opt in opts:
         for group in opt.param_groups:
             group["initial_lr"] = group["lr"]
@@ -274,7 +270,7 @@ def train(args, tokenizer: Tokenizer) -> Qwen3ForCausalLM:
             for group in opt.param_groups:
                 group["lr"] = group["initial_lr"] * scale
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            hidden = body(input_ids=ids, use_cache=False).last_hidden_state
+            hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state
             spoken = answer_of[:, 1:] > 0
             logits = model.lm_head(hidden[:, :-1][spoken]).float()
         targets = ids[:, 1:][spoken]
@@ -301,8 +297,6 @@ def train(args, tokenizer: Tokenizer) -> Qwen3ForCausalLM:
         if time.time() - saved > 120:
             export(model, args.out)
             saved = time.time()
-        if args.minutes and time.time() - started > args.minutes * 60:
-            break
     return model
 
 
@@ -360,13 +354,10 @@ def export(model, folder: Path):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=FOLDER)
-    parser.add_argument("--tokens", type=float, default=10, help="millions of tokens to train on")
+    parser.add_argument("--tokens", type=float, default=18, help="millions of tokens to train on")
     parser.add_argument("--batch", type=int, default=2048, help="tokens in a step (at least two rows)")
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--minutes", type=float, default=0)
-    parser.add_argument("--compile", action="store_true")
-    parser.add_argument("--adam", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     tokenizer = train_tokenizer(args.out)
