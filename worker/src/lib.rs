@@ -8,7 +8,7 @@
 //!   gRPC server ───────────┘        Registration ──► scheduler (decode: by way of its sidecar)
 //! ```
 //!
-//! [`run`] is the whole life of a worker: load, start, warm up, serve, register; when told to stop it takes nothing new, lets
+//! [`run()`] is the whole life of a worker: load, start, warm up, serve, register; when told to stop it takes nothing new, lets
 //! calls end up to the drain deadline, quiesces the fabric, leaves the fleet and returns. The roles add a gRPC service.
 //!
 //! Deliberately absent: anything about one request; that is the roles' business.

@@ -23,7 +23,7 @@ Once `ready http://…` is printed, ask it something:
 
 Ctrl-C lets running requests end, then stops everything; a second Ctrl-C stops at once.")]
 pub(crate) struct UpArgs {
-    /// Model folder, or hub id org/name[@revision] [default: the bundled model]
+    /// Model folder, or hub id `org/name[@revision]` [default: the bundled model]
     #[arg(long, env = "BATON_MODEL", value_name = "DIR|HUB_ID")]
     pub(crate) model: Option<String>,
 
