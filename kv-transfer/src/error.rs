@@ -281,6 +281,14 @@ pub enum TransferError {
         /// What it should say.
         expected: u64,
     },
+    /// As many writes arrived as the sender made, or more, and not the same ones: some came twice, some may be lost.
+    #[error("{arrived} writes arrived, which are not the {announced} that the sender made: some came twice")]
+    Arrivals {
+        /// Arrivals counted.
+        arrived: u32,
+        /// Writes in the manifest.
+        announced: u32,
+    },
     /// `finish` before every piece was pushed.
     #[error("layer {layer} of destination index {index} was never pushed")]
     Incomplete {

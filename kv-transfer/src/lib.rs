@@ -26,9 +26,9 @@
 //! [`finish`](Outgoing::finish)es; the receiver [`wait`](Incoming::wait)s.
 //!
 //! # Invariants
-//! - **Counted, never ordered.** A transfer is complete when the manifest is here, as many immediates of its slot and
-//!   generation as it announces arrived, the coverage is every layer x every block once, and the checksums agree. Nothing
-//!   depends on the order in which anything arrives.
+//! - **Counted, never ordered.** A transfer is complete when the manifest is here, the writes that it announces arrived, each
+//!   once (their number travels in the immediate, beside slot and generation), the coverage is every layer x every block
+//!   once, and the checksums agree. Nothing depends on the order in which anything arrives.
 //! - **Fenced.** Between a failure and [`Quiesced`] the destination blocks are quarantined: `expect` refuses them. The fence
 //!   falls when the sender said that it writes no more (all its writes done), when nobody was ever attached, or when the
 //!   sender's process is gone and what it had under way is drained. Time alone never lifts it: a paused peer keeps it up.
@@ -64,9 +64,13 @@ mod latch;
 mod memory;
 mod node;
 mod plan;
+mod random;
 mod receive;
 mod send;
+#[cfg(test)]
+mod sim;
 mod stats;
+mod tally;
 mod ticket;
 mod wire;
 

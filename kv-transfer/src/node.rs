@@ -10,6 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) use inner::NodeInner;
+#[cfg(test)]
+pub(crate) use start::{Assembly, assemble};
 
 use crate::ids::TransferKey;
 use crate::memory::PoolMemory;
@@ -77,7 +79,7 @@ impl TransferNode {
     /// See [`ExpectError`]. Blocks of a transfer that is live, or over and not quiescent, are refused.
     pub fn expect(&self, blocks: &[u32], tokens: u32, expires_in: Duration) -> Result<Incoming, ExpectError> {
         let node = self.inner();
-        let secret = rand::random();
+        let secret = crate::random::number();
         let cell = node.receiver().expect(&Expected { blocks, tokens, secret, expires_in })?;
         let ticket = Ticket {
             endpoint: node.endpoint().to_owned(),
@@ -126,6 +128,18 @@ impl TransferNode {
     /// all tasks and the data thread. Memory stays mapped while a [`PoolMemory`] is held.
     pub async fn shutdown(&self) {
         self.inner().shutdown().await;
+    }
+
+    /// A node whose data plane is driven by a simulation.
+    #[cfg(test)]
+    pub(crate) fn simulated(inner: Arc<NodeInner>) -> Self {
+        Self(Arc::new(Handle(inner)))
+    }
+
+    /// As a process does that dies: without a word.
+    #[cfg(test)]
+    pub(crate) fn abandon(&self) {
+        self.inner().stop();
     }
 
     fn inner(&self) -> &Arc<NodeInner> {

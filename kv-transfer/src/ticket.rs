@@ -67,7 +67,7 @@ impl Ticket {
             endpoint: self.endpoint.clone(),
             node: self.node.0.to_vec(),
             slot: self.key.slot.index() as u32,
-            generation: u32::from(self.key.generation.0),
+            generation: self.key.generation.number(),
             secret: self.secret,
             layers: self.geometry.layers,
             pool_blocks: self.geometry.blocks,

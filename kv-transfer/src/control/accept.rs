@@ -13,6 +13,7 @@ use crate::engine::Command;
 use crate::fabric::Offer;
 use crate::ids::PeerId;
 use crate::node::NodeInner;
+use crate::tally::Tally;
 use crate::wire::{
     Attach, AttachRefused, Body, FrameError, Hello, PROTOCOL, Refused, SMALL_FRAME_BYTES, Welcome, encode,
     read_frame,
@@ -29,6 +30,7 @@ pub(crate) async fn serve_listener(node: Arc<NodeInner>, listener: Listener, can
     let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
     loop {
         let accepted = tokio::select! {
+            biased;
             () = cancel.cancelled() => return,
             accepted = accept(&listener, &handshakes) => accepted,
         };
@@ -61,6 +63,7 @@ async fn serve_initiator(
 ) {
     let limit = node.limits().handshake;
     let greeted = tokio::select! {
+        biased;
         () = closed.cancelled() => return,
         greeted = tokio::time::timeout(limit, greet(&node, &mut stream)) => greeted,
     };
@@ -77,6 +80,7 @@ async fn serve_initiator(
     node.peers().insert(peer, outbox.clone());
     node.tasks().spawn(write_frames(writer, frames, closed.clone()));
     let end = tokio::select! {
+        biased;
         () = closed.cancelled() => FrameError::Closed,
         end = listen(&node, peer, reader, &outbox) => end,
     };
@@ -184,7 +188,7 @@ async fn listen<R: tokio::io::AsyncRead + Unpin>(
             }
             Body::Withdrawn(withdrawn) => {
                 let Some(key) = withdrawn.key.checked() else { return FrameError::Unknown };
-                receiver.withdrawn(peer, key, withdrawn.writes, &withdrawn.reason);
+                receiver.withdrawn(peer, key, withdrawn.writes.map(Tally::from), &withdrawn.reason);
             }
             _ => return FrameError::Unknown,
         }

@@ -1,6 +1,6 @@
 //! Reaching the peers that we write to.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::io::AsyncWriteExt;
@@ -34,7 +34,7 @@ pub(crate) struct SendLink {
 struct Transfers {
     /// Opened here and not settled: a ticket is opened once.
     open: HashSet<TransferKey>,
-    attaching: HashMap<TransferKey, oneshot::Sender<Result<(), String>>>,
+    attaching: BTreeMap<TransferKey, oneshot::Sender<Result<(), String>>>,
 }
 
 /// All links, by peer and incarnation; dialled once however many ask.
@@ -93,7 +93,8 @@ fn unreachable_peer(endpoint: &str, reason: &dyn std::fmt::Display) -> OpenError
 async fn dial(node: &Arc<NodeInner>, ticket: &Ticket) -> Result<Arc<SendLink>, OpenError> {
     let endpoint = ticket.endpoint.as_str();
     let failed = |error: FrameError| unreachable_peer(endpoint, &error);
-    let mut stream = Stream::dial(endpoint).await.map_err(|error| unreachable_peer(endpoint, &error))?;
+    let mut stream =
+        Stream::dial(endpoint, node.endpoint()).await.map_err(|error| unreachable_peer(endpoint, &error))?;
     stream
         .write_all(&encode(Body::Hello(hello(node, ticket))))
         .await
@@ -176,6 +177,7 @@ async fn serve_link<R: tokio::io::AsyncRead + Unpin>(
     closed: CancellationToken,
 ) {
     let end = tokio::select! {
+        biased;
         () = closed.cancelled() => FrameError::Closed,
         end = link.listen(&node, reader) => end,
     };

@@ -26,6 +26,8 @@ const MAX_DESCRIPTORS: usize = 8;
 pub(crate) enum Listener {
     Unix(UnixListener, String),
     Tcp(TcpListener),
+    #[cfg(test)]
+    Sim(usize, tokio::sync::Mutex<tokio::sync::mpsc::Receiver<tokio::io::DuplexStream>>),
 }
 
 /// A control connection.
@@ -33,6 +35,8 @@ pub(crate) enum Listener {
 pub(crate) enum Stream {
     Unix(UnixStream),
     Tcp(TcpStream),
+    #[cfg(test)]
+    Sim(tokio::io::DuplexStream),
 }
 
 impl Listener {
@@ -49,11 +53,19 @@ impl Listener {
         Ok(Self::Tcp(TcpListener::bind((ip, 0)).await?))
     }
 
+    /// Listens as a node of the simulated network.
+    #[cfg(test)]
+    pub(crate) fn sim(node: usize) -> Self {
+        Self::Sim(node, tokio::sync::Mutex::new(crate::sim::listen(node)))
+    }
+
     /// What goes into tickets: `unix:@NAME` or `tcp:IP:PORT`.
     pub(crate) fn endpoint(&self) -> io::Result<String> {
         match self {
             Self::Unix(_, name) => Ok(format!("unix:@{name}")),
             Self::Tcp(listener) => Ok(format!("tcp:{}", listener.local_addr()?)),
+            #[cfg(test)]
+            Self::Sim(node, _) => Ok(format!("sim:{node}")),
         }
     }
 
@@ -61,12 +73,23 @@ impl Listener {
         match self {
             Self::Unix(listener, _) => Stream::unix(listener.accept().await?.0),
             Self::Tcp(listener) => Stream::tcp(listener.accept().await?.0),
+            #[cfg(test)]
+            Self::Sim(_, dialled) => {
+                let stream = dialled.lock().await.recv().await;
+                stream.map(Stream::Sim).ok_or_else(|| io::ErrorKind::ConnectionAborted.into())
+            }
         }
     }
 }
 
 impl Stream {
-    pub(crate) async fn dial(endpoint: &str) -> io::Result<Self> {
+    /// Connects to `endpoint`; `ours` is the caller's own, which only a simulation asks for.
+    pub(crate) async fn dial(endpoint: &str, ours: &str) -> io::Result<Self> {
+        let _ = ours;
+        #[cfg(test)]
+        if let Some(to) = endpoint.strip_prefix("sim:") {
+            return crate::sim::connect(ours, to).await.map(Self::Sim);
+        }
         let unknown = || io::Error::new(io::ErrorKind::InvalidInput, "neither unix:@NAME nor tcp:IP:PORT");
         if let Some(name) = endpoint.strip_prefix("unix:@") {
             let address = std::os::unix::net::SocketAddr::from_abstract_name(name)?;
@@ -155,6 +178,8 @@ impl AsyncRead for Stream {
         match self.get_mut() {
             Self::Unix(stream) => Pin::new(stream).poll_read(cx, into),
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, into),
+            #[cfg(test)]
+            Self::Sim(stream) => Pin::new(stream).poll_read(cx, into),
         }
     }
 }
@@ -164,6 +189,8 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Unix(stream) => Pin::new(stream).poll_write(cx, from),
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, from),
+            #[cfg(test)]
+            Self::Sim(stream) => Pin::new(stream).poll_write(cx, from),
         }
     }
 
@@ -171,6 +198,8 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Unix(stream) => Pin::new(stream).poll_flush(cx),
             Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
+            #[cfg(test)]
+            Self::Sim(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
@@ -178,6 +207,8 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            #[cfg(test)]
+            Self::Sim(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }

@@ -72,6 +72,7 @@ pub(crate) async fn write_frames<W: AsyncWrite + Unpin>(
     closed: CancellationToken,
 ) {
     let ended = tokio::select! {
+        biased;
         () = closed.cancelled() => true,
         _ = write_all(&mut writer, &mut queue) => false,
     };

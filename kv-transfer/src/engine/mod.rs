@@ -9,3 +9,5 @@ pub(crate) use command::{Command, SendId};
 pub(crate) use queue::{CommandQueue, NoRoom};
 pub(crate) use sending::Sending;
 pub(crate) use thread::DataPlane;
+#[cfg(test)]
+pub(crate) use thread::Round;

@@ -4,9 +4,10 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::control::Outbox;
-use crate::ids::{Immediate, PeerId};
+use crate::ids::{Immediate, PeerId, Sequence};
 use crate::plan::{Cursor, PlannedWrite};
 use crate::send::{OutgoingCell, Sent};
+use crate::tally::Tally;
 use crate::wire::{Body, Manifest, Withdrawn};
 use crate::{KvGeometry, TransferError};
 
@@ -23,7 +24,7 @@ pub(crate) struct Sending {
     pushes: VecDeque<Cursor>,
     in_flight: u32,
     posted: u32,
-    completed: u32,
+    completed: Tally,
     bytes: u64,
     phase: Phase,
 }
@@ -46,7 +47,7 @@ impl Sending {
             pushes,
             in_flight: 0,
             posted: 0,
-            completed: 0,
+            completed: Tally::default(),
             bytes: 0,
             phase,
         }
@@ -56,8 +57,9 @@ impl Sending {
         self.cell.peer
     }
 
-    pub(crate) fn immediate(&self) -> u32 {
-        Immediate(self.cell.key).encode()
+    /// Of the next write.
+    pub(crate) fn immediate(&self) -> Immediate {
+        Immediate { key: self.cell.key, sequence: Sequence::of(self.posted) }
     }
 
     /// Takes a push; `false` if the transfer is past pushing and the push is dropped.
@@ -87,10 +89,11 @@ impl Sending {
         1
     }
 
-    pub(crate) fn write_done(&mut self, delivered: bool) {
+    /// A write came back; `delivered` names it unless it failed.
+    pub(crate) fn write_done(&mut self, delivered: Option<Sequence>) {
         debug_assert!(self.in_flight > 0, "a completion without a write in flight");
         self.in_flight -= 1;
-        self.completed += u32::from(delivered);
+        delivered.into_iter().for_each(|sequence| self.completed.add(sequence));
     }
 
     pub(crate) fn finish(&mut self, manifest: Box<Manifest>) {
@@ -123,7 +126,7 @@ impl Sending {
             Phase::Ending(error) => {
                 let withdrawn = Withdrawn {
                     key: self.cell.key.into(),
-                    writes: Some(self.completed),
+                    writes: Some(self.completed.into()),
                     reason: error.to_string(),
                 };
                 self.outbox.send(Body::Withdrawn(withdrawn));

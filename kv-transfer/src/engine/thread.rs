@@ -4,9 +4,11 @@ mod in_flight;
 mod lost;
 mod posting;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use self::in_flight::InFlight;
 use super::{Command, CommandQueue, SendId, Sending};
@@ -40,7 +42,7 @@ pub(crate) struct DataPlane {
     receiver: Arc<Receiver>,
     peers: Arc<Peers>,
     counters: Arc<Counters>,
-    sends: HashMap<SendId, Sending>,
+    sends: BTreeMap<SendId, Sending>,
     /// Transfers that have something to post, in turn.
     ready: VecDeque<SendId>,
     targets: BTreeMap<PeerId, Target>,
@@ -50,6 +52,17 @@ pub(crate) struct DataPlane {
     effects: Vec<Effect>,
     commands: VecDeque<Command>,
     last_news: Instant,
+}
+
+/// What came of a round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Round {
+    /// Something happened: the next round may find more.
+    News,
+    /// Nothing. `blocked`: there is something to post, and no room.
+    Idle { blocked: bool },
+    /// It was told to end.
+    Stop,
 }
 
 /// A peer that we write to.
@@ -78,7 +91,7 @@ impl DataPlane {
             receiver,
             peers,
             counters,
-            sends: HashMap::new(),
+            sends: BTreeMap::new(),
             ready: VecDeque::new(),
             targets: BTreeMap::new(),
             initiators_lost: Vec::new(),
@@ -101,37 +114,54 @@ impl DataPlane {
     fn serve(&mut self) -> Result<(), crate::FabricError> {
         let mut idle_rounds = 0;
         loop {
-            let (told, stop) = self.take_commands();
-            if stop {
-                return Ok(());
-            }
-            let heard = self.poll()?;
-            let (posted, blocked) = self.post();
-            self.fabric.flush();
-            let reaped = self.reap_lost();
-            if told || heard || posted || reaped {
-                idle_rounds = 0;
-                self.last_news = Instant::now();
-            } else if idle_rounds < SPINS {
-                idle_rounds += 1;
-                std::hint::spin_loop();
-            } else {
-                self.sleep(blocked)?;
+            match self.round()? {
+                Round::Stop => return Ok(()),
+                Round::News => idle_rounds = 0,
+                Round::Idle { .. } if idle_rounds < SPINS => {
+                    idle_rounds += 1;
+                    std::hint::spin_loop();
+                }
+                Round::Idle { blocked } => self.sleep(blocked)?,
             }
         }
     }
 
-    /// How long there is nothing to do, by what is under way.
-    fn sleep(&mut self, blocked: bool) -> Result<(), crate::FabricError> {
+    /// Looks at everything once; never waits.
+    pub(crate) fn round(&mut self) -> Result<Round, crate::FabricError> {
+        let (told, stop) = self.take_commands();
+        if stop {
+            return Ok(Round::Stop);
+        }
+        let heard = self.poll()?;
+        let (posted, blocked) = self.post();
+        self.fabric.flush();
+        let reaped = self.reap_lost();
+        if told || heard || posted || reaped {
+            self.last_news = Instant::now();
+            return Ok(Round::News);
+        }
+        Ok(Round::Idle { blocked })
+    }
+
+    /// How long there is nothing to do unless something wakes us; for ever if `None`.
+    pub(crate) fn pause(&self, blocked: bool) -> Option<Duration> {
         let next_lost = self.next_lost().map(|at| at.saturating_duration_since(Instant::now()));
-        let polled = !self.capabilities.wakes_on_arrival
-            && (self.in_flight.count > 0 || next_lost.is_some() || self.receiver.has_sender());
-        if polled && self.last_news.elapsed() < POLL_WITHOUT_PAUSE {
+        let retry = if self.is_polled() { Some(POLL_PAUSE) } else { blocked.then_some(RETRY_FULL) };
+        retry.into_iter().chain(next_lost).min()
+    }
+
+    /// The fabric wakes nobody, and something may come.
+    fn is_polled(&self) -> bool {
+        let expects = self.in_flight.count > 0 || self.next_lost().is_some() || self.receiver.has_sender();
+        !self.capabilities.wakes_on_arrival && expects
+    }
+
+    fn sleep(&mut self, blocked: bool) -> Result<(), crate::FabricError> {
+        if self.is_polled() && self.last_news.elapsed() < POLL_WITHOUT_PAUSE {
             std::thread::yield_now();
             return Ok(());
         }
-        let pause = polled.then_some(POLL_PAUSE).or(blocked.then_some(RETRY_FULL));
-        self.fabric.wait(pause.into_iter().chain(next_lost).min())
+        self.fabric.wait(self.pause(blocked))
     }
 
     fn take_commands(&mut self) -> (bool, bool) {
@@ -246,7 +276,7 @@ impl DataPlane {
     }
 
     /// Fails what is left. Dropping the fabric ends every access to the pool, so the latches may open after it.
-    fn shut_down(mut self) {
+    pub(crate) fn shut_down(mut self) {
         self.queue.close();
         for sending in self.sends.values_mut() {
             self.queue.pushes_done(sending.end(TransferError::ShuttingDown));

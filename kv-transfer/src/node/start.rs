@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Semaphore;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -29,13 +29,51 @@ pub(super) async fn start(config: TransferConfig) -> Result<Arc<NodeInner>, Star
     check(&config)?;
     let id = NodeId::random();
     let listener = bind(&config, id).await?;
-    let endpoint = listener.endpoint().map_err(|source| control(&config, source))?;
     let (fabric, pool) = open_fabric(&config).await?;
+    let Assembly { node, plane, end } = assemble(config, id, listener, fabric, pool)?;
+    let thread = std::thread::Builder::new()
+        .name("kv-data".to_owned())
+        .spawn(move || {
+            let _end = end;
+            plane.run();
+        })
+        .map_err(|source| {
+            node.stop();
+            StartError::Control { endpoint: "the data thread".to_owned(), source }
+        })?;
+    *node.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
+    let fabric = node.description();
+    tracing::info!(
+        fabric = fabric.name,
+        provider = fabric.provider,
+        endpoint = fabric.control_endpoint,
+        "kv-transfer is up"
+    );
+    Ok(node)
+}
+
+/// A node whose data plane does not run yet.
+pub(crate) struct Assembly {
+    pub(crate) node: Arc<NodeInner>,
+    pub(crate) plane: DataPlane,
+    /// Dropped when the data plane has ended.
+    pub(crate) end: EndOfDataPlane,
+}
+
+/// Puts a node together, and serves its control connections.
+pub(crate) fn assemble(
+    config: TransferConfig,
+    id: NodeId,
+    listener: Listener,
+    fabric: Box<dyn Fabric>,
+    pool: PoolMemory,
+) -> Result<Assembly, StartError> {
     let capabilities = fabric.capabilities();
     let counters = Arc::new(Counters::default());
     let peers = Arc::new(Peers::new(counters.clone()));
     let receiver = Arc::new(Receiver::new(rules(&config, &capabilities), peers.clone(), counters.clone()));
     let queue = Arc::new(CommandQueue::new(fabric.waker(), counters.clone(), config.limits.queued_pushes));
+    let endpoint = listener.endpoint().map_err(|source| control(&config, source))?;
     let address = fabric.address();
     let plane = DataPlane::new(
         fabric,
@@ -52,20 +90,7 @@ pub(super) async fn start(config: TransferConfig) -> Result<Arc<NodeInner>, Star
         receiver: receiver.clone(),
         _ended: data_ended.clone().drop_guard(),
     };
-    let thread = std::thread::Builder::new()
-        .name("kv-data".to_owned())
-        .spawn(move || {
-            let _end = end;
-            plane.run();
-        })
-        .map_err(|source| StartError::Control { endpoint: "the data thread".to_owned(), source })?;
     let (tasks, cancel) = (TaskTracker::new(), CancellationToken::new());
-    tracing::info!(
-        fabric = capabilities.name,
-        provider = capabilities.provider,
-        endpoint,
-        "kv-transfer is up"
-    );
     let outgoing = Arc::new(Semaphore::new(config.limits.outgoing));
     let node = Arc::new(NodeInner {
         config,
@@ -81,7 +106,7 @@ pub(super) async fn start(config: TransferConfig) -> Result<Arc<NodeInner>, Star
         links: Links::default(),
         tasks: tasks.clone(),
         cancel: cancel.clone(),
-        thread: Mutex::new(Some(thread)),
+        thread: Mutex::new(None),
         next_send: AtomicU64::new(1),
         outgoing,
         closing: CancellationToken::new(),
@@ -90,11 +115,11 @@ pub(super) async fn start(config: TransferConfig) -> Result<Arc<NodeInner>, Star
     let timer = cancel.clone();
     tasks.spawn(async move { receiver.keep_time(timer).await });
     tasks.spawn(serve_listener(node.clone(), listener, cancel));
-    Ok(node)
+    Ok(Assembly { node, plane, end })
 }
 
 /// However the data thread ends, by a panic too: nothing waits for it any more.
-struct EndOfDataPlane {
+pub(crate) struct EndOfDataPlane {
     queue: Arc<CommandQueue>,
     receiver: Arc<Receiver>,
     _ended: DropGuard,

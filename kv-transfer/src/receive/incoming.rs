@@ -102,6 +102,12 @@ impl Incoming {
         self.ticket.encode()
     }
 
+    /// The transfer, as its receiver names it.
+    #[cfg(test)]
+    pub(crate) fn key(&self) -> TransferKey {
+        self.cell.key
+    }
+
     /// Keeps `guard` (the lease of the blocks) until no peer can write them: until success, or quiescence after a failure.
     pub fn hold(&self, guard: impl Send + 'static) {
         self.cell.quiet.hold(Box::new(guard));
@@ -132,7 +138,7 @@ impl Incoming {
 
     async fn verify(&self, arrival: Arrival) -> Result<Received, TransferError> {
         let Arrival { manifest, duration } = arrival;
-        let received = Received { bytes: manifest.bytes, writes: manifest.writes, duration };
+        let received = Received { bytes: manifest.bytes, writes: manifest.writes.writes, duration };
         let hashed_bytes = manifest.hashes.len() as u64 * self.node.geometry().block_bytes;
         let (node, cell) = (self.node.clone(), self.cell.clone());
         let compare = move || first_difference(&node, &cell, &manifest);

@@ -1,6 +1,7 @@
 //! The sender's announcement, checked against what was asked for.
 
 use crate::checksum::Selection;
+use crate::tally::Tally;
 use crate::ticket::{checksums_from_wire, checksums_to_wire};
 use crate::wire::Manifest;
 use crate::{ChecksumMode, KvGeometry, TransferError};
@@ -8,7 +9,7 @@ use crate::{ChecksumMode, KvGeometry, TransferError};
 /// A manifest that describes exactly the transfer which its receiver asked for.
 #[derive(Clone, Debug)]
 pub(crate) struct CheckedManifest {
-    pub(crate) writes: u32,
+    pub(crate) writes: Tally,
     pub(crate) bytes: u64,
     pub(crate) selection: Selection,
     pub(crate) hashes: Vec<u64>,
@@ -45,7 +46,7 @@ impl CheckedManifest {
         same("hashes", manifest.hashes.len() as u64, selection.len() as u64 * 8)?;
         let hashes =
             manifest.hashes.as_chunks::<8>().0.iter().map(|&bytes| u64::from_le_bytes(bytes)).collect();
-        Ok(Self { writes: manifest.writes, bytes: manifest.bytes, selection, hashes })
+        Ok(Self { writes: Tally::first(manifest.writes), bytes: manifest.bytes, selection, hashes })
     }
 }
 

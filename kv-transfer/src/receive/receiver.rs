@@ -1,9 +1,8 @@
 //! The slot table behind its lock, and the carrying out of its effects.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
-
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{Effect, Expected, IncomingCell, ReceiveTable, TableRules};
@@ -11,6 +10,7 @@ use crate::ExpectError;
 use crate::control::Peers;
 use crate::ids::{PeerId, TransferKey};
 use crate::stats::Counters;
+use crate::tally::Tally;
 use crate::wire::{Body, Manifest, Reason};
 
 /// Shared by the owners of transfers, the control tasks and the data thread.
@@ -49,7 +49,7 @@ impl Receiver {
         self.change(|table, effects| table.manifest(from, key, manifest, effects));
     }
 
-    pub(crate) fn withdrawn(&self, from: PeerId, key: TransferKey, writes: Option<u32>, reason: &str) {
+    pub(crate) fn withdrawn(&self, from: PeerId, key: TransferKey, writes: Option<Tally>, reason: &str) {
         self.change(|table, effects| table.withdrawn(from, key, writes, reason, Instant::now(), effects));
     }
 
@@ -85,11 +85,12 @@ impl Receiver {
             let next = self.lock().next_deadline();
             let due = async {
                 match next {
-                    Some(at) => tokio::time::sleep_until(at.into()).await,
+                    Some(at) => tokio::time::sleep_until(at).await,
                     None => std::future::pending().await,
                 }
             };
             tokio::select! {
+                biased;
                 () = cancel.cancelled() => return,
                 () = changed => {}
                 () = due => self.change(|table, effects| table.tick(Instant::now(), effects)),

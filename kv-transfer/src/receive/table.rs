@@ -17,11 +17,14 @@ mod transitions;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::{CheckedManifest, IncomingCell};
 use crate::ids::{Generation, PeerId, Slot, TransferKey};
 use crate::stats::Counters;
+use crate::tally::Tally;
 use crate::{ChecksumMode, ExpectError, KvGeometry, TransferError};
 
 /// What the table goes by.
@@ -90,9 +93,10 @@ struct Live {
     expires_in: Duration,
     deadline: Instant,
     sender: Option<PeerId>,
-    /// Set when the sender died with everything announced: what is in the pipe may still complete the transfer.
-    lost: Option<TransferError>,
-    arrived: u32,
+    /// Set when the sender died with everything announced: what is in the pipe may still complete the transfer, until
+    /// that moment.
+    lost: Option<(TransferError, Instant)>,
+    arrived: Tally,
     manifest: Option<CheckedManifest>,
 }
 
@@ -100,9 +104,9 @@ struct Live {
 struct Fenced {
     cell: Arc<IncomingCell>,
     sender: PeerId,
-    arrived: u32,
-    /// How many writes the sender made in all, once known.
-    announced: Option<u32>,
+    arrived: Tally,
+    /// Which writes the sender made in all, once known.
+    announced: Option<Tally>,
     withdrawn: bool,
     quiet_at: Option<Instant>,
 }
@@ -117,7 +121,7 @@ enum Fence {
 
 impl ReceiveTable {
     pub(crate) fn new(rules: TableRules, counters: Arc<Counters>) -> Self {
-        let fresh = || Entry { generation: Generation(rand::random()), state: State::Free };
+        let fresh = || Entry { generation: Generation::random(), state: State::Free };
         Self {
             slots: (0..rules.slots).map(|_| fresh()).collect(),
             free: (0..rules.slots as u32).filter_map(Slot::try_new).collect(),
@@ -158,7 +162,7 @@ impl ReceiveTable {
             deadline,
             sender: None,
             lost: None,
-            arrived: 0,
+            arrived: Tally::default(),
             manifest: None,
         });
         self.deadlines.insert((deadline, key));

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::checksum::Selection;
-use crate::ids::Immediate;
+use crate::ids::{Immediate, Sequence};
 use crate::wire::Manifest;
 
 const GEOMETRY: KvGeometry = KvGeometry { layers: 2, blocks: 12, block_bytes: 64 };
@@ -21,6 +21,8 @@ struct Bench {
     now: Instant,
     counters: Arc<Counters>,
     effects: Vec<Effect>,
+    /// Writes that each transfer saw.
+    landed: BTreeMap<TransferKey, u32>,
 }
 
 impl Bench {
@@ -35,7 +37,7 @@ impl Bench {
             completed_is_delivered: true,
         };
         let table = ReceiveTable::new(rules, counters.clone());
-        Self { table, now: Instant::now(), counters, effects: Vec::new() }
+        Self { table, now: Instant::now(), counters, effects: Vec::new(), landed: BTreeMap::new() }
     }
 
     fn expect(&mut self, blocks: &[u32]) -> Result<Arc<IncomingCell>, ExpectError> {
@@ -48,8 +50,17 @@ impl Bench {
         cell
     }
 
+    /// The transfer's next write.
     fn land(&mut self, key: TransferKey) {
-        self.table.write_landed(Some(SENDER), Immediate(key).encode(), &mut self.effects);
+        let landed = self.landed.entry(key).or_default();
+        *landed += 1;
+        let write = *landed - 1;
+        self.land_number(SENDER, key, write);
+    }
+
+    fn land_number(&mut self, from: PeerId, key: TransferKey, write: u32) {
+        let immediate = Immediate { key, sequence: Sequence::of(write) };
+        self.table.write_landed(Some(from), immediate.encode(), &mut self.effects);
     }
 
     fn announce(&mut self, cell: &IncomingCell, writes: u32) {
@@ -71,7 +82,7 @@ impl Bench {
     }
 
     fn withdraw(&mut self, key: TransferKey, writes: Option<u32>) {
-        self.table.withdrawn(SENDER, key, writes, "gave up", self.now, &mut self.effects);
+        self.table.withdrawn(SENDER, key, writes.map(Tally::first), "gave up", self.now, &mut self.effects);
     }
 
     fn quiet(&self, cell: &Arc<IncomingCell>) -> bool {
@@ -149,7 +160,7 @@ fn nobody_else_can_complete_attach_or_withdraw() {
     bench.table.attach(SENDER, cell.key, SECRET).unwrap();
     assert!(bench.table.attach(OTHER, cell.key, SECRET).is_err(), "taken");
     bench.announce(&cell, 1);
-    bench.table.write_landed(Some(OTHER), Immediate(cell.key).encode(), &mut bench.effects);
+    bench.land_number(OTHER, cell.key, 0);
     bench.table.withdrawn(OTHER, cell.key, None, "", bench.now, &mut bench.effects);
     assert!(bench.effects.is_empty());
     assert_eq!(bench.counters.late_writes.get(), 1);
@@ -193,6 +204,21 @@ fn a_manifest_below_the_count_is_a_lie() {
     bench.land(cell.key);
     bench.announce(&cell, 1);
     assert!(bench.told(cell.key) && !bench.quiet(&cell));
+}
+
+#[test]
+fn a_repeated_write_does_not_stand_for_a_lost_one() {
+    let mut bench = Bench::new(Some(DRAIN));
+    let (early, late) = (bench.attached(&[1]), bench.attached(&[2]));
+    bench.announce(&early, 2);
+    for cell in [&early, &late] {
+        bench.land_number(SENDER, cell.key, 0);
+        bench.land_number(SENDER, cell.key, 0);
+    }
+    bench.announce(&late, 2);
+    for cell in [&early, &late] {
+        assert!(bench.told(cell.key) && !bench.quiet(cell), "failed, and fenced");
+    }
 }
 
 #[test]

@@ -97,6 +97,12 @@ impl Outgoing {
         self.open.cell.quiet.hold(Box::new(guard));
     }
 
+    /// Where it goes, and its name there.
+    #[cfg(test)]
+    pub(crate) fn target(&self) -> (&str, crate::ids::TransferKey) {
+        (&self.ticket.endpoint, self.ticket.key)
+    }
+
     /// Queues `layers` of the given blocks, as pairs of (source block in our pool, index into the ticket's blocks).
     ///
     /// For a compute thread: hashes the sampled pieces (some microseconds each), queues, and returns. While

@@ -1,6 +1,7 @@
 //! The messages. Fields are allegations until someone checks them.
 
 use crate::ids::TransferKey;
+use crate::tally::Tally;
 
 #[derive(Clone, PartialEq, prost::Message)]
 pub(crate) struct Frame {
@@ -95,7 +96,7 @@ pub(crate) struct Key {
 
 impl From<TransferKey> for Key {
     fn from(key: TransferKey) -> Self {
-        Self { slot: key.slot.index() as u32, generation: u32::from(key.generation.0) }
+        Self { slot: key.slot.index() as u32, generation: key.generation.number() }
     }
 }
 
@@ -161,8 +162,29 @@ pub(crate) struct Withdrawn {
     #[prost(message, required, tag = "1")]
     pub(crate) key: Key,
     /// Writes that completed at the sender; absent when it had finished or never knew the transfer.
-    #[prost(uint32, optional, tag = "2")]
-    pub(crate) writes: Option<u32>,
+    #[prost(message, optional, tag = "2")]
+    pub(crate) writes: Option<Writes>,
     #[prost(string, tag = "3")]
     pub(crate) reason: String,
+}
+
+/// A [`Tally`].
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub(crate) struct Writes {
+    #[prost(uint32, tag = "1")]
+    pub(crate) writes: u32,
+    #[prost(fixed64, tag = "2")]
+    pub(crate) sum: u64,
+}
+
+impl From<Tally> for Writes {
+    fn from(Tally { writes, sum }: Tally) -> Self {
+        Self { writes, sum }
+    }
+}
+
+impl From<Writes> for Tally {
+    fn from(Writes { writes, sum }: Writes) -> Self {
+        Self { writes, sum }
+    }
 }

@@ -1,7 +1,7 @@
 //! The writes in flight, by context.
 
 use super::SendId;
-use crate::ids::PeerId;
+use crate::ids::{PeerId, Sequence};
 
 /// Contexts are indices; they are small, and unique while in flight.
 #[derive(Default)]
@@ -17,6 +17,7 @@ pub(super) struct Flying {
     pub(super) send: SendId,
     pub(super) peer: PeerId,
     pub(super) len: u64,
+    pub(super) sequence: Sequence,
     /// Its peer died and it never came back; its context stays taken, its credit does not.
     pub(super) given_up: bool,
 }

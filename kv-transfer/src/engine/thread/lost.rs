@@ -1,6 +1,8 @@
 //! Peers that are gone: their transfers fail at once, their connections go when nothing of theirs is under way.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::in_flight::Flying;
 use super::{DataPlane, Target};
@@ -60,7 +62,7 @@ impl DataPlane {
         for context in contexts {
             if let Some(flying) = self.in_flight.give_up(context) {
                 self.counters.in_flight_writes.sub(1);
-                self.write_done(&flying, false);
+                self.write_done(&flying, None);
             }
         }
     }

@@ -3,6 +3,7 @@
 use super::in_flight::Flying;
 use super::{DataPlane, SendId};
 use crate::fabric::{Event, Write};
+use crate::ids::{Immediate, Sequence};
 use crate::{FabricError, TransferError};
 
 /// Posts in one round, before completions and commands are looked at again.
@@ -62,19 +63,19 @@ impl DataPlane {
             None => {
                 self.counters.writes_sent.add(1);
                 self.counters.bytes_sent.add(flying.len);
-                self.write_done(&flying, true);
+                self.write_done(&flying, Some(flying.sequence));
             }
             Some(reason) => {
                 self.counters.writes_failed.add(1);
                 self.with(flying.send, |s| {
                     s.end(TransferError::Write { peer: s.cell.endpoint.clone(), reason })
                 });
-                self.write_done(&flying, false);
+                self.write_done(&flying, None);
             }
         }
     }
 
-    pub(super) fn write_done(&mut self, flying: &Flying, delivered: bool) {
+    pub(super) fn write_done(&mut self, flying: &Flying, delivered: Option<Sequence>) {
         self.with(flying.send, |sending| {
             sending.write_done(delivered);
             0
@@ -109,9 +110,18 @@ impl DataPlane {
         if self.in_flight.count >= self.capabilities.max_in_flight || target.in_flight >= share {
             return Post::Blocked;
         }
-        let context = self.in_flight.take_off(Flying { send: id, peer, len: planned.len, given_up: false });
+        let Immediate { key, sequence } = sending.immediate();
+        let flying = Flying { send: id, peer, len: planned.len, sequence, given_up: false };
+        let context = self.in_flight.take_off(flying);
         let (source, destination, len) = (planned.source, planned.destination, planned.len);
-        let write = Write { peer, source, destination, len, immediate: sending.immediate(), context };
+        let write = Write {
+            peer,
+            source,
+            destination,
+            len,
+            immediate: Immediate { key, sequence }.encode(),
+            context,
+        };
         match self.fabric.post_write(&write) {
             Ok(true) => {
                 target.in_flight += 1;

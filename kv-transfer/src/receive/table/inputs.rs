@@ -1,12 +1,13 @@
 //! What comes in: attaches, writes, manifests, withdrawals, deaths, time.
 
-use std::time::Instant;
+use tokio::time::Instant;
 
 use super::{Effect, Fence, ReceiveTable, State};
 use crate::TransferError;
 use crate::ids::{Immediate, PeerId, TransferKey};
 use crate::receive::CheckedManifest;
 use crate::receive::manifest::Wanted;
+use crate::tally::Tally;
 use crate::wire::{MAX_REASON_CHARS, Manifest};
 
 impl ReceiveTable {
@@ -26,20 +27,19 @@ impl ReceiveTable {
 
     /// One write landed. `from` is known on fabrics that tell.
     pub(crate) fn write_landed(&mut self, from: Option<PeerId>, word: u32, effects: &mut Vec<Effect>) {
-        let Some(Immediate(key)) = Immediate::decode(word) else { return self.counters.late_writes.add(1) };
+        let Some(Immediate { key, sequence }) = Immediate::decode(word) else {
+            return self.counters.late_writes.add(1);
+        };
         let expected = |sender: PeerId| from.is_none_or(|from| from == sender);
         match self.state(key) {
             Some(State::Live(live)) if live.sender.is_some_and(expected) => {
-                live.arrived = live.arrived.saturating_add(1);
-                let complete = live.manifest.as_ref().is_some_and(|manifest| manifest.writes == live.arrived);
+                live.arrived.add(sequence);
                 self.counters.writes_received.add(1);
-                if complete {
-                    self.complete(key, effects);
-                }
+                self.judge(key, effects);
             }
             Some(State::Fenced(fenced)) if expected(fenced.sender) => {
-                fenced.arrived = fenced.arrived.saturating_add(1);
-                let all_here = fenced.withdrawn && fenced.announced.is_some_and(|all| fenced.arrived >= all);
+                fenced.arrived.add(sequence);
+                let all_here = fenced.withdrawn && fenced.announced == Some(fenced.arrived);
                 self.counters.late_writes.add(1);
                 if all_here {
                     self.lift(key, effects);
@@ -61,20 +61,17 @@ impl ReceiveTable {
             Some(State::Live(live)) if live.sender == Some(from) && live.manifest.is_none() => {
                 let blocks = live.cell.blocks.len() as u32;
                 let wanted = Wanted { geometry, blocks, tokens: live.tokens, checksums, seed: live.secret };
-                match CheckedManifest::check(manifest, &wanted)
-                    .and_then(|checked| not_fewer(checked, live.arrived))
-                {
+                match CheckedManifest::check(manifest, &wanted) {
                     Ok(checked) => {
-                        let complete = checked.writes == live.arrived;
                         live.manifest = Some(checked);
-                        if complete {
-                            self.complete(key, effects);
-                        }
+                        self.judge(key, effects);
                     }
                     Err(error) => self.fail(key, error, Fence::Told("the manifest is wrong"), effects),
                 }
             }
-            Some(State::Fenced(fenced)) if fenced.sender == from => fenced.announced = Some(manifest.writes),
+            Some(State::Fenced(fenced)) if fenced.sender == from => {
+                fenced.announced = Some(Tally::first(manifest.writes));
+            }
             _ => {}
         }
     }
@@ -84,7 +81,7 @@ impl ReceiveTable {
         &mut self,
         from: PeerId,
         key: TransferKey,
-        writes: Option<u32>,
+        writes: Option<Tally>,
         reason: &str,
         now: Instant,
         effects: &mut Vec<Effect>,
@@ -102,7 +99,7 @@ impl ReceiveTable {
         {
             fenced.withdrawn = true;
             fenced.announced = writes.or(fenced.announced);
-            if delivered || fenced.announced.is_some_and(|all| fenced.arrived >= all) {
+            if delivered || fenced.announced == Some(fenced.arrived) {
                 self.lift(key, effects);
             } else {
                 self.lift_at(key, drained);
@@ -124,7 +121,7 @@ impl ReceiveTable {
             let lost = TransferError::PeerLost { peer: name.to_owned() };
             match self.state(key) {
                 Some(State::Live(live)) if live.manifest.is_some() && drained > now => {
-                    live.lost = Some(lost);
+                    live.lost = Some((lost, drained));
                     let (old, new) = (live.deadline, live.deadline.min(drained));
                     live.deadline = new;
                     self.deadlines.remove(&(old, key));
@@ -150,10 +147,13 @@ impl ReceiveTable {
             match self.state(key) {
                 Some(State::Live(live)) => {
                     let manifest = if live.manifest.is_some() { "here" } else { "missing" };
-                    let expired =
-                        TransferError::Expired { after: live.expires_in, arrived: live.arrived, manifest };
+                    let expired = TransferError::Expired {
+                        after: live.expires_in,
+                        arrived: live.arrived.writes,
+                        manifest,
+                    };
                     match live.lost.take() {
-                        Some(lost) => self.fail(key, lost, Fence::Drained(now), effects),
+                        Some((lost, drained)) => self.fail(key, lost, Fence::Drained(drained), effects),
                         None => self.fail(key, expired, Fence::Told("the transfer expired"), effects),
                     }
                 }
@@ -175,13 +175,4 @@ impl ReceiveTable {
             );
         }
     }
-}
-
-/// More writes arrived than were announced: one of the two numbers is a lie.
-fn not_fewer(manifest: CheckedManifest, arrived: u32) -> Result<CheckedManifest, TransferError> {
-    if manifest.writes >= arrived {
-        return Ok(manifest);
-    }
-    let (announced, expected) = (manifest.writes.into(), arrived.into());
-    Err(TransferError::Manifest { field: "writes".to_owned(), announced, expected })
 }

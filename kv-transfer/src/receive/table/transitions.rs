@@ -1,6 +1,6 @@
 //! What follows: completion, failure, fences, release; and the ownership of blocks.
 
-use std::time::Instant;
+use tokio::time::Instant;
 
 use super::{Effect, Fence, Fenced, Live, ReceiveTable, State};
 use crate::ids::{PeerId, Slot, TransferKey};
@@ -8,7 +8,21 @@ use crate::receive::Arrival;
 use crate::{ExpectError, TransferError};
 
 impl ReceiveTable {
-    pub(super) fn complete(&mut self, key: TransferKey, effects: &mut Vec<Effect>) {
+    /// Completes a transfer whose announced writes are all here; fails one with as many that are not those.
+    pub(super) fn judge(&mut self, key: TransferKey, effects: &mut Vec<Effect>) {
+        let Some(live) = self.live(key) else { return };
+        let (Some(manifest), arrived) = (&live.manifest, live.arrived) else { return };
+        let announced = manifest.writes;
+        if arrived == announced {
+            self.complete(key, effects);
+        } else if arrived.writes >= announced.writes {
+            let (arrived, announced) = (arrived.writes, announced.writes);
+            let error = TransferError::Arrivals { arrived, announced };
+            self.fail(key, error, Fence::Told("the arrivals are wrong"), effects);
+        }
+    }
+
+    fn complete(&mut self, key: TransferKey, effects: &mut Vec<Effect>) {
         let State::Live(live) = self.release(key) else { unreachable!("only a live transfer completes") };
         let manifest = live.manifest.expect("a transfer completes with its manifest");
         debug_assert_eq!(manifest.writes, live.arrived, "complete means counted");
@@ -42,6 +56,8 @@ impl ReceiveTable {
             live.cell.settle(Err(error));
             return effects.push(Effect::Quiet(live.cell));
         };
+        // A sender that is gone answers nobody.
+        let fence = live.lost.as_ref().map_or(fence, |&(_, drained)| Fence::Drained(drained));
         let announced = live.manifest.as_ref().map(|manifest| manifest.writes);
         let cell = live.cell;
         let (arrived, withdrawn) = (live.arrived, matches!(fence, Fence::Drained(_)));

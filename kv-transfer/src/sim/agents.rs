@@ -1,0 +1,206 @@
+//! The owners of transfers: what workers do with the library, at times that the seed decides.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+use tokio::sync::oneshot;
+use tokio::time::{sleep, timeout};
+
+use super::Net;
+use super::blocks::{Blocks, Use};
+use crate::{OpenError, TransferError, TransferNode};
+
+/// A node and what agents need of it.
+#[derive(Clone)]
+pub(super) struct Host {
+    pub(super) number: usize,
+    pub(super) node: TransferNode,
+    pub(super) blocks: Blocks,
+    pub(super) layers: u32,
+}
+
+/// What became of one transfer, at both ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Outcome {
+    pub(super) received: bool,
+    pub(super) sent: bool,
+}
+
+/// One transfer to be.
+pub(super) struct Transfer {
+    pub(super) tag: u64,
+    pub(super) blocks: usize,
+    pub(super) starts_at: Duration,
+    pub(super) expires_in: Duration,
+    /// The receiver gives up after this.
+    pub(super) receiver_patience: Option<Duration>,
+    /// The sender gives up after this.
+    pub(super) sender_patience: Option<Duration>,
+    /// Its ticket is lost on the way.
+    pub(super) ticket_lost: bool,
+    /// And this transfer's sender opens it a second time.
+    pub(super) opened_twice: bool,
+}
+
+/// Both ends of a transfer, to their end.
+pub(super) async fn run(net: Net, receiver: Host, sender: Host, transfer: Transfer, seed: u64) -> Outcome {
+    sleep(transfer.starts_at).await;
+    let (ticket, received_ticket) = oneshot::channel();
+    let transfer = Arc::new(transfer);
+    // With its process, an agent ends wherever it is.
+    let (receiver_dead, sender_dead) = (net.dead(receiver.number), net.dead(sender.number));
+    let (to, from) = (net.clone(), transfer.clone());
+    let sent = tokio::spawn(async move {
+        sender_dead.run_until_cancelled(send(to, sender, from, received_ticket, seed)).await.unwrap_or(false)
+    });
+    let received = receive(&net, &receiver, &transfer, ticket, seed);
+    let received = receiver_dead.run_until_cancelled(received).await.unwrap_or(false);
+    let sent = sent.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+    net.note(|| format!("transfer {} over: received {received}, sent {sent}", transfer.tag));
+    Outcome { received, sent }
+}
+
+/// Expects the transfer, and checks what arrived; `true` when it did.
+async fn receive(
+    net: &Net,
+    host: &Host,
+    transfer: &Transfer,
+    ticket: oneshot::Sender<Vec<u8>>,
+    seed: u64,
+) -> bool {
+    let mut random = SmallRng::seed_from_u64(seed);
+    net.running(host.number).await;
+    let Some(lease) = host.blocks.take(transfer.blocks, &mut random) else { return false };
+    let mut incoming = match host.node.expect(&lease.ids, lease.ids.len() as u32, transfer.expires_in) {
+        Ok(incoming) => incoming,
+        Err(error) => {
+            net.note(|| format!("transfer {}: not expected: {error}", transfer.tag));
+            return false;
+        }
+    };
+    lease.used_as(Use::Destination(incoming.key()));
+    net.note(|| format!("transfer {} is {} of node {}", transfer.tag, incoming.key(), host.number));
+    if !transfer.ticket_lost {
+        let _ = ticket.send(incoming.ticket());
+    }
+    let patience = transfer.receiver_patience.unwrap_or(Duration::MAX);
+    let verdict = timeout(patience, incoming.wait()).await;
+    net.running(host.number).await;
+    match verdict {
+        Ok(Ok(received)) => {
+            if let Some((layer, index)) = lease.first_different(transfer.tag) {
+                let tag = transfer.tag;
+                net.lock()
+                    .violations
+                    .push(format!("transfer {tag} is wrong at layer {layer}, index {index}"));
+            }
+            net.note(|| format!("transfer {} received {received:?}", transfer.tag));
+            true
+        }
+        Ok(Err(error)) => {
+            net.note(|| format!("transfer {} not received: {error}", transfer.tag));
+            let quiesced = incoming.abort();
+            quiesced.await;
+            false
+        }
+        Err(_) => {
+            net.note(|| format!("transfer {}: the receiver gives up", transfer.tag));
+            if random.random_bool(0.5) {
+                incoming.abort().await;
+            } else {
+                // The lease goes with it, and comes back when nobody writes any more.
+                incoming.hold(lease);
+            }
+            false
+        }
+    }
+}
+
+/// Opens, pushes in random groups, finishes; `true` when it was sent.
+async fn send(
+    net: Net,
+    host: Host,
+    transfer: Arc<Transfer>,
+    ticket: oneshot::Receiver<Vec<u8>>,
+    seed: u64,
+) -> bool {
+    let mut random = SmallRng::seed_from_u64(seed ^ 0x5e4d);
+    let Ok(ticket) = ticket.await else { return false };
+    sleep(Duration::from_millis(random.random_range(0..30))).await;
+    net.running(host.number).await;
+    let Some(lease) = host.blocks.take(transfer.blocks, &mut random) else { return false };
+    lease.write(transfer.tag);
+    let outgoing = match host.node.open(&ticket).await {
+        Ok(outgoing) => outgoing,
+        Err(error) => {
+            net.note(|| format!("transfer {} not opened: {error}", transfer.tag));
+            return false;
+        }
+    };
+    if transfer.opened_twice {
+        let again = host.node.open(&ticket).await;
+        let refused = matches!(
+            again,
+            Err(OpenError::Revoked { .. }
+                | OpenError::Unreachable { .. }
+                | OpenError::ShuttingDown
+                | OpenError::StaleIncarnation { .. }
+                | OpenError::TimedOut { .. })
+        );
+        if !refused {
+            net.lock().violations.push(format!("transfer {} was opened twice: {again:?}", transfer.tag));
+        }
+    }
+    let (endpoint, key) = outgoing.target();
+    let to = endpoint.trim_start_matches("sim:").parse().expect("a simulated endpoint");
+    lease.used_as(Use::Source(to, key));
+    let pushed = async {
+        let layers = host.layers;
+        let mut layer = 0;
+        while layer < layers {
+            let next = random.random_range(layer + 1..=layers);
+            let mut pairs: Vec<(u32, u32)> = lease.ids.iter().copied().zip(0..).collect();
+            let half = pairs.split_off(random.random_range(0..=pairs.len()));
+            net.running(host.number).await;
+            outgoing.push(layer..next, &half)?;
+            if random.random_bool(0.4) {
+                sleep(Duration::from_millis(random.random_range(1..12))).await;
+                net.running(host.number).await;
+            }
+            outgoing.push(layer..next, &pairs)?;
+            layer = next;
+        }
+        Ok::<_, crate::PushError>(())
+    };
+    let patience = transfer.sender_patience.unwrap_or(Duration::MAX);
+    match timeout(patience, pushed).await {
+        Ok(Ok(())) => {}
+        given_up => {
+            net.note(|| format!("transfer {}: the sender gives up: {given_up:?}", transfer.tag));
+            outgoing.abort().await;
+            return false;
+        }
+    }
+    if random.random_bool(0.1) {
+        // Dropped in the middle of finishing: the lease must outlive what is under way.
+        outgoing.hold(lease);
+        let _ = timeout(Duration::from_millis(random.random_range(0..5)), outgoing.finish()).await;
+        return false;
+    }
+    match outgoing.finish().await {
+        Ok(_) => true,
+        Err(TransferError::Incomplete { layer, index }) => {
+            let tag = transfer.tag;
+            net.lock()
+                .violations
+                .push(format!("transfer {tag} was pushed whole, and misses {layer}, {index}"));
+            false
+        }
+        Err(error) => {
+            net.note(|| format!("transfer {} not sent: {error}", transfer.tag));
+            false
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! `Fabric` over the simulated network.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use super::Net;
+use super::net::Port;
+use crate::error::FabricError;
+use crate::fabric::{Capabilities, Event, Fabric, Offer, Wake, Write};
+use crate::ids::PeerId;
+use crate::memory::{Mapping, PoolMemory};
+
+/// Writes in flight; few, so that credits run out.
+const CREDITS: usize = 12;
+
+pub(crate) struct SimFabric {
+    net: Net,
+    node: usize,
+    completes_early: bool,
+    max_write_bytes: u64,
+    next_peer: u64,
+    /// Node and its number for us.
+    targets: BTreeMap<PeerId, (usize, PeerId)>,
+    initiators: BTreeSet<PeerId>,
+    wake: Arc<Notify>,
+}
+
+struct Waker(Arc<Notify>);
+
+impl Wake for Waker {
+    fn wake(&self) {
+        self.0.notify_one();
+    }
+}
+
+fn fault(operation: &'static str, reason: &str) -> FabricError {
+    FabricError { fabric: "sim", operation, reason: reason.to_owned() }
+}
+
+impl SimFabric {
+    /// A new node on the network, with a pool of so many bytes.
+    pub(super) fn join(net: &Net, pool_bytes: u64, max_write_bytes: u64) -> (usize, Self, PoolMemory) {
+        let pool = Arc::new(Mapping::anonymous(pool_bytes as usize).expect("memory for a small pool"));
+        let wake = Arc::new(Notify::new());
+        let mut state = net.lock();
+        let node = state.ports.len();
+        let completes_early = state.completes_early;
+        state.ports.push(Port {
+            alive: true,
+            dead: CancellationToken::new(),
+            paused_until: None,
+            pool: pool.clone(),
+            blocks: None,
+            events: Default::default(),
+            wake: wake.clone(),
+        });
+        drop(state);
+        let fabric = Self {
+            net: net.clone(),
+            node,
+            completes_early,
+            max_write_bytes,
+            next_peer: 0,
+            targets: BTreeMap::new(),
+            initiators: BTreeSet::new(),
+            wake,
+        };
+        (node, fabric, PoolMemory::new(pool))
+    }
+
+    fn new_peer(&mut self) -> PeerId {
+        self.next_peer += 1;
+        PeerId(self.next_peer)
+    }
+}
+
+impl Fabric for SimFabric {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            name: "sim",
+            provider: "sim".to_owned(),
+            max_write_bytes: self.max_write_bytes,
+            max_in_flight: CREDITS,
+            completed_is_delivered: !self.completes_early,
+            buffers_bytes: true,
+            wakes_on_arrival: true,
+        }
+    }
+
+    fn address(&self) -> Vec<u8> {
+        self.node.to_le_bytes().to_vec()
+    }
+
+    fn accept(&mut self, address: &[u8]) -> Result<(PeerId, Offer), FabricError> {
+        if address.len() != size_of::<usize>() {
+            return Err(fault("accept", "no address"));
+        }
+        let peer = self.new_peer();
+        self.initiators.insert(peer);
+        let bytes = [self.node.to_le_bytes(), (peer.0 as usize).to_le_bytes()].concat();
+        Ok((peer, Offer { bytes, descriptors: Vec::new() }))
+    }
+
+    fn connect(&mut self, offer: Offer, _pool_bytes: u64) -> Result<PeerId, FabricError> {
+        let (words, []) = offer.bytes.as_chunks::<8>() else { return Err(fault("connect", "no offer")) };
+        let [node, number] = *words else { return Err(fault("connect", "no offer")) };
+        let peer = self.new_peer();
+        self.targets.insert(peer, (usize::from_le_bytes(node), PeerId(u64::from_le_bytes(number))));
+        Ok(peer)
+    }
+
+    fn disconnect(&mut self, peer: PeerId) {
+        if let Some((to, initiator)) = self.targets.remove(&peer) {
+            self.net.mute(to, initiator);
+        }
+        self.initiators.remove(&peer);
+    }
+
+    fn post_write(&mut self, write: &Write) -> Result<bool, FabricError> {
+        let &(to, initiator) =
+            self.targets.get(&write.peer).ok_or_else(|| fault("write", "the peer is disconnected"))?;
+        self.net.post(self.node, to, initiator, write);
+        Ok(true)
+    }
+
+    fn flush(&mut self) {}
+
+    fn poll(&mut self, events: &mut Vec<Event>) -> Result<(), FabricError> {
+        let mut state = self.net.lock();
+        let known = |event: &Event| match event {
+            Event::Landed { from: Some(peer), .. } => self.initiators.contains(peer),
+            _ => true,
+        };
+        events.extend(state.ports[self.node].events.drain(..).filter(known));
+        Ok(())
+    }
+
+    /// Not called: the data plane runs as a task, which waits for the waker.
+    fn wait(&mut self, _timeout: Option<Duration>) -> Result<(), FabricError> {
+        Err(fault("wait", "a simulated data plane does not block"))
+    }
+
+    fn waker(&self) -> Arc<dyn Wake> {
+        Arc::new(Waker(self.wake.clone()))
+    }
+}

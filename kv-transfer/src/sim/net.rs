@@ -1,0 +1,364 @@
+//! The simulated network: writes under way, who is alive, and what goes wrong.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::blocks::{Blocks, Use};
+use crate::fabric::{Event, Write};
+use crate::ids::{Immediate, PeerId};
+use crate::memory::Mapping;
+
+/// A write is through, or lost for good, after this. Shorter than the drain time that nodes are given.
+const LONGEST_FLIGHT: Duration = Duration::from_millis(60);
+
+/// What the fabric does that fabrics must not: chances in a thousand, for each write.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Faults {
+    /// It fails, having landed in part.
+    pub(super) failed: u32,
+    /// It lands, and its immediate does not.
+    pub(super) arrival_lost: u32,
+    /// Its immediate comes twice.
+    pub(super) arrival_repeated: u32,
+    /// A byte changes on the way.
+    pub(super) corrupted: u32,
+}
+
+/// What happens to one write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Arrives,
+    Fails,
+    ArrivalLost,
+    ArrivalRepeated,
+    Corrupted,
+}
+
+struct Flight {
+    from: usize,
+    to: usize,
+    /// The sender, as the receiver's fabric numbers it.
+    initiator: PeerId,
+    write: Write,
+    posted: Instant,
+    fate: Fate,
+    /// Taken from the source, with the completion on its way or given.
+    bytes: Option<Vec<u8>>,
+    landed: bool,
+    completed: bool,
+    /// The sender is not told how it ends.
+    muted: bool,
+}
+
+/// One node as the network sees it.
+pub(super) struct Port {
+    pub(super) alive: bool,
+    /// Set with its death.
+    pub(super) dead: CancellationToken,
+    /// Stopped until then.
+    pub(super) paused_until: Option<Instant>,
+    pub(super) pool: Arc<Mapping>,
+    pub(super) blocks: Option<Blocks>,
+    pub(super) events: VecDeque<Event>,
+    pub(super) wake: Arc<Notify>,
+}
+
+pub(super) struct State {
+    pub(super) random: SmallRng,
+    pub(super) ports: Vec<Port>,
+    flights: Vec<Flight>,
+    pub(super) faults: Faults,
+    /// A completed write may still be on its way.
+    pub(super) completes_early: bool,
+    /// Ends control connections, by the nodes at their ends.
+    pub(super) pipes: Vec<(usize, usize, CancellationToken)>,
+    pub(super) violations: Vec<String>,
+    started: Instant,
+    trace: u64,
+    prints: bool,
+}
+
+/// A network; clones share it.
+#[derive(Clone)]
+pub(crate) struct Net(Arc<(Mutex<State>, Notify)>);
+
+impl Net {
+    pub(super) fn new(seed: u64, faults: Faults, completes_early: bool, prints: bool) -> Self {
+        let state = State {
+            random: SmallRng::seed_from_u64(seed),
+            ports: Vec::new(),
+            flights: Vec::new(),
+            faults,
+            completes_early,
+            pipes: Vec::new(),
+            violations: Vec::new(),
+            started: Instant::now(),
+            trace: seed,
+            prints,
+        };
+        Self(Arc::new((Mutex::new(state), Notify::new())))
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes something for the trace.
+    pub(super) fn note(&self, what: impl FnOnce() -> String) {
+        self.lock().note(what);
+    }
+
+    /// A hash of everything that was noted, in order.
+    pub(super) fn trace(&self) -> u64 {
+        self.lock().trace
+    }
+
+    pub(super) fn post(&self, from: usize, to: usize, initiator: PeerId, write: &Write) {
+        {
+            let mut state = self.lock();
+            let fate = state.draw_fate();
+            let posted = Instant::now();
+            state.note(|| format!("post {from}>{to} {write:?} {fate:?}"));
+            state.flights.push(Flight {
+                from,
+                to,
+                initiator,
+                write: *write,
+                posted,
+                fate,
+                bytes: None,
+                landed: false,
+                completed: false,
+                muted: false,
+            });
+        }
+        self.0.1.notify_one();
+    }
+
+    /// Moves writes along, for ever.
+    pub(super) async fn run(self) {
+        loop {
+            let pause = {
+                let mut state = self.lock();
+                if state.flights.is_empty() { None } else { Some(state.random.random_range(0..4)) }
+            };
+            match pause {
+                None => self.0.1.notified().await,
+                Some(0) => tokio::task::yield_now().await,
+                Some(ms) => tokio::time::sleep(Duration::from_millis(ms)).await,
+            }
+            let mut state = self.lock();
+            let steps = state.random.random_range(1..6);
+            (0..steps).for_each(|_| state.step());
+        }
+    }
+
+    /// The sender of a connection does not want to hear of its writes any more; they fly on.
+    pub(super) fn mute(&self, to: usize, initiator: PeerId) {
+        let mut state = self.lock();
+        let theirs = |flight: &&mut Flight| (flight.to, flight.initiator) == (to, initiator);
+        state.flights.iter_mut().filter(theirs).for_each(|flight| flight.muted = true);
+    }
+
+    /// The node's process is gone. What it had handed to a fabric that buffers may still arrive.
+    pub(super) fn kill(&self, node: usize) {
+        let pipes = {
+            let mut state = self.lock();
+            state.note(|| format!("kill {node}"));
+            state.ports[node].alive = false;
+            state.ports[node].dead.cancel();
+            state.ports[node].events.clear();
+            let survives = |flight: &Flight| flight.from != node || flight.bytes.is_some();
+            state.flights.retain(survives);
+            state.pipes_of(node)
+        };
+        pipes.iter().for_each(CancellationToken::cancel);
+        self.0.1.notify_one();
+    }
+
+    /// The control connections between two nodes end.
+    pub(super) fn cut(&self, a: usize, b: usize) {
+        let pipes: Vec<_> = {
+            let mut state = self.lock();
+            state.note(|| format!("cut {a} {b}"));
+            let between = |&&(from, to, _): &&(usize, usize, _)| (from, to) == (a, b) || (from, to) == (b, a);
+            state.pipes.iter().filter(between).map(|(_, _, pipe)| pipe.clone()).collect()
+        };
+        pipes.iter().for_each(CancellationToken::cancel);
+    }
+
+    /// The node's process stops for a while.
+    pub(super) fn pause(&self, node: usize, length: Duration) {
+        let mut state = self.lock();
+        state.note(|| format!("pause {node} {length:?}"));
+        state.ports[node].paused_until = Some(Instant::now() + length);
+    }
+
+    /// Cancelled when the node's process dies.
+    pub(super) fn dead(&self, node: usize) -> CancellationToken {
+        self.lock().ports[node].dead.clone()
+    }
+
+    /// Returns when the node runs: at once, mostly.
+    pub(super) async fn running(&self, node: usize) {
+        loop {
+            let until = self.lock().ports[node].paused_until;
+            match until.filter(|&at| at > Instant::now()) {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => return,
+            }
+        }
+    }
+}
+
+impl State {
+    pub(super) fn note(&mut self, what: impl FnOnce() -> String) {
+        let at = self.started.elapsed().as_millis();
+        let line = format!("{at:>6} {}", what());
+        self.trace = twox_hash::XxHash3_64::oneshot_with_seed(self.trace, line.as_bytes());
+        if self.prints {
+            eprintln!("{line}");
+        }
+    }
+
+    fn pipes_of(&self, node: usize) -> Vec<CancellationToken> {
+        let of = |&&(from, to, _): &&(usize, usize, _)| from == node || to == node;
+        self.pipes.iter().filter(of).map(|(_, _, pipe)| pipe.clone()).collect()
+    }
+
+    fn draw_fate(&mut self) -> Fate {
+        let mut drawn = self.random.random_range(0..1000);
+        let chances = [
+            (self.faults.failed, Fate::Fails),
+            (self.faults.arrival_lost, Fate::ArrivalLost),
+            (self.faults.arrival_repeated, Fate::ArrivalRepeated),
+            (self.faults.corrupted, Fate::Corrupted),
+        ];
+        for (chance, fate) in chances {
+            if drawn < chance {
+                return fate;
+            }
+            drawn -= chance;
+        }
+        Fate::Arrives
+    }
+
+    /// Moves one write along: an overdue one, or any.
+    fn step(&mut self) {
+        if self.flights.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        let overdue = self.flights.iter().position(|flight| now - flight.posted > LONGEST_FLIGHT);
+        let index = overdue.unwrap_or_else(|| self.random.random_range(0..self.flights.len()));
+        let mut flight = self.flights.swap_remove(index);
+        if self.advance(&mut flight) {
+            self.flights.push(flight);
+        }
+    }
+
+    /// One stage further; `false` when it is over.
+    fn advance(&mut self, flight: &mut Flight) -> bool {
+        if flight.fate == Fate::Fails || (!self.ports[flight.to].alive && flight.bytes.is_none()) {
+            return self.fail(flight);
+        }
+        if flight.bytes.is_none() {
+            self.take_bytes(flight);
+            return true;
+        }
+        // Early: completed, then landed. Otherwise a completion says that it has landed.
+        let complete_now = !flight.completed && (self.completes_early || flight.landed);
+        if complete_now {
+            flight.completed = true;
+            self.report(flight, Event::Written(flight.write.context));
+        } else if !flight.landed {
+            self.land(flight);
+        }
+        !(flight.landed && flight.completed)
+    }
+
+    /// The NIC reads the source.
+    fn take_bytes(&mut self, flight: &mut Flight) {
+        let Write { source, len, immediate, .. } = flight.write;
+        let key = Immediate::decode(immediate).expect("writes carry immediates").key;
+        self.check(flight.from, source..source + len, Use::Source(flight.to, key), "read of");
+        let mut bytes = vec![0; len as usize];
+        self.ports[flight.from].pool.copy_out(source as usize, &mut bytes);
+        if flight.fate == Fate::Corrupted {
+            let index = self.random.random_range(0..bytes.len());
+            bytes[index] ^= 1 << self.random.random_range(0..8);
+        }
+        flight.bytes = Some(bytes);
+    }
+
+    fn land(&mut self, flight: &mut Flight) {
+        flight.landed = true;
+        if !self.ports[flight.to].alive {
+            return;
+        }
+        let bytes = flight.bytes.clone().unwrap_or_default();
+        self.write_into(flight, &bytes);
+        let landed = || Event::Landed { from: Some(flight.initiator), immediate: flight.write.immediate };
+        let times = match flight.fate {
+            Fate::ArrivalLost => 0,
+            Fate::ArrivalRepeated => 2,
+            Fate::Arrives | Fate::Fails | Fate::Corrupted => 1,
+        };
+        (0..times).for_each(|_| self.tell(flight.to, landed()));
+    }
+
+    /// Some of it may have landed.
+    fn fail(&mut self, flight: &mut Flight) -> bool {
+        if self.ports[flight.to].alive && self.random.random_bool(0.5) {
+            self.take_bytes(flight);
+            let bytes = flight.bytes.take().unwrap_or_default();
+            let part = self.random.random_range(0..=bytes.len());
+            self.write_into(flight, &bytes[..part]);
+        }
+        self.report(flight, Event::Failed(flight.write.context, "lost on the way".to_owned()));
+        false
+    }
+
+    fn write_into(&mut self, flight: &Flight, bytes: &[u8]) {
+        let Write { destination, immediate, .. } = flight.write;
+        let key = Immediate::decode(immediate).expect("writes carry immediates").key;
+        let range = destination..destination + bytes.len() as u64;
+        self.check(flight.to, range, Use::Destination(key), "write to");
+        self.ports[flight.to].pool.copy_in(destination as usize, bytes);
+    }
+
+    fn check(&mut self, node: usize, bytes: std::ops::Range<u64>, expected: Use, what: &str) {
+        let port = &self.ports[node];
+        if bytes.is_empty() || !port.alive {
+            return;
+        }
+        let wrong = port.blocks.as_ref().and_then(|blocks| blocks.first_wrong(bytes, expected));
+        if let Some((block, used)) = wrong {
+            let violation =
+                format!("{what} block {block} of node {node} for {expected:?}, which is in use as {used:?}");
+            self.note(|| violation.clone());
+            self.violations.push(violation);
+        }
+    }
+
+    fn report(&mut self, flight: &Flight, event: Event) {
+        if !flight.muted {
+            self.tell(flight.from, event);
+        }
+    }
+
+    fn tell(&mut self, node: usize, event: Event) {
+        if self.ports[node].alive {
+            self.note(|| format!("tell {node} {event:?}"));
+            self.ports[node].events.push_back(event);
+            self.ports[node].wake.notify_one();
+        }
+    }
+}

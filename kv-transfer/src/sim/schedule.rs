@@ -1,0 +1,258 @@
+//! One run: a world drawn from a seed, and what must be true at its end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use super::agents::{self, Host, Outcome, Transfer};
+use super::blocks::Blocks;
+use super::fabric::SimFabric;
+use super::net::{Faults, Net};
+use super::{Run, pipe};
+use crate::control::Listener;
+use crate::engine::{DataPlane, Round};
+use crate::ids::NodeId;
+use crate::node::{Assembly, assemble};
+use crate::{ChecksumMode, FabricSpec, KvGeometry, TransferConfig, TransferNode};
+
+/// Virtual time after which a run hangs.
+const BOUND: Duration = Duration::from_secs(120);
+/// Larger than any write takes.
+const DRAIN: Duration = Duration::from_millis(100);
+
+/// What a world is like.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Climate {
+    pub(super) faults: Faults,
+    /// Deaths, pauses, cut connections and shutdowns, at most.
+    pub(super) disasters: usize,
+}
+
+/// How a run went.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Report {
+    /// A hash of everything that happened, in order.
+    pub(super) trace: u64,
+    pub(super) transfers: usize,
+    pub(super) received: usize,
+    /// What must not be.
+    pub(super) violations: Vec<String>,
+}
+
+/// Runs the world of `seed`.
+pub(super) fn run(seed: u64, climate: Climate, prints: bool) -> Report {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .expect("a runtime without I/O");
+    let report = runtime.block_on(async {
+        let mut random = SmallRng::seed_from_u64(seed ^ 0x0dd5);
+        let net = Net::new(seed, climate.faults, random.random_bool(0.5), prints);
+        let _run = Run::begin(net.clone(), seed);
+        World::new(net, climate, random).run().await
+    });
+    pipe::clear();
+    report
+}
+
+struct World {
+    net: Net,
+    climate: Climate,
+    random: SmallRng,
+    geometry: KvGeometry,
+    hosts: Vec<Host>,
+    planes: JoinSet<()>,
+}
+
+impl World {
+    fn new(net: Net, climate: Climate, mut random: SmallRng) -> Self {
+        let geometry = KvGeometry { layers: random.random_range(1..5), blocks: 16, block_bytes: 64 };
+        Self { net, climate, random, geometry, hosts: Vec::new(), planes: JoinSet::new() }
+    }
+
+    async fn run(mut self) -> Report {
+        let network = tokio::spawn(self.net.clone().run());
+        for _ in 0..self.random.random_range(2..5) {
+            self.start_node();
+        }
+        let mut transfers = JoinSet::new();
+        let mut report = Report::default();
+        let first = self.random.random_range(2..9);
+        self.start_transfers(first, &mut transfers, &mut report);
+        for _ in 0..self.random.random_range(0..=self.climate.disasters) {
+            sleep(Duration::from_millis(self.random.random_range(0..120))).await;
+            self.strike();
+            if self.random.random_bool(0.3) {
+                // A worker that was restarted is a new one, whatever it is called.
+                self.start_node();
+            }
+            let more = self.random.random_range(0..3);
+            self.start_transfers(more, &mut transfers, &mut report);
+        }
+        let all = async {
+            while let Some(outcome) = transfers.join_next().await {
+                let outcome = outcome.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+                report.received += usize::from(outcome.received);
+            }
+        };
+        if timeout(BOUND, all).await.is_err() {
+            report.violations.push("a transfer hangs".to_owned());
+        }
+        self.settle(&mut report).await;
+        network.abort();
+        let state = self.net.lock();
+        report.violations.extend(state.violations.iter().cloned());
+        drop(state);
+        report.trace = self.net.trace();
+        report
+    }
+
+    fn start_transfers(&mut self, count: usize, transfers: &mut JoinSet<Outcome>, report: &mut Report) {
+        for _ in 0..count {
+            let (receiver, sender) = self.two_hosts();
+            let transfer = self.transfer(report.transfers as u64);
+            let seed = self.random.random();
+            report.transfers += 1;
+            transfers.spawn(agents::run(self.net.clone(), receiver, sender, transfer, seed));
+        }
+    }
+
+    fn start_node(&mut self) {
+        let max_write = 64 << self.random.random_range(0..4);
+        let pool_bytes = self.geometry.pool_bytes();
+        let (number, fabric, pool) = SimFabric::join(&self.net, pool_bytes, max_write);
+        let mut config = TransferConfig::new(FabricSpec::Shm, self.geometry, "sim");
+        // A corrupted piece must be seen wherever it is.
+        config.checksums =
+            if self.climate.faults.corrupted > 0 { ChecksumMode::Full } else { ChecksumMode::Sampled };
+        config.limits.incoming = 6;
+        config.limits.outgoing = 6;
+        config.limits.queued_pushes = 8;
+        config.limits.push_patience = Duration::ZERO;
+        config.limits.handshake = Duration::from_millis(400);
+        config.limits.drain = DRAIN;
+        let blocks = Blocks::new(pool.clone(), self.geometry);
+        self.net.lock().ports[number].blocks = Some(blocks.clone());
+        let wake = self.net.lock().ports[number].wake.clone();
+        let Assembly { node, plane, end } =
+            assemble(config, NodeId::random(), Listener::sim(number), Box::new(fabric), pool)
+                .expect("a simulated node starts");
+        let net = self.net.clone();
+        self.planes.spawn(async move {
+            let _end = end;
+            drive(net, number, plane, wake).await;
+        });
+        self.hosts.push(Host {
+            number,
+            node: TransferNode::simulated(node),
+            blocks,
+            layers: self.geometry.layers,
+        });
+    }
+
+    fn two_hosts(&mut self) -> (Host, Host) {
+        let receiver = self.random.random_range(0..self.hosts.len());
+        let mut sender = self.random.random_range(0..self.hosts.len() - 1);
+        sender += usize::from(sender >= receiver);
+        (self.hosts[receiver].clone(), self.hosts[sender].clone())
+    }
+
+    fn transfer(&mut self, tag: u64) -> Transfer {
+        let random = &mut self.random;
+        let ms = |random: &mut SmallRng, range: std::ops::Range<u64>| {
+            Duration::from_millis(random.random_range(range))
+        };
+        Transfer {
+            tag,
+            blocks: random.random_range(1..6),
+            starts_at: ms(random, 0..80),
+            expires_in: if random.random_bool(0.3) { ms(random, 1..120) } else { Duration::from_secs(5) },
+            receiver_patience: random.random_bool(0.2).then(|| ms(random, 0..120)),
+            sender_patience: random.random_bool(0.2).then(|| ms(random, 0..40)),
+            ticket_lost: random.random_bool(0.05),
+            opened_twice: random.random_bool(0.1),
+        }
+    }
+
+    /// Something happens to somebody.
+    fn strike(&mut self) {
+        let victim = self.random.random_range(0..self.hosts.len());
+        let host = self.hosts[victim].clone();
+        match self.random.random_range(0..4) {
+            0 => {
+                // Its process is gone; nobody is there to hear what it finds out.
+                self.net.kill(host.number);
+                host.node.abandon();
+            }
+            1 => self.net.pause(host.number, Duration::from_millis(self.random.random_range(1..400))),
+            2 => {
+                let other = self.random.random_range(0..self.hosts.len());
+                self.net.cut(host.number, self.hosts[other].number);
+            }
+            _ => {
+                self.net.note(|| format!("shut down {}", host.number));
+                let net = self.net.clone();
+                tokio::spawn(async move {
+                    net.running(host.number).await;
+                    host.node.shutdown().await;
+                });
+            }
+        }
+    }
+
+    /// Nothing may be left anywhere.
+    async fn settle(&mut self, report: &mut Report) {
+        // Leases that were given to transfers come back once those are quiet.
+        let quiet = async {
+            while self.hosts.iter().any(|host| self.holds(host)) {
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        if timeout(BOUND, quiet).await.is_err() {
+            for host in self.hosts.iter().filter(|host| self.holds(host)) {
+                let (free, stats) = (host.blocks.free(), host.node.stats());
+                report
+                    .violations
+                    .push(format!("node {} leaks: {free} blocks are free, {stats:?}", host.number));
+            }
+        }
+        for host in &self.hosts {
+            if timeout(BOUND, host.node.shutdown()).await.is_err() {
+                report.violations.push(format!("node {} does not shut down", host.number));
+            }
+        }
+        let ended = async { while self.planes.join_next().await.is_some() {} };
+        if timeout(BOUND, ended).await.is_err() {
+            report.violations.push("a data plane does not end".to_owned());
+        }
+    }
+
+    /// Whether a living node holds anything.
+    fn holds(&self, host: &Host) -> bool {
+        let stats = host.node.stats();
+        let idle = stats.incoming_live == 0 && stats.quarantined_blocks == 0 && stats.in_flight_writes == 0;
+        let free = host.blocks.free() == self.geometry.blocks as usize;
+        self.net.lock().ports[host.number].alive && !(idle && free)
+    }
+}
+
+/// The data plane as a task.
+async fn drive(net: Net, number: usize, mut plane: DataPlane, wake: Arc<tokio::sync::Notify>) {
+    loop {
+        net.running(number).await;
+        match plane.round() {
+            Ok(Round::News) => tokio::task::yield_now().await,
+            Ok(Round::Idle { blocked }) => {
+                let pause = plane.pause(blocked).unwrap_or(Duration::MAX);
+                let _ = timeout(pause, wake.notified()).await;
+            }
+            Ok(Round::Stop) | Err(_) => break,
+        }
+    }
+    plane.shut_down();
+}
