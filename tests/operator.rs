@@ -85,6 +85,23 @@ fn help_explains_every_option_of_every_subcommand() {
     }
 }
 
+#[test]
+fn bench_transfer_measures_every_scenario_beside_memcpy() {
+    let small = ["--size", "4", "--rounds", "1", "--latencies", "2", "--pieces", "16,64", "--runs", "1,4"];
+    let finished = Process::run(&[&["bench", "transfer"], &small[..]].concat());
+    assert!(finished.status.success(), "{}", finished.stderr);
+    let rows: Vec<&str> = finished.stdout.lines().filter(|line| line.contains(" KiB |")).collect();
+    assert_eq!(rows.len(), 4, "{}", finished.stdout);
+    for row in rows {
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+        let number = |cell: usize| cells[cell].parse::<f64>().unwrap();
+        let (moved, copied, ratio) = (number(3), number(4), number(5));
+        assert!(moved > 0.0 && copied > 0.0 && (moved / copied - ratio).abs() < 0.1 * ratio + 0.02, "{row}");
+    }
+    let refused = Process::run(&["bench", "transfer", "--fabric", "carrier-pigeon"]);
+    assert!(!refused.status.success() && refused.stderr.contains("carrier-pigeon"), "{}", refused.stderr);
+}
+
 fn help_of(command: &[&str]) -> String {
     let finished = Process::run(&[command, &["--help"]].concat());
     assert!(finished.status.success(), "{}", finished.stderr);

@@ -31,6 +31,13 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
+/// What to measure.
+#[derive(Subcommand, Debug)]
+pub(crate) enum Bench {
+    /// KV blocks between two processes: GB/s and latency, beside memcpy in the same run
+    Transfer(baton_bench::transfer::Args),
+}
+
 /// What to do.
 #[derive(Subcommand, Debug)]
 pub(crate) enum Command {
@@ -38,6 +45,9 @@ pub(crate) enum Command {
     Up(Box<UpArgs>),
     /// Download a model from the hub into the standard cache
     Pull(PullArgs),
+    /// Measure what this machine and its fabrics reach
+    #[command(subcommand)]
+    Bench(Bench),
     /// Run the OpenAI HTTP front with the worker registry and placement
     Scheduler(Box<baton_scheduler::SchedulerArgs>),
     /// Run the sidecar of one decode worker

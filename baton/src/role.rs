@@ -7,7 +7,7 @@ use baton_process::{Shutdown, exit_with_parent, init_logs};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::{
-    cli::{Cli, Command},
+    cli::{Bench, Cli, Command},
     pull, up,
 };
 
@@ -28,6 +28,10 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Pull(args) => {
             init_logs(&cli.logs).map_err(|error| anyhow!(error))?;
             single_threaded()?.block_on(pull::run(args)).map(|()| ExitCode::SUCCESS)
+        }
+        Command::Bench(Bench::Transfer(args)) => {
+            init_logs(&cli.logs).map_err(|error| anyhow!(error))?;
+            multi_threaded()?.block_on(baton_bench::transfer::run(args)).map(|()| ExitCode::SUCCESS)
         }
         role => {
             init_logs(&cli.logs).map_err(|error| anyhow!(error))?;
@@ -69,7 +73,7 @@ async fn run_role(role: Command, shutdown: Shutdown) -> anyhow::Result<()> {
         Command::Sidecar(args) => Ok(Box::pin(baton_sidecar::run(*args, shutdown)).await?),
         Command::PrefillWorker(args) => Ok(Box::pin(baton_prefill_worker::run(*args, shutdown)).await?),
         Command::DecodeWorker(args) => Ok(Box::pin(baton_decode_worker::run(*args, shutdown)).await?),
-        Command::Up(_) | Command::Pull(_) => unreachable!("not a role"),
+        Command::Up(_) | Command::Pull(_) | Command::Bench(_) => unreachable!("not a role"),
     }
 }
 

@@ -5,6 +5,7 @@ use std::os::fd::BorrowedFd;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::AtomicU32;
 
+use super::stream;
 use rustix::mm::{Advice, MapFlags, ProtFlags};
 
 /// Readable and writable pages, unmapped on drop.
@@ -114,7 +115,7 @@ impl Mapping {
         let into = target.at(target_offset, len);
         // SAFETY: both ranges lie in their mappings (checked by `at`), which are different memory: a node refuses
         // to connect to itself, and two pools never share pages.
-        unsafe { ptr::copy_nonoverlapping(from, into, len) };
+        unsafe { stream::copy(from, into, len) };
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod mapping;
 mod memfd;
+mod stream;
 
 use std::fmt;
 use std::ptr::NonNull;

@@ -43,7 +43,7 @@ pub(super) async fn start(config: TransferConfig) -> Result<Arc<NodeInner>, Star
         })?;
     *node.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
     let fabric = node.description();
-    tracing::info!(
+    tracing::debug!(
         fabric = fabric.name,
         provider = fabric.provider,
         endpoint = fabric.control_endpoint,

@@ -1,0 +1,106 @@
+//! `baton bench transfer`: KV blocks between two processes, over any fabric.
+
+mod memcpy;
+mod protocol;
+mod receiver;
+mod report;
+mod sender;
+mod tables;
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use baton_kv_transfer::{ChecksumMode, FabricSpec};
+
+use self::protocol::Scenario;
+use self::report::Report;
+
+/// Options of `baton bench transfer`.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Two processes on this host move the same bytes several times, in pieces of each size and in runs of neighbouring blocks of each
+length, in random order. In turn with them one thread copies the same pieces between two shared mappings by memcpy: the
+machine's limit for a single copying thread. Medians are printed as a Markdown table.
+
+  GB/s      from opening the transfer to \"every byte is here and checked\" at the receiver
+  latency   from pushing the last layer to the same moment, the other layers being there already
+
+Examples:
+  baton bench transfer
+  baton bench transfer --fabric libfabric:tcp --libfabric /path/to/libfabric.so.1 --pieces 64,1024 --runs 1")]
+pub struct Args {
+    /// What moves the bytes: shm, libfabric or libfabric:PROVIDER
+    #[arg(long, default_value = "shm", value_name = "FABRIC")]
+    fabric: FabricSpec,
+
+    /// Where libfabric.so.1 is, if not where the system looks
+    #[arg(long, env = "BATON_LIBFABRIC", value_name = "FILE")]
+    libfabric: Option<PathBuf>,
+
+    /// Sizes of a piece (one block in one layer), in KiB
+    #[arg(long, value_delimiter = ',', default_value = "16,64,256,1024", value_name = "KIB,…", value_parser = clap::value_parser!(u64).range(1..=65_536))]
+    pieces: Vec<u64>,
+
+    /// Lengths of a run of neighbouring blocks
+    #[arg(long, value_delimiter = ',', default_value = "1,8,64", value_name = "BLOCKS,…", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    runs: Vec<u32>,
+
+    /// Layers of the pool
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    layers: u32,
+
+    /// MiB moved in one round
+    #[arg(long, default_value_t = 256, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=65_536))]
+    size: u64,
+
+    /// Rounds; their median counts
+    #[arg(long, default_value_t = 9, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    rounds: u32,
+
+    /// Small transfers timed for the latency
+    #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    latencies: u32,
+
+    /// What is hashed at both ends: off, sampled or full
+    #[arg(long, default_value = "sampled", value_name = "MODE", value_parser = checksums)]
+    checksums: ChecksumMode,
+
+    /// Be the other process of a measurement
+    #[arg(long, hide = true)]
+    receiver: bool,
+}
+
+fn checksums(text: &str) -> Result<ChecksumMode, String> {
+    match text {
+        "off" => Ok(ChecksumMode::Off),
+        "sampled" => Ok(ChecksumMode::Sampled),
+        "full" => Ok(ChecksumMode::Full),
+        _ => Err("use off, sampled or full".to_owned()),
+    }
+}
+
+/// Measures, and prints a table.
+///
+/// # Errors
+/// A fabric that cannot be started, a process that dies, or bytes that do not arrive.
+pub async fn run(args: Args) -> Result<()> {
+    if args.receiver {
+        return receiver::serve().await;
+    }
+    let mut report = Report::begin(&args)?;
+    for &piece_kib in &args.pieces {
+        for &run in &args.runs {
+            let scenario = Scenario::new(&args, piece_kib, run);
+            if scenario.blocks < run {
+                report.note(&format!(
+                    "{piece_kib} KiB in runs of {run}: one run is over --size {} MiB",
+                    args.size
+                ))?;
+                continue;
+            }
+            let measured = sender::measure(&scenario, args.rounds, args.latencies).await?;
+            report.row(&scenario, &measured)?;
+        }
+    }
+    Ok(())
+}

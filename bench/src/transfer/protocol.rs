@@ -1,0 +1,96 @@
+//! What the two processes of a measurement say to each other: one JSON value a line.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use baton_kv_transfer::{ChecksumMode, KvGeometry, TransferConfig};
+use rustix::time::{ClockId, clock_gettime};
+use serde::{Deserialize, Serialize};
+
+/// One row of the table.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Scenario {
+    fabric: String,
+    libfabric: Option<PathBuf>,
+    full_checksums: Option<bool>,
+    pub(super) layers: u32,
+    pub(super) piece_bytes: u64,
+    /// Blocks moved in a round.
+    pub(super) blocks: u32,
+    /// Neighbouring ones among them.
+    pub(super) run: u32,
+}
+
+/// From sender to receiver.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Order {
+    Start(Scenario),
+    Expect { blocks: Vec<u32> },
+}
+
+/// From receiver to sender.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Answer {
+    Started,
+    Ticket(Vec<u8>),
+    /// Every byte is here and checked.
+    Received {
+        bytes: u64,
+        /// When, on the system's monotonic clock.
+        at_ns: u64,
+        /// Processor time of the receiver since its start.
+        cpu_ns: u64,
+    },
+}
+
+impl Scenario {
+    pub(super) fn new(args: &super::Args, piece_kib: u64, run: u32) -> Self {
+        let piece_bytes = piece_kib << 10;
+        let blocks = (args.size << 20) / u64::from(args.layers) / piece_bytes;
+        Self {
+            fabric: args.fabric.to_string(),
+            libfabric: args.libfabric.clone(),
+            full_checksums: match args.checksums {
+                ChecksumMode::Off => None,
+                ChecksumMode::Sampled => Some(false),
+                ChecksumMode::Full => Some(true),
+            },
+            layers: args.layers,
+            piece_bytes,
+            blocks: u32::try_from(blocks).unwrap_or(u32::MAX) / run * run,
+            run,
+        }
+    }
+
+    /// A pool with room for as many gaps as there are runs.
+    pub(super) fn geometry(&self) -> KvGeometry {
+        KvGeometry { layers: self.layers, blocks: 2 * self.blocks, block_bytes: self.piece_bytes }
+    }
+
+    pub(super) fn config(&self) -> Result<TransferConfig> {
+        let fabric = self.fabric.parse().context("the fabric's name")?;
+        let mut config = TransferConfig::new(fabric, self.geometry(), "bench");
+        config.libfabric_path.clone_from(&self.libfabric);
+        config.checksums = match self.full_checksums {
+            None => ChecksumMode::Off,
+            Some(false) => ChecksumMode::Sampled,
+            Some(true) => ChecksumMode::Full,
+        };
+        Ok(config)
+    }
+}
+
+/// The system's monotonic clock, which both processes read.
+pub(super) fn now_ns() -> u64 {
+    nanoseconds(ClockId::Monotonic)
+}
+
+/// Processor time of this process.
+pub(super) fn cpu_ns() -> u64 {
+    nanoseconds(ClockId::ProcessCPUTime)
+}
+
+fn nanoseconds(clock: ClockId) -> u64 {
+    let time = clock_gettime(clock);
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}

@@ -1,0 +1,39 @@
+//! The receiving process: obeys orders on standard input.
+
+use std::io::{BufRead as _, Write as _};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use baton_kv_transfer::TransferNode;
+
+use super::protocol::{Answer, Order, cpu_ns, now_ns};
+
+/// Longer than any round.
+const EXPIRY: Duration = Duration::from_secs(120);
+
+pub(super) async fn serve() -> Result<()> {
+    let mut orders = std::io::stdin().lock().lines();
+    let Some(Order::Start(scenario)) = next(&mut orders)? else { bail!("the first order is to start") };
+    let node = TransferNode::start(scenario.config()?).await?;
+    answer(&Answer::Started)?;
+    while let Some(order) = next(&mut orders)? {
+        let Order::Expect { blocks } = order else { bail!("started already") };
+        let mut incoming = node.expect(&blocks, 1, EXPIRY)?;
+        answer(&Answer::Ticket(incoming.ticket()))?;
+        let received = incoming.wait().await?;
+        let at_ns = now_ns();
+        answer(&Answer::Received { bytes: received.bytes, at_ns, cpu_ns: cpu_ns() })?;
+    }
+    node.shutdown().await;
+    Ok(())
+}
+
+fn next(lines: &mut impl Iterator<Item = std::io::Result<String>>) -> Result<Option<Order>> {
+    lines.next().map(|line| serde_json::from_str(&line?).context("an order")).transpose()
+}
+
+fn answer(answer: &Answer) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{}", serde_json::to_string(answer)?)?;
+    Ok(out.flush()?)
+}

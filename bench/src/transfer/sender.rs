@@ -1,0 +1,194 @@
+//! The sending process: drives the other, and takes the times.
+
+use std::io::{BufRead as _, BufReader, Lines, Write as _};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+use baton_kv_transfer::TransferNode;
+
+use super::memcpy;
+use super::protocol::{Answer, Order, Scenario, cpu_ns, now_ns};
+use super::tables::table;
+
+/// Blocks of a transfer that is timed for its latency.
+const SMALL_BLOCKS: u32 = 4;
+/// Rounds that connect and warm.
+const WARM_UP: u32 = 2;
+
+/// What a scenario reached; medians.
+#[derive(Debug)]
+pub(super) struct Measured {
+    pub(super) bytes_per_second: f64,
+    pub(super) memcpy_bytes_per_second: f64,
+    /// Sorted, in microseconds.
+    pub(super) latencies: Vec<f64>,
+    /// Bytes of the layer whose hand-over was timed.
+    pub(super) latency_bytes: u64,
+    /// Processor seconds for each GB.
+    pub(super) sender_cpu: f64,
+    pub(super) receiver_cpu: f64,
+}
+
+pub(super) async fn measure(scenario: &Scenario, rounds: u32, latencies: u32) -> Result<Measured> {
+    let mut receiver = Receiver::start(scenario)?;
+    let node = TransferNode::start(scenario.config()?).await?;
+    // Memory of the same kind as the receiver's, for memcpy.
+    let target = TransferNode::start(scenario.config()?).await?;
+    let geometry = scenario.geometry();
+    let source = table(scenario.blocks, scenario.run, u64::MAX);
+
+    let (mut moved, mut copied, mut cpu) = (Vec::new(), Vec::new(), Vec::new());
+    for round in 0..WARM_UP + rounds {
+        let destination = table(scenario.blocks, scenario.run, u64::from(round));
+        let cpu_before = (cpu_ns(), receiver.cpu_ns);
+        let transfer = Transfer { node: &node, layers: scenario.layers, source: &source };
+        let done = transfer.whole(&mut receiver, destination.clone()).await?;
+        let cpu_after = (cpu_ns(), receiver.cpu_ns);
+        let copying =
+            memcpy::copy(&node.pool(), &target.pool(), &geometry, &source, &destination, scenario.run);
+        if round >= WARM_UP {
+            let bytes = done.bytes as f64;
+            moved.push(bytes / done.seconds);
+            copied.push(bytes / copying.as_secs_f64());
+            cpu.push((
+                (cpu_after.0 - cpu_before.0) as f64 / bytes,
+                (cpu_after.1 - cpu_before.1) as f64 / bytes,
+            ));
+        }
+    }
+
+    let mut times = Vec::new();
+    let small = SMALL_BLOCKS.min(scenario.blocks);
+    for number in 0..WARM_UP + latencies {
+        let destination = table(scenario.blocks, scenario.run, u64::from(number))[..small as usize].to_vec();
+        let transfer = Transfer { node: &node, layers: scenario.layers, source: &source[..small as usize] };
+        let done = transfer.last_layer(&mut receiver, destination).await?;
+        if number >= WARM_UP {
+            times.push(done.seconds * 1e6);
+        }
+    }
+    times.sort_by(f64::total_cmp);
+    receiver.end()?;
+    target.shutdown().await;
+    node.shutdown().await;
+    Ok(Measured {
+        bytes_per_second: median(moved),
+        memcpy_bytes_per_second: median(copied),
+        latencies: times,
+        latency_bytes: u64::from(small) * scenario.piece_bytes,
+        sender_cpu: median(cpu.iter().map(|cpu| cpu.0).collect()),
+        receiver_cpu: median(cpu.iter().map(|cpu| cpu.1).collect()),
+    })
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or_default()
+}
+
+struct Transfer<'a> {
+    node: &'a TransferNode,
+    layers: u32,
+    source: &'a [u32],
+}
+
+struct Done {
+    bytes: u64,
+    seconds: f64,
+}
+
+impl Transfer<'_> {
+    /// Layer after layer, as a prefill pushes them.
+    async fn whole(&self, receiver: &mut Receiver, destination: Vec<u32>) -> Result<Done> {
+        let ticket = receiver.ticket(destination)?;
+        let started = now_ns();
+        let outgoing = self.node.open(&ticket).await?;
+        for layer in 0..self.layers {
+            outgoing.push(layer..layer + 1, &self.pairs())?;
+        }
+        let sent = outgoing.finish().await?;
+        receiver.received(started, sent.bytes)
+    }
+
+    /// All layers but the last, which is timed.
+    async fn last_layer(&self, receiver: &mut Receiver, destination: Vec<u32>) -> Result<Done> {
+        let ticket = receiver.ticket(destination)?;
+        let outgoing = self.node.open(&ticket).await?;
+        let writes_before = self.node.stats().writes_sent;
+        outgoing.push(0..self.layers - 1, &self.pairs())?;
+        while self.layers > 1 && self.node.stats().writes_sent == writes_before {
+            tokio::task::yield_now().await;
+        }
+        while self.node.stats().in_flight_writes + self.node.stats().queued_pushes > 0 {
+            tokio::task::yield_now().await;
+        }
+        let started = now_ns();
+        outgoing.push(self.layers - 1..self.layers, &self.pairs())?;
+        let sent = outgoing.finish().await?;
+        receiver.received(started, sent.bytes)
+    }
+
+    fn pairs(&self) -> Vec<(u32, u32)> {
+        self.source.iter().copied().zip(0..).collect()
+    }
+}
+
+/// The other process.
+struct Receiver {
+    child: Child,
+    orders: ChildStdin,
+    answers: Lines<BufReader<ChildStdout>>,
+    /// Its processor time when it last spoke.
+    cpu_ns: u64,
+}
+
+impl Receiver {
+    fn start(scenario: &Scenario) -> Result<Self> {
+        let mut child = Command::new("/proc/self/exe")
+            .args(["bench", "transfer", "--receiver", "--log", "warn"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("cannot start the receiving process")?;
+        let (orders, answers) = child.stdin.take().zip(child.stdout.take()).context("its pipes")?;
+        let mut this = Self { child, orders, answers: BufReader::new(answers).lines(), cpu_ns: 0 };
+        this.tell(&Order::Start(scenario.clone()))?;
+        match this.hear()? {
+            Answer::Started => Ok(this),
+            other => bail!("the receiver says {other:?} at its start"),
+        }
+    }
+
+    fn ticket(&mut self, blocks: Vec<u32>) -> Result<Vec<u8>> {
+        self.tell(&Order::Expect { blocks })?;
+        match self.hear()? {
+            Answer::Ticket(ticket) => Ok(ticket),
+            other => bail!("the receiver says {other:?} instead of a ticket"),
+        }
+    }
+
+    fn received(&mut self, started_ns: u64, sent: u64) -> Result<Done> {
+        let Answer::Received { bytes, at_ns, cpu_ns } = self.hear()? else { bail!("nothing was received") };
+        if bytes != sent {
+            bail!("{sent} bytes were sent and {bytes} received");
+        }
+        self.cpu_ns = cpu_ns;
+        Ok(Done { bytes, seconds: at_ns.saturating_sub(started_ns) as f64 / 1e9 })
+    }
+
+    fn end(self) -> Result<()> {
+        let Self { mut child, orders, .. } = self;
+        drop(orders);
+        child.wait()?;
+        Ok(())
+    }
+
+    fn tell(&mut self, order: &Order) -> Result<()> {
+        writeln!(self.orders, "{}", serde_json::to_string(order)?).context("the receiving process is gone")
+    }
+
+    fn hear(&mut self) -> Result<Answer> {
+        let line = self.answers.next().context("the receiving process ended; its reason stands above")??;
+        serde_json::from_str(&line).context("an answer of the receiving process")
+    }
+}
