@@ -65,6 +65,7 @@ mod memory;
 mod node;
 mod plan;
 mod random;
+mod raw;
 mod receive;
 mod send;
 #[cfg(test)]
@@ -80,6 +81,7 @@ pub use geometry::{GeometryError, KvGeometry};
 pub use latch::Quiesced;
 pub use memory::PoolMemory;
 pub use node::{FabricDescription, TransferNode};
+pub use raw::RawFabric;
 pub use receive::{Incoming, Received};
 pub use send::{Outgoing, Sent};
 pub use stats::TransferStats;

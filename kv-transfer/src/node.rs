@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) use inner::NodeInner;
+pub(crate) use start::open_fabric;
 #[cfg(test)]
 pub(crate) use start::{Assembly, assemble};
 

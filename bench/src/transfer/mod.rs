@@ -22,6 +22,7 @@ Two processes on this host move the same bytes several times, in pieces of each 
 length, in random order. In turn with them one thread copies the same pieces between two shared mappings by memcpy: the
 machine's limit for a single copying thread. Medians are printed as a Markdown table.
 
+  raw       the fabric's own writes of the same runs, with no protocol on top (not for shm, where memcpy is the limit)
   GB/s      from opening the transfer to \"every byte is here and checked\" at the receiver
   latency   from pushing the last layer to the same moment, the other layers being there already
 

@@ -25,7 +25,17 @@ pub(super) struct Scenario {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Order {
     Start(Scenario),
-    Expect { blocks: Vec<u32> },
+    Expect {
+        blocks: Vec<u32>,
+    },
+    /// Open a fabric with nothing on top, for the writer at this address.
+    Raw {
+        address: Vec<u8>,
+    },
+    /// Poll it until so many writes have landed.
+    RawReceive {
+        writes: u32,
+    },
 }
 
 /// From receiver to sender.
@@ -33,6 +43,8 @@ pub(super) enum Order {
 pub(super) enum Answer {
     Started,
     Ticket(Vec<u8>),
+    /// How to write to the raw fabric.
+    Offer(Vec<u8>),
     /// Every byte is here and checked.
     Received {
         bytes: u64,
@@ -60,6 +72,11 @@ impl Scenario {
             blocks: u32::try_from(blocks).unwrap_or(u32::MAX) / run * run,
             run,
         }
+    }
+
+    /// Whether the fabric can be measured with nothing on top.
+    pub(super) fn has_raw(&self) -> bool {
+        self.fabric != "shm"
     }
 
     /// A pool with room for as many gaps as there are runs.

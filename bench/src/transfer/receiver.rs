@@ -4,7 +4,7 @@ use std::io::{BufRead as _, Write as _};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use baton_kv_transfer::TransferNode;
+use baton_kv_transfer::{RawFabric, TransferNode};
 
 use super::protocol::{Answer, Order, cpu_ns, now_ns};
 
@@ -15,14 +15,28 @@ pub(super) async fn serve() -> Result<()> {
     let mut orders = std::io::stdin().lock().lines();
     let Some(Order::Start(scenario)) = next(&mut orders)? else { bail!("the first order is to start") };
     let node = TransferNode::start(scenario.config()?).await?;
+    let mut raw = None;
     answer(&Answer::Started)?;
     while let Some(order) = next(&mut orders)? {
-        let Order::Expect { blocks } = order else { bail!("started already") };
-        let mut incoming = node.expect(&blocks, 1, EXPIRY)?;
-        answer(&Answer::Ticket(incoming.ticket()))?;
-        let received = incoming.wait().await?;
-        let at_ns = now_ns();
-        answer(&Answer::Received { bytes: received.bytes, at_ns, cpu_ns: cpu_ns() })?;
+        match order {
+            Order::Start(_) => bail!("started already"),
+            Order::Expect { blocks } => {
+                let mut incoming = node.expect(&blocks, 1, EXPIRY)?;
+                answer(&Answer::Ticket(incoming.ticket()))?;
+                let received = incoming.wait().await?;
+                received_now(received.bytes)?;
+            }
+            Order::Raw { address } => {
+                let mut fabric = RawFabric::open(&scenario.config()?).await?;
+                answer(&Answer::Offer(fabric.accept(&address)?))?;
+                raw = Some(fabric);
+            }
+            Order::RawReceive { writes } => {
+                let fabric = raw.as_mut().context("no raw fabric was opened")?;
+                fabric.receive(writes)?;
+                received_now(0)?;
+            }
+        }
     }
     node.shutdown().await;
     Ok(())
@@ -30,6 +44,11 @@ pub(super) async fn serve() -> Result<()> {
 
 fn next(lines: &mut impl Iterator<Item = std::io::Result<String>>) -> Result<Option<Order>> {
     lines.next().map(|line| serde_json::from_str(&line?).context("an order")).transpose()
+}
+
+fn received_now(bytes: u64) -> Result<()> {
+    let at_ns = now_ns();
+    answer(&Answer::Received { bytes, at_ns, cpu_ns: cpu_ns() })
 }
 
 fn answer(answer: &Answer) -> Result<()> {

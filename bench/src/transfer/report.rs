@@ -23,9 +23,9 @@ impl Report {
         )?;
         writeln!(
             out,
-            "| piece | blocks in a run | GB/s | memcpy GB/s | ratio | latency p50, p99 µs (bytes) | CPU s/GB sender, receiver |"
+            "| piece | blocks in a run | GB/s | memcpy GB/s | ratio | raw fabric GB/s | ratio | latency p50, p99 µs (bytes) | CPU s/GB sender, receiver |"
         )?;
-        writeln!(out, "|---|---|---|---|---|---|---|")?;
+        writeln!(out, "|---|---|---|---|---|---|---|---|---|")?;
         Ok(Self { layers: args.layers })
     }
 
@@ -33,9 +33,13 @@ impl Report {
         let Measured { bytes_per_second, memcpy_bytes_per_second, latencies, .. } = measured;
         let percentile = |percent: usize| latencies[(latencies.len() - 1) * percent / 100];
         debug_assert_eq!(scenario.layers, self.layers, "one table, one pool");
+        let raw = match measured.raw_bytes_per_second {
+            Some(raw) => format!("{:.2} | {:.2}", raw / 1e9, bytes_per_second / raw),
+            None => "– | –".to_owned(),
+        };
         Ok(writeln!(
             std::io::stdout(),
-            "| {} KiB | {} | {:.2} | {:.2} | {:.2} | {:.0}, {:.0} ({} KiB) | {:.3}, {:.3} |",
+            "| {} KiB | {} | {:.2} | {:.2} | {:.2} | {raw} | {:.0}, {:.0} ({} KiB) | {:.3}, {:.3} |",
             scenario.piece_bytes >> 10,
             scenario.run,
             bytes_per_second / 1e9,
@@ -50,6 +54,6 @@ impl Report {
     }
 
     pub(super) fn note(&mut self, note: &str) -> Result<()> {
-        Ok(writeln!(std::io::stdout(), "| {note} | | | | | | |")?)
+        Ok(writeln!(std::io::stdout(), "| {note} | | | | | | | | |")?)
     }
 }

@@ -4,7 +4,7 @@ use std::io::{BufRead as _, BufReader, Lines, Write as _};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use anyhow::{Context, Result, bail};
-use baton_kv_transfer::TransferNode;
+use baton_kv_transfer::{KvGeometry, RawFabric, TransferNode};
 
 use super::memcpy;
 use super::protocol::{Answer, Order, Scenario, cpu_ns, now_ns};
@@ -20,6 +20,8 @@ const WARM_UP: u32 = 2;
 pub(super) struct Measured {
     pub(super) bytes_per_second: f64,
     pub(super) memcpy_bytes_per_second: f64,
+    /// With nothing on top of the fabric, where that can be had.
+    pub(super) raw_bytes_per_second: Option<f64>,
     /// Sorted, in microseconds.
     pub(super) latencies: Vec<f64>,
     /// Bytes of the layer whose hand-over was timed.
@@ -37,7 +39,8 @@ pub(super) async fn measure(scenario: &Scenario, rounds: u32, latencies: u32) ->
     let geometry = scenario.geometry();
     let source = table(scenario.blocks, scenario.run, u64::MAX);
 
-    let (mut moved, mut copied, mut cpu) = (Vec::new(), Vec::new(), Vec::new());
+    let mut raw = if scenario.has_raw() { Some(Raw::connect(scenario, &mut receiver).await?) } else { None };
+    let (mut moved, mut copied, mut bare, mut cpu) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for round in 0..WARM_UP + rounds {
         let destination = table(scenario.blocks, scenario.run, u64::from(round));
         let cpu_before = (cpu_ns(), receiver.cpu_ns);
@@ -46,10 +49,15 @@ pub(super) async fn measure(scenario: &Scenario, rounds: u32, latencies: u32) ->
         let cpu_after = (cpu_ns(), receiver.cpu_ns);
         let copying =
             memcpy::copy(&node.pool(), &target.pool(), &geometry, &source, &destination, scenario.run);
+        let raw_seconds = match &mut raw {
+            Some(raw) => Some(raw.write(&source, &destination, &mut receiver)?),
+            None => None,
+        };
         if round >= WARM_UP {
             let bytes = done.bytes as f64;
             moved.push(bytes / done.seconds);
             copied.push(bytes / copying.as_secs_f64());
+            bare.extend(raw_seconds.map(|seconds| bytes / seconds));
             cpu.push((
                 (cpu_after.0 - cpu_before.0) as f64 / bytes,
                 (cpu_after.1 - cpu_before.1) as f64 / bytes,
@@ -74,6 +82,7 @@ pub(super) async fn measure(scenario: &Scenario, rounds: u32, latencies: u32) ->
     Ok(Measured {
         bytes_per_second: median(moved),
         memcpy_bytes_per_second: median(copied),
+        raw_bytes_per_second: raw.map(|_| median(bare)),
         latencies: times,
         latency_bytes: u64::from(small) * scenario.piece_bytes,
         sender_cpu: median(cpu.iter().map(|cpu| cpu.0).collect()),
@@ -130,6 +139,41 @@ impl Transfer<'_> {
 
     fn pairs(&self) -> Vec<(u32, u32)> {
         self.source.iter().copied().zip(0..).collect()
+    }
+}
+
+/// Writes with nothing on top.
+struct Raw {
+    fabric: RawFabric,
+    geometry: KvGeometry,
+    run: u32,
+}
+
+impl Raw {
+    async fn connect(scenario: &Scenario, receiver: &mut Receiver) -> Result<Self> {
+        let mut fabric = RawFabric::open(&scenario.config()?).await?;
+        receiver.tell(&Order::Raw { address: fabric.address() })?;
+        let Answer::Offer(offer) = receiver.hear()? else { bail!("the receiver offers nothing") };
+        fabric.connect(offer)?;
+        Ok(Self { fabric, geometry: scenario.geometry(), run: scenario.run })
+    }
+
+    /// The same runs as a transfer; returns the seconds until the last has landed.
+    fn write(&mut self, from: &[u32], to: &[u32], receiver: &mut Receiver) -> Result<f64> {
+        let (geometry, run) = (self.geometry, self.run);
+        let runs = || from.chunks(run as usize).zip(to.chunks(run as usize));
+        let bytes = geometry.block_bytes * u64::from(run);
+        let ranges: Vec<_> = (0..geometry.layers)
+            .flat_map(|layer| {
+                runs().map(move |(from, to)| {
+                    (geometry.offset(layer, from[0]), geometry.offset(layer, to[0]), bytes)
+                })
+            })
+            .collect();
+        receiver.tell(&Order::RawReceive { writes: self.fabric.count(&ranges) })?;
+        let started = now_ns();
+        self.fabric.write(&ranges)?;
+        Ok(receiver.received(started, 0)?.seconds)
     }
 }
 

@@ -23,7 +23,7 @@ use crate::{FabricSpec, StartError, TransferConfig};
 /// Longest `compat` text; it travels in every ticket.
 const MAX_COMPAT_BYTES: usize = 16 << 10;
 
-type OpenFabric = (Box<dyn Fabric>, PoolMemory);
+pub(crate) type OpenFabric = (Box<dyn Fabric>, PoolMemory);
 
 pub(super) async fn start(config: TransferConfig) -> Result<Arc<NodeInner>, StartError> {
     check(&config)?;
@@ -177,7 +177,7 @@ fn control(config: &TransferConfig, source: io::Error) -> StartError {
 }
 
 /// Populating a large pool and loading a library take a while: not on an async thread.
-async fn open_fabric(config: &TransferConfig) -> Result<OpenFabric, StartError> {
+pub(crate) async fn open_fabric(config: &TransferConfig) -> Result<OpenFabric, StartError> {
     let config = config.clone();
     let opened = tokio::task::spawn_blocking(move || -> Result<OpenFabric, StartError> {
         match &config.fabric {
