@@ -2,7 +2,9 @@
 
 use serde_json::json;
 
-use crate::harness::{Ask, Deployment, ModelFolder, Process, Shape, Up, all_at_once, eventually, prompt_of};
+use crate::harness::{
+    Ask, Deployment, ModelFolder, Process, Shape, Up, all_at_once, eventually, prompt_of, required_variable,
+};
 
 #[test]
 fn each_request_is_one_log_line_with_its_timing_split() {
@@ -100,6 +102,23 @@ fn bench_transfer_measures_every_scenario_beside_memcpy() {
     }
     let refused = Process::run(&["bench", "transfer", "--fabric", "carrier-pigeon"]);
     assert!(!refused.status.success() && refused.stderr.contains("carrier-pigeon"), "{}", refused.stderr);
+}
+
+#[test]
+fn doctor_says_what_there_is_and_what_follows() {
+    let plain = Process::run(&["doctor", "--libfabric", "/nowhere/libfabric.so.1"]);
+    assert!(plain.status.success(), "{}", plain.stderr);
+    for about in ["cores", "NUMA nodes", "huge pages", "locked memory", "RDMA", "GPU", "shm"] {
+        assert!(plain.stdout.contains(&format!("\n  {about} ")), "no {about} in:\n{}", plain.stdout);
+    }
+    assert!(plain.stdout.contains("libfabric              absent: "), "{}", plain.stdout);
+    assert!(plain.stdout.contains("/nowhere/libfabric.so.1"), "{}", plain.stdout);
+
+    let libfabric = required_variable("BATON_TEST_LIBFABRIC", "the path of libfabric.so.1");
+    let full = Process::run(&["doctor", "--libfabric", &libfabric]);
+    for found in ["libfabric:tcp ", "libfabric:shm ", "usable: ", "passed over: "] {
+        assert!(full.stdout.contains(found), "no {found} in:\n{}", full.stdout);
+    }
 }
 
 fn help_of(command: &[&str]) -> String {

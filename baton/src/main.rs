@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 mod cli;
+mod doctor;
 mod failure;
 mod pull;
 mod role;

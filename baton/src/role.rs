@@ -8,7 +8,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::{
     cli::{Bench, Cli, Command},
-    pull, up,
+    doctor, pull, up,
 };
 
 /// For blocking work that a role left behind.
@@ -28,6 +28,10 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Pull(args) => {
             init_logs(&cli.logs).map_err(|error| anyhow!(error))?;
             single_threaded()?.block_on(pull::run(args)).map(|()| ExitCode::SUCCESS)
+        }
+        Command::Doctor(args) => {
+            init_logs(&cli.logs).map_err(|error| anyhow!(error))?;
+            doctor::run(&args).map(|()| ExitCode::SUCCESS)
         }
         Command::Bench(Bench::Transfer(args)) => {
             init_logs(&cli.logs).map_err(|error| anyhow!(error))?;
@@ -73,7 +77,9 @@ async fn run_role(role: Command, shutdown: Shutdown) -> anyhow::Result<()> {
         Command::Sidecar(args) => Ok(Box::pin(baton_sidecar::run(*args, shutdown)).await?),
         Command::PrefillWorker(args) => Ok(Box::pin(baton_prefill_worker::run(*args, shutdown)).await?),
         Command::DecodeWorker(args) => Ok(Box::pin(baton_decode_worker::run(*args, shutdown)).await?),
-        Command::Up(_) | Command::Pull(_) | Command::Bench(_) => unreachable!("not a role"),
+        Command::Up(_) | Command::Pull(_) | Command::Bench(_) | Command::Doctor(_) => {
+            unreachable!("not a role")
+        }
     }
 }
 

@@ -77,6 +77,7 @@ mod wire;
 
 pub use config::{ChecksumMode, FabricSpec, TransferConfig, TransferLimits, UnknownFabric};
 pub use error::{ExpectError, FabricError, OpenError, PushError, StartError, TransferError};
+pub use fabric::libfabric::{LibfabricSurvey, ProviderFacts, ProviderSurvey};
 pub use geometry::{GeometryError, KvGeometry};
 pub use latch::Quiesced;
 pub use memory::PoolMemory;

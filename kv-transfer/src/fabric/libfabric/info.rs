@@ -70,6 +70,14 @@ impl Info {
         Err(no_provider(last.unwrap_or_default()))
     }
 
+    /// Everything that the library finds, whether it can do what is needed or not.
+    pub(super) fn everything(library: Library) -> Option<Self> {
+        let mut found = ptr::null_mut();
+        // SAFETY: no node, service or hints means everything; `found` is a place for the answer.
+        let code = unsafe { (library.get_info)(API, ptr::null(), ptr::null(), 0, ptr::null(), &mut found) };
+        (code == 0 && !found.is_null()).then_some(Self { library, raw: found })
+    }
+
     fn query(
         library: Library,
         provider: Option<&str>,
@@ -91,7 +99,13 @@ impl Info {
         let code = unsafe { (library.get_info)(API, node, ptr::null(), flags, hints.raw, &mut found) };
         hints.fill(None, 0);
         if code != 0 || found.is_null() {
-            return Err(library.error_text(code.into()));
+            let text = library.error_text(code.into());
+            return Err(match code.unsigned_abs() {
+                sys::FI_ENODATA => {
+                    format!("it offers no connectionless endpoint with one-sided writes here: {text}")
+                }
+                _ => text,
+            });
         }
         let info = Self { library, raw: found };
         let facts = info.facts();

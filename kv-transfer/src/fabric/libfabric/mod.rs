@@ -13,6 +13,8 @@ mod fabric;
 mod info;
 mod library;
 mod objects;
+mod survey;
 mod sys;
 
 pub(crate) use fabric::Libfabric;
+pub use survey::{LibfabricSurvey, ProviderFacts, ProviderSurvey};

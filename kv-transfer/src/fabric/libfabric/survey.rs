@@ -1,0 +1,106 @@
+//! What a machine's libfabric offers, for people.
+
+use std::collections::BTreeMap;
+use std::ffi::{CStr, c_char};
+use std::net::IpAddr;
+use std::path::Path;
+
+use super::info::Info;
+use super::library::Library;
+use crate::StartError;
+
+/// One libfabric, and its providers.
+#[derive(Clone, Debug)]
+pub struct LibfabricSurvey {
+    /// Its version.
+    pub version: String,
+    /// The provider that `libfabric` without a name takes; `None` when there is no usable one.
+    pub choice: Option<String>,
+    /// All that it has, by name.
+    pub providers: Vec<ProviderSurvey>,
+}
+
+/// One provider.
+#[derive(Clone, Debug)]
+pub struct ProviderSurvey {
+    /// Its name, as in `libfabric:NAME`.
+    pub name: String,
+    /// The devices or interfaces on which it runs.
+    pub devices: Vec<String>,
+    /// What it can do, or why it is passed over.
+    pub verdict: Result<ProviderFacts, String>,
+}
+
+/// What matters of a usable provider.
+#[derive(Clone, Copy, Debug)]
+pub struct ProviderFacts {
+    /// Largest write in bytes.
+    pub max_write_bytes: u64,
+    /// Writes in flight.
+    pub queue_depth: usize,
+    /// A completed write is in the target's memory; otherwise failed transfers are drained before blocks are reused.
+    pub delivery_complete: bool,
+}
+
+impl LibfabricSurvey {
+    /// Asks the library at `path`, or where the loader finds it, for everything it has; IP providers are bound to `ip`.
+    ///
+    /// # Errors
+    /// [`StartError::LibfabricMissing`].
+    pub fn take(path: Option<&Path>, ip: IpAddr) -> Result<Self, StartError> {
+        let library = Library::open(path)?;
+        let providers = Info::everything(library)
+            .map(|all| devices_by_provider(&all))
+            .unwrap_or_default()
+            .into_iter()
+            .map(|(name, devices)| {
+                let verdict = Info::choose(library, Some(&name), ip).map(|info| facts(&info));
+                ProviderSurvey { name, devices, verdict: verdict.map_err(reason) }
+            })
+            .collect();
+        let choice = Info::choose(library, None, ip).ok().map(|info| info.facts().provider);
+        Ok(Self { version: library.version(), choice, providers })
+    }
+}
+
+fn facts(info: &Info) -> ProviderFacts {
+    let facts = info.facts();
+    ProviderFacts {
+        max_write_bytes: facts.max_write_bytes,
+        queue_depth: facts.queue_depth,
+        delivery_complete: facts.delivery_complete,
+    }
+}
+
+fn reason(error: StartError) -> String {
+    match error {
+        StartError::NoProvider { reason, .. } => reason,
+        other => other.to_string(),
+    }
+}
+
+fn devices_by_provider(all: &Info) -> BTreeMap<String, Vec<String>> {
+    let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let mut next = all.raw();
+    while !next.is_null() {
+        // SAFETY: an entry of the list that `all` owns.
+        let info = unsafe { &*next };
+        next = info.next;
+        // SAFETY: every entry that fi_getinfo returns has all its attributes.
+        let (fabric, domain) = unsafe { (&*info.fabric_attr, &*info.domain_attr) };
+        let devices = found.entry(text(fabric.prov_name)).or_default();
+        let device = text(domain.name);
+        if !device.is_empty() && !devices.contains(&device) {
+            devices.push(device);
+        }
+    }
+    found
+}
+
+fn text(string: *const c_char) -> String {
+    if string.is_null() {
+        return String::new();
+    }
+    // SAFETY: names in libfabric's entries end with NUL and live as long as the entry.
+    unsafe { CStr::from_ptr(string) }.to_string_lossy().into_owned()
+}
