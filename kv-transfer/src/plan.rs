@@ -1,6 +1,7 @@
 //! Merging block pairs into few large writes. Pure: numbers in, numbers out.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::KvGeometry;
 
@@ -41,14 +42,14 @@ pub(crate) struct PlannedWrite {
 #[derive(Debug)]
 pub(crate) struct Cursor {
     layers: Range<u32>,
-    runs: Box<[Run]>,
+    runs: Arc<[Run]>,
     run: usize,
     done_bytes: u64,
 }
 
 impl Cursor {
-    pub(crate) fn new(layers: Range<u32>, runs: Vec<Run>) -> Self {
-        Self { layers, runs: runs.into_boxed_slice(), run: 0, done_bytes: 0 }
+    pub(crate) fn new(layers: Range<u32>, runs: Arc<[Run]>) -> Self {
+        Self { layers, runs, run: 0, done_bytes: 0 }
     }
 
     /// The next write, without moving on: posting it may have to be tried again.
@@ -133,7 +134,7 @@ mod tests {
             let ours = KvGeometry { layers: LAYERS, blocks: BLOCKS, block_bytes };
             let theirs = KvGeometry { blocks: BLOCKS + 7, ..ours };
             let mut moved = BTreeMap::new();
-            let mut cursor = Cursor::new(0..LAYERS, merge_runs(pairs.clone()));
+            let mut cursor = Cursor::new(0..LAYERS, merge_runs(pairs.clone()).into());
             while let Some(write) = cursor.peek(&ours, &theirs, max_write) {
                 prop_assert!(write.len > 0 && write.len <= max_write);
                 for i in 0..write.len {

@@ -35,6 +35,9 @@ pub(crate) enum Command {
     InitiatorLost { peer: PeerId, name: String },
     /// Abort every transfer: the node shuts down.
     Drain,
+    /// Tells how much the thread has allocated.
+    #[cfg(test)]
+    Allocations(oneshot::Sender<u64>),
     /// End the thread.
     Stop,
 }

@@ -1,5 +1,7 @@
 //! The data plane: one thread that owns the fabric, takes commands from a bounded queue and never logs or allocates per write.
 
+#[cfg(test)]
+pub(crate) mod allocations;
 mod command;
 mod queue;
 mod sending;

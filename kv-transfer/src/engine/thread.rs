@@ -210,6 +210,8 @@ impl DataPlane {
             Command::TargetLost { peer } => self.target_lost(peer),
             Command::InitiatorLost { peer, name } => self.initiator_lost(peer, &name),
             Command::Drain => self.end_all(|_| true, |_| TransferError::ShuttingDown),
+            #[cfg(test)]
+            Command::Allocations(reply) => drop(reply.send(super::allocations::of_this_thread())),
             Command::Stop => {}
         }
     }

@@ -35,7 +35,7 @@ async fn a_late_write_is_counted_and_completes_nothing() {
     let cell = Arc::new(OutgoingCell::new(stale.key, link.clone()));
     let sending = Box::new(Sending::new(cell.clone(), link.outbox.clone(), stale.geometry));
     inner.queue().send(Command::Open { id: u64::MAX, sending });
-    let cursor = Cursor::new(0..1, vec![Run { source: 3, destination: 1, len: 1 }]);
+    let cursor = Cursor::new(0..1, Arc::new([Run { source: 3, destination: 1, len: 1 }]));
     inner.queue().push(Command::Push { id: u64::MAX, cursor }, Duration::ZERO).unwrap();
 
     tokio::time::timeout(LONG, async {
@@ -86,4 +86,51 @@ async fn a_node_says_when_its_data_thread_is_gone() {
     node.inner().queue().send(Command::Stop);
     tokio::time::timeout(LONG, node.ended()).await.expect("said");
     assert!(node.expect(&[1], 1, LONG).is_err());
+}
+
+/// Allocations of the node's data thread so far.
+async fn allocations(node: &TransferNode) -> u64 {
+    let (reply, allocations) = tokio::sync::oneshot::channel();
+    node.inner().queue().send(Command::Allocations(reply));
+    allocations.await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_data_threads_allocate_nothing_per_write() {
+    let geometry = KvGeometry { layers: 16, blocks: 512, block_bytes: 64 };
+    let node =
+        async || TransferNode::start(TransferConfig::new(FabricSpec::Shm, geometry, "test")).await.unwrap();
+    let (receiver, sender) = (node().await, node().await);
+    // Every second block, so that no two are merged.
+    let transfer = async |blocks: u32| {
+        let destination: Vec<u32> = (0..blocks).map(|i| 2 * i).collect();
+        let pairs: Vec<(u32, u32)> = (0..blocks).map(|i| (2 * i, i)).collect();
+        let mut incoming = receiver.expect(&destination, 1, LONG).unwrap();
+        let outgoing = sender.open(&incoming.ticket()).await.unwrap();
+        for layer in 0..geometry.layers {
+            outgoing.push(layer..layer + 1, &pairs).unwrap();
+        }
+        let sent = outgoing.finish().await.unwrap();
+        incoming.wait().await.unwrap();
+        sent.writes
+    };
+    for _ in 0..4 {
+        transfer(256).await;
+    }
+    let mut counts = Vec::new();
+    for blocks in [1, 256] {
+        let before = (allocations(&sender).await, allocations(&receiver).await);
+        let mut writes = 0;
+        for _ in 0..20 {
+            writes += transfer(blocks).await;
+        }
+        let after = (allocations(&sender).await, allocations(&receiver).await);
+        counts.push((writes, after.0 - before.0, after.1 - before.1));
+    }
+    let [(few, few_sent, few_received), (many, many_sent, many_received)] = counts[..] else {
+        unreachable!()
+    };
+    assert!(few == 20 * 16 && many == 256 * few, "{counts:?}");
+    // What a transfer takes (its entry, its manifest) does not grow with its writes.
+    assert!(many_sent <= few_sent + 20 && many_received <= few_received + 20, "{counts:?}");
 }

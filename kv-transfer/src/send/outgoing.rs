@@ -10,7 +10,7 @@ use crate::coverage::Coverage;
 use crate::engine::{Command, NoRoom, SendId};
 use crate::latch::Quiesced;
 use crate::node::NodeInner;
-use crate::plan::{Cursor, merge_runs};
+use crate::plan::{Cursor, Run, merge_runs};
 use crate::ticket::{Ticket, checksums_from_wire, checksums_to_wire};
 use crate::wire::Manifest;
 use crate::{OpenError, PushError, TransferError};
@@ -30,6 +30,8 @@ pub struct Outgoing {
 struct Progress {
     coverage: Coverage,
     hashes: Vec<u64>,
+    /// The blocks that were pushed last, and the runs they make: the next layers are mostly of the same.
+    planned: (Vec<(u32, u32)>, Arc<[Run]>),
 }
 
 /// An opened transfer; aborts it when dropped, unless it was finished or refused.
@@ -76,7 +78,8 @@ impl Outgoing {
         let mode = checksums_from_wire(mode).unwrap_or_default();
         let selection = Selection::new(mode, ticket.secret, layers, blocks);
         let hashes = vec![0; selection.len()];
-        let progress = Mutex::new(Progress { coverage: Coverage::new(layers, blocks), hashes });
+        let (coverage, planned) = (Coverage::new(layers, blocks), (Vec::new(), Arc::default()));
+        let progress = Mutex::new(Progress { coverage, hashes, planned });
         Self { open, ticket, selection, progress }
     }
 
@@ -126,10 +129,13 @@ impl Outgoing {
             return Ok(());
         }
         self.hash(&mut progress.hashes, &layers, blocks);
+        if progress.planned.0 != blocks {
+            let pairs = blocks.iter().map(|&(source, index)| (source, self.ticket.blocks[index as usize]));
+            progress.planned = (blocks.to_vec(), merge_runs(pairs.collect()).into());
+        }
+        let runs = progress.planned.1.clone();
         drop(progress);
-        let pairs =
-            blocks.iter().map(|&(source, index)| (source, self.ticket.blocks[index as usize])).collect();
-        let command = Command::Push { id: self.open.id, cursor: Cursor::new(layers, merge_runs(pairs)) };
+        let command = Command::Push { id: self.open.id, cursor: Cursor::new(layers, runs) };
         let patience = node.limits().push_patience;
         node.queue().push(command, patience).map_err(|no_room| match no_room {
             NoRoom::Full { limit } => PushError::Backlogged { limit, waited: patience },
