@@ -62,6 +62,10 @@ pub struct Args {
     #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     latencies: u32,
 
+    /// Transfers of one block that are started at once, in the smallest pieces; 0 leaves that out
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(0..=4096))]
+    crowd: u32,
+
     /// What is hashed at both ends: off, sampled or full
     #[arg(long, default_value = "sampled", value_name = "MODE", value_parser = checksums)]
     checksums: ChecksumMode,
@@ -102,6 +106,11 @@ pub async fn run(args: Args) -> Result<()> {
             let measured = sender::measure(&scenario, args.rounds, args.latencies).await?;
             report.row(&scenario, &measured)?;
         }
+    }
+    let smallest = args.pieces.iter().min().map(|&piece_kib| Scenario::new(&args, piece_kib, 1));
+    if let Some(scenario) = smallest.filter(|scenario| args.crowd > 0 && scenario.blocks > 0) {
+        let times = sender::measure_crowd(&scenario, args.crowd).await?;
+        report.crowd(&scenario, &times)?;
     }
     Ok(())
 }

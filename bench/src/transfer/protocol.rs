@@ -28,6 +28,10 @@ pub(super) enum Order {
     Expect {
         blocks: Vec<u32>,
     },
+    /// Expect one transfer of one block for each, all at once.
+    ExpectEach {
+        blocks: Vec<u32>,
+    },
     /// Open a fabric with nothing on top, for the writer at this address.
     Raw {
         address: Vec<u8>,
@@ -43,6 +47,12 @@ pub(super) enum Order {
 pub(super) enum Answer {
     Started,
     Ticket(Vec<u8>),
+    /// One for each.
+    Tickets(Vec<Vec<u8>>),
+    /// When each was received, on the system's monotonic clock.
+    ReceivedEach {
+        at_ns: Vec<u64>,
+    },
     /// How to write to the raw fabric.
     Offer(Vec<u8>),
     /// Every byte is here and checked.

@@ -6,6 +6,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use baton_kv_transfer::{RawFabric, TransferNode};
 
+use tokio::task::JoinSet;
+
 use super::protocol::{Answer, Order, cpu_ns, now_ns};
 
 /// Longer than any round.
@@ -26,6 +28,7 @@ pub(super) async fn serve() -> Result<()> {
                 let received = incoming.wait().await?;
                 received_now(received.bytes)?;
             }
+            Order::ExpectEach { blocks } => expect_each(&node, &blocks).await?,
             Order::Raw { address } => {
                 let mut fabric = RawFabric::open(&scenario.config()?).await?;
                 answer(&Answer::Offer(fabric.accept(&address)?))?;
@@ -40,6 +43,24 @@ pub(super) async fn serve() -> Result<()> {
     }
     node.shutdown().await;
     Ok(())
+}
+
+/// Waits for all side by side.
+async fn expect_each(node: &TransferNode, blocks: &[u32]) -> Result<()> {
+    let mut tickets = Vec::with_capacity(blocks.len());
+    let mut waiting = JoinSet::new();
+    for (index, &block) in blocks.iter().enumerate() {
+        let mut incoming = node.expect(&[block], 1, EXPIRY)?;
+        tickets.push(incoming.ticket());
+        waiting.spawn(async move { incoming.wait().await.map(|_| (index, now_ns())) });
+    }
+    answer(&Answer::Tickets(tickets))?;
+    let mut at_ns = vec![0; blocks.len()];
+    while let Some(received) = waiting.join_next().await {
+        let (index, at) = received??;
+        at_ns[index] = at;
+    }
+    answer(&Answer::ReceivedEach { at_ns })
 }
 
 fn next(lines: &mut impl Iterator<Item = std::io::Result<String>>) -> Result<Option<Order>> {

@@ -53,6 +53,20 @@ impl Report {
         )?)
     }
 
+    /// Below the table: many small transfers at once.
+    pub(super) fn crowd(&mut self, scenario: &Scenario, times: &[f64]) -> Result<()> {
+        let percentile = |percent: usize| times[(times.len() - 1) * percent / 100];
+        let (half, most) = (percentile(50), percentile(99));
+        Ok(writeln!(
+            std::io::stdout(),
+            "\n{} transfers of one block ({} layers of {} KiB) at once: p50 {half:.0} µs, p99 {most:.0} µs, p99/p50 {:.1}",
+            times.len(),
+            self.layers,
+            scenario.piece_bytes >> 10,
+            most / half
+        )?)
+    }
+
     pub(super) fn note(&mut self, note: &str) -> Result<()> {
         Ok(writeln!(std::io::stdout(), "| {note} | | | | | | | | |")?)
     }

@@ -6,6 +6,8 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use anyhow::{Context, Result, bail};
 use baton_kv_transfer::{KvGeometry, RawFabric, TransferNode};
 
+use tokio::task::JoinSet;
+
 use super::memcpy;
 use super::protocol::{Answer, Order, Scenario, cpu_ns, now_ns};
 use super::tables::table;
@@ -88,6 +90,40 @@ pub(super) async fn measure(scenario: &Scenario, rounds: u32, latencies: u32) ->
         sender_cpu: median(cpu.iter().map(|cpu| cpu.0).collect()),
         receiver_cpu: median(cpu.iter().map(|cpu| cpu.1).collect()),
     })
+}
+
+/// As many transfers of one block as asked for, or as there are blocks, all at once; the time from their common start to each
+/// one's end, sorted, in microseconds.
+pub(super) async fn measure_crowd(scenario: &Scenario, transfers: u32) -> Result<Vec<f64>> {
+    let mut receiver = Receiver::start(scenario)?;
+    let node = TransferNode::start(scenario.config()?).await?;
+    let mut times = Vec::new();
+    for round in 0..=WARM_UP {
+        let blocks = table(scenario.blocks, 1, u64::from(round));
+        let blocks = &blocks[..blocks.len().min(transfers as usize)];
+        receiver.tell(&Order::ExpectEach { blocks: blocks.to_vec() })?;
+        let Answer::Tickets(tickets) = receiver.hear()? else { bail!("the receiver gives no tickets") };
+        let started = now_ns();
+        let mut sending = JoinSet::new();
+        for (ticket, &block) in tickets.into_iter().zip(blocks) {
+            let (node, layers) = (node.clone(), scenario.layers);
+            sending.spawn(async move {
+                let outgoing = node.open(&ticket).await?;
+                outgoing.push(0..layers, &[(block, 0)])?;
+                outgoing.finish().await?;
+                Ok::<_, anyhow::Error>(())
+            });
+        }
+        while let Some(sent) = sending.join_next().await {
+            sent??;
+        }
+        let Answer::ReceivedEach { at_ns } = receiver.hear()? else { bail!("nothing was received") };
+        times = at_ns.iter().map(|at| at.saturating_sub(started) as f64 / 1e3).collect();
+    }
+    receiver.end()?;
+    node.shutdown().await;
+    times.sort_by(f64::total_cmp);
+    Ok(times)
 }
 
 fn median(mut values: Vec<f64>) -> f64 {

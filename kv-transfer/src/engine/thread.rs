@@ -45,6 +45,8 @@ pub(crate) struct DataPlane {
     sends: BTreeMap<SendId, Sending>,
     /// Transfers that have something to post, in turn.
     ready: VecDeque<SendId>,
+    /// Posted by the first of them since its turn began.
+    turn_bytes: u64,
     targets: BTreeMap<PeerId, Target>,
     initiators_lost: Vec<(PeerId, Instant)>,
     in_flight: InFlight,
@@ -93,6 +95,7 @@ impl DataPlane {
             counters,
             sends: BTreeMap::new(),
             ready: VecDeque::new(),
+            turn_bytes: 0,
             targets: BTreeMap::new(),
             initiators_lost: Vec::new(),
             in_flight: InFlight::default(),

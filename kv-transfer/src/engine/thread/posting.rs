@@ -11,9 +11,13 @@ const BATCH: usize = 32;
 /// No peer takes more than this part of the credits, so that one which stands still does not stop the others.
 const PEER_SHARE: usize = 4;
 
+/// Bytes that a transfer posts before the next one has its turn.
+const TURN_BYTES: u64 = 4 << 20;
+
 /// What came of trying to post a transfer's next write.
 enum Post {
-    Posted,
+    /// So many bytes.
+    Posted(u64),
     /// No credit, or no room: later.
     Blocked,
     /// It has nothing to post; it leaves the turn.
@@ -82,17 +86,30 @@ impl DataPlane {
         });
     }
 
-    /// Posts in turn, one write a transfer; says whether any was posted and whether any had to wait.
+    /// Posts in turn; says whether any was posted and whether any had to wait.
+    ///
+    /// A turn is a part of a large transfer and the whole of a small one: of many small ones at once, each is then done as
+    /// early as it can be, instead of all at the end.
     pub(super) fn post(&mut self) -> (bool, bool) {
         let (mut posted, mut blocked) = (0, 0);
         while posted < BATCH && blocked < self.ready.len() {
-            let Some(id) = self.ready.pop_front() else { break };
+            let Some(&id) = self.ready.front() else { break };
             match self.post_one(id) {
-                Post::Posted => posted += 1,
-                Post::Blocked => blocked += 1,
-                Post::Nothing => continue,
+                Post::Posted(bytes) => {
+                    posted += 1;
+                    self.turn_bytes += bytes;
+                    if self.turn_bytes < TURN_BYTES {
+                        continue;
+                    }
+                    self.ready.rotate_left(1);
+                }
+                Post::Blocked => {
+                    blocked += 1;
+                    self.ready.rotate_left(1);
+                }
+                Post::Nothing => drop(self.ready.pop_front()),
             }
-            self.ready.push_back(id);
+            self.turn_bytes = 0;
         }
         (posted > 0, blocked > 0)
     }
@@ -128,7 +145,7 @@ impl DataPlane {
                 self.counters.in_flight_writes.add(1);
                 let done = sending.write_posted(&planned, &self.geometry);
                 self.with(id, |_| done);
-                Post::Posted
+                Post::Posted(len)
             }
             Ok(false) => {
                 self.in_flight.land(context);
