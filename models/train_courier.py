@@ -1,7 +1,7 @@
 """Trains `baton-courier`, the small chat model that ships with Baton.
 
     pip install -r models/requirements.txt
-    python models/train_courier.py              # tokenizer, training, evaluation
+    python models/train_courier.py              # tokenizer, then training
 
 The text comes from `courier_text.py`, the scores from `eval_courier.py`; this
 file turns text into token rows, runs the optimiser and writes the folder in

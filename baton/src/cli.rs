@@ -51,6 +51,13 @@ pub(crate) enum Command {
     /// Measure what this machine and its fabrics reach
     #[command(subcommand)]
     Bench(Bench),
+    #[command(flatten)]
+    Role(Role),
+}
+
+/// The parts of a deployment, a process each.
+#[derive(Subcommand, Debug)]
+pub(crate) enum Role {
     /// Run the OpenAI HTTP front with the worker registry and placement
     Scheduler(Box<baton_scheduler::SchedulerArgs>),
     /// Run the sidecar of one decode worker

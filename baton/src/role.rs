@@ -7,7 +7,7 @@ use baton_process::{Shutdown, exit_with_parent, init_logs};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::{
-    cli::{Bench, Cli, Command},
+    cli::{Bench, Cli, Command, Role},
     doctor, pull, up,
 };
 
@@ -23,32 +23,29 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     if let Some(supervisor) = cli.supervisor {
         exit_with_parent(supervisor).context("cannot follow the supervisor")?;
     }
+    // `up` sets its own up: its lines share the console with those of its children.
+    if !matches!(cli.command, Command::Up(_)) {
+        init_logs(&cli.logs).map_err(|error| anyhow!(error))?;
+    }
     match cli.command {
-        Command::Up(args) => up::run(*args, &cli.logs),
-        Command::Pull(args) => {
-            init_logs(&cli.logs).map_err(|error| anyhow!(error))?;
-            single_threaded()?.block_on(pull::run(args)).map(|()| ExitCode::SUCCESS)
-        }
-        Command::Doctor(args) => {
-            init_logs(&cli.logs).map_err(|error| anyhow!(error))?;
-            doctor::run(&args).map(|()| ExitCode::SUCCESS)
-        }
+        Command::Up(args) => return up::run(*args, &cli.logs),
+        Command::Pull(args) => single_threaded()?.block_on(pull::run(args))?,
+        Command::Doctor(args) => doctor::run(&args)?,
         Command::Bench(Bench::Transfer(args)) => {
-            init_logs(&cli.logs).map_err(|error| anyhow!(error))?;
-            multi_threaded()?.block_on(baton_bench::transfer::run(args)).map(|()| ExitCode::SUCCESS)
+            multi_threaded()?.block_on(baton_bench::transfer::run(args))?
         }
-        role => {
-            init_logs(&cli.logs).map_err(|error| anyhow!(error))?;
+        Command::Role(role) => {
             let runtime = multi_threaded()?;
             let served = runtime.block_on(serve(role, cli.supervisor));
             runtime.shutdown_timeout(LAST_WORK);
-            served.map(|()| ExitCode::SUCCESS)
+            served?;
         }
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Runs a role until a signal stops it.
-async fn serve(role: Command, supervisor: Option<u32>) -> anyhow::Result<()> {
+async fn serve(role: Role, supervisor: Option<u32>) -> anyhow::Result<()> {
     let shutdown = Shutdown::on_signals().context("cannot watch for signals")?;
     tokio::select! {
         served = Box::pin(run_role(role, shutdown.clone())) => served,
@@ -71,15 +68,12 @@ fn is_parent(pid: u32) -> bool {
     rustix::process::getppid().is_some_and(|parent| parent.as_raw_nonzero().get().unsigned_abs() == pid)
 }
 
-async fn run_role(role: Command, shutdown: Shutdown) -> anyhow::Result<()> {
+async fn run_role(role: Role, shutdown: Shutdown) -> anyhow::Result<()> {
     match role {
-        Command::Scheduler(args) => Ok(Box::pin(baton_scheduler::run(*args, shutdown)).await?),
-        Command::Sidecar(args) => Ok(Box::pin(baton_sidecar::run(*args, shutdown)).await?),
-        Command::PrefillWorker(args) => Ok(Box::pin(baton_prefill_worker::run(*args, shutdown)).await?),
-        Command::DecodeWorker(args) => Ok(Box::pin(baton_decode_worker::run(*args, shutdown)).await?),
-        Command::Up(_) | Command::Pull(_) | Command::Bench(_) | Command::Doctor(_) => {
-            unreachable!("not a role")
-        }
+        Role::Scheduler(args) => Ok(Box::pin(baton_scheduler::run(*args, shutdown)).await?),
+        Role::Sidecar(args) => Ok(Box::pin(baton_sidecar::run(*args, shutdown)).await?),
+        Role::PrefillWorker(args) => Ok(Box::pin(baton_prefill_worker::run(*args, shutdown)).await?),
+        Role::DecodeWorker(args) => Ok(Box::pin(baton_decode_worker::run(*args, shutdown)).await?),
     }
 }
 

@@ -32,6 +32,34 @@ pub enum ChecksumMode {
     Full,
 }
 
+/// A mode of hashing that there is not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("use off, sampled or full")]
+pub struct UnknownChecksumMode;
+
+impl FromStr for ChecksumMode {
+    type Err = UnknownChecksumMode;
+
+    fn from_str(text: &str) -> Result<Self, UnknownChecksumMode> {
+        match text {
+            "off" => Ok(Self::Off),
+            "sampled" => Ok(Self::Sampled),
+            "full" => Ok(Self::Full),
+            _ => Err(UnknownChecksumMode),
+        }
+    }
+}
+
+impl fmt::Display for ChecksumMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Off => "off",
+            Self::Sampled => "sampled",
+            Self::Full => "full",
+        })
+    }
+}
+
 /// Settings of one [`TransferNode`](crate::TransferNode).
 #[derive(Clone, Debug)]
 pub struct TransferConfig {
@@ -145,6 +173,14 @@ impl fmt::Display for FabricSpec {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn checksum_modes_read_back_as_written() {
+        for mode in [ChecksumMode::Off, ChecksumMode::Sampled, ChecksumMode::Full] {
+            assert_eq!(mode.to_string().parse(), Ok(mode));
+        }
+        assert_eq!("Full".parse::<ChecksumMode>(), Err(UnknownChecksumMode));
+    }
 
     #[test]
     fn fabric_names_read_back_as_written() {

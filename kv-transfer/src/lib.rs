@@ -75,7 +75,9 @@ mod tally;
 mod ticket;
 mod wire;
 
-pub use config::{ChecksumMode, FabricSpec, TransferConfig, TransferLimits, UnknownFabric};
+pub use config::{
+    ChecksumMode, FabricSpec, TransferConfig, TransferLimits, UnknownChecksumMode, UnknownFabric,
+};
 pub use error::{ExpectError, FabricError, OpenError, PushError, StartError, TransferError};
 pub use fabric::libfabric::{LibfabricSurvey, ProviderFacts, ProviderSurvey};
 pub use geometry::{GeometryError, KvGeometry};

@@ -7,9 +7,11 @@
 use crate::ids::Sequence;
 
 /// A count of writes, and a sum that tells which ones.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
 pub(crate) struct Tally {
+    #[prost(uint32, tag = "1")]
     pub(crate) writes: u32,
+    #[prost(fixed64, tag = "2")]
     pub(crate) sum: u64,
 }
 

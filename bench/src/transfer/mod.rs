@@ -13,7 +13,6 @@ use anyhow::Result;
 use baton_kv_transfer::{ChecksumMode, FabricSpec};
 
 use self::protocol::Scenario;
-use self::report::Report;
 
 /// Options of `baton bench transfer`.
 #[derive(clap::Args, Debug)]
@@ -67,21 +66,12 @@ pub struct Args {
     crowd: u32,
 
     /// What is hashed at both ends: off, sampled or full
-    #[arg(long, default_value = "sampled", value_name = "MODE", value_parser = checksums)]
+    #[arg(long, default_value = "sampled", value_name = "MODE")]
     checksums: ChecksumMode,
 
     /// Be the other process of a measurement
     #[arg(long, hide = true)]
     receiver: bool,
-}
-
-fn checksums(text: &str) -> Result<ChecksumMode, String> {
-    match text {
-        "off" => Ok(ChecksumMode::Off),
-        "sampled" => Ok(ChecksumMode::Sampled),
-        "full" => Ok(ChecksumMode::Full),
-        _ => Err("use off, sampled or full".to_owned()),
-    }
 }
 
 /// Measures, and prints a table.
@@ -92,25 +82,25 @@ pub async fn run(args: Args) -> Result<()> {
     if args.receiver {
         return receiver::serve().await;
     }
-    let mut report = Report::begin(&args)?;
+    report::begin(&args)?;
     for &piece_kib in &args.pieces {
         for &run in &args.runs {
             let scenario = Scenario::new(&args, piece_kib, run);
             if scenario.blocks < run {
-                report.note(&format!(
+                report::note(&format!(
                     "{piece_kib} KiB in runs of {run}: one run is over --size {} MiB",
                     args.size
                 ))?;
                 continue;
             }
             let measured = sender::measure(&scenario, args.rounds, args.latencies).await?;
-            report.row(&scenario, &measured)?;
+            report::row(&scenario, &measured)?;
         }
     }
     let smallest = args.pieces.iter().min().map(|&piece_kib| Scenario::new(&args, piece_kib, 1));
     if let Some(scenario) = smallest.filter(|scenario| args.crowd > 0 && scenario.blocks > 0) {
         let times = sender::measure_crowd(&scenario, args.crowd).await?;
-        report.crowd(&scenario, &times)?;
+        report::crowd(&scenario, &times)?;
     }
     Ok(())
 }

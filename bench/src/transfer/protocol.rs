@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use baton_kv_transfer::{ChecksumMode, KvGeometry, TransferConfig};
+use baton_kv_transfer::{KvGeometry, TransferConfig};
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 pub(super) struct Scenario {
     fabric: String,
     libfabric: Option<PathBuf>,
-    full_checksums: Option<bool>,
+    checksums: String,
     pub(super) layers: u32,
     pub(super) piece_bytes: u64,
     /// Blocks moved in a round.
@@ -72,11 +72,7 @@ impl Scenario {
         Self {
             fabric: args.fabric.to_string(),
             libfabric: args.libfabric.clone(),
-            full_checksums: match args.checksums {
-                ChecksumMode::Off => None,
-                ChecksumMode::Sampled => Some(false),
-                ChecksumMode::Full => Some(true),
-            },
+            checksums: args.checksums.to_string(),
             layers: args.layers,
             piece_bytes,
             blocks: u32::try_from(blocks).unwrap_or(u32::MAX) / run * run,
@@ -98,11 +94,7 @@ impl Scenario {
         let fabric = self.fabric.parse().context("the fabric's name")?;
         let mut config = TransferConfig::new(fabric, self.geometry(), "bench");
         config.libfabric_path.clone_from(&self.libfabric);
-        config.checksums = match self.full_checksums {
-            None => ChecksumMode::Off,
-            Some(false) => ChecksumMode::Sampled,
-            Some(true) => ChecksumMode::Full,
-        };
+        config.checksums = self.checksums.parse().context("the checksums' mode")?;
         Ok(config)
     }
 }

@@ -13,7 +13,6 @@ use crate::engine::Command;
 use crate::fabric::Offer;
 use crate::ids::PeerId;
 use crate::node::NodeInner;
-use crate::tally::Tally;
 use crate::wire::{
     Attach, AttachRefused, Body, FrameError, Hello, PROTOCOL, Refused, SMALL_FRAME_BYTES, Welcome, encode,
     read_frame,
@@ -188,7 +187,7 @@ async fn listen<R: tokio::io::AsyncRead + Unpin>(
             }
             Body::Withdrawn(withdrawn) => {
                 let Some(key) = withdrawn.key.checked() else { return FrameError::Unknown };
-                receiver.withdrawn(peer, key, withdrawn.writes.map(Tally::from), &withdrawn.reason);
+                receiver.withdrawn(peer, key, withdrawn.writes, &withdrawn.reason);
             }
             _ => return FrameError::Unknown,
         }

@@ -93,8 +93,11 @@ fn unreachable_peer(endpoint: &str, reason: &dyn std::fmt::Display) -> OpenError
 async fn dial(node: &Arc<NodeInner>, ticket: &Ticket) -> Result<Arc<SendLink>, OpenError> {
     let endpoint = ticket.endpoint.as_str();
     let failed = |error: FrameError| unreachable_peer(endpoint, &error);
-    let mut stream =
-        Stream::dial(endpoint, node.endpoint()).await.map_err(|error| unreachable_peer(endpoint, &error))?;
+    #[cfg(not(test))]
+    let connected = Stream::dial(endpoint).await;
+    #[cfg(test)]
+    let connected = Stream::dial_from(node.endpoint(), endpoint).await;
+    let mut stream = connected.map_err(|error| unreachable_peer(endpoint, &error))?;
     stream
         .write_all(&encode(Body::Hello(hello(node, ticket))))
         .await

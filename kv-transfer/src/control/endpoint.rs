@@ -83,13 +83,16 @@ impl Listener {
 }
 
 impl Stream {
-    /// Connects to `endpoint`; `ours` is the caller's own, which only a simulation asks for.
-    pub(crate) async fn dial(endpoint: &str, ours: &str) -> io::Result<Self> {
-        let _ = ours;
-        #[cfg(test)]
-        if let Some(to) = endpoint.strip_prefix("sim:") {
-            return crate::sim::connect(ours, to).await.map(Self::Sim);
+    /// As [`dial`](Self::dial); a simulation must know who dials.
+    #[cfg(test)]
+    pub(crate) async fn dial_from(ours: &str, endpoint: &str) -> io::Result<Self> {
+        match endpoint.strip_prefix("sim:") {
+            Some(to) => crate::sim::connect(ours, to).await.map(Self::Sim),
+            None => Self::dial(endpoint).await,
         }
+    }
+
+    pub(crate) async fn dial(endpoint: &str) -> io::Result<Self> {
         let unknown = || io::Error::new(io::ErrorKind::InvalidInput, "neither unix:@NAME nor tcp:IP:PORT");
         if let Some(name) = endpoint.strip_prefix("unix:@") {
             let address = std::os::unix::net::SocketAddr::from_abstract_name(name)?;

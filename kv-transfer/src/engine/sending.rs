@@ -126,7 +126,7 @@ impl Sending {
             Phase::Ending(error) => {
                 let withdrawn = Withdrawn {
                     key: self.cell.key.into(),
-                    writes: Some(self.completed.into()),
+                    writes: Some(self.completed),
                     reason: error.to_string(),
                 };
                 self.outbox.send(Body::Withdrawn(withdrawn));

@@ -5,8 +5,9 @@ use std::os::fd::BorrowedFd;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::AtomicU32;
 
-use super::stream;
 use rustix::mm::{Advice, MapFlags, ProtFlags};
+
+use super::stream;
 
 /// Readable and writable pages, unmapped on drop.
 #[derive(Debug)]

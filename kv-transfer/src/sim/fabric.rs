@@ -50,7 +50,6 @@ impl SimFabric {
         let node = state.ports.len();
         let completes_early = state.completes_early;
         state.ports.push(Port {
-            alive: true,
             dead: CancellationToken::new(),
             paused_until: None,
             pool: pool.clone(),

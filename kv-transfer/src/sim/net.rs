@@ -59,7 +59,6 @@ struct Flight {
 
 /// One node as the network sees it.
 pub(super) struct Port {
-    pub(super) alive: bool,
     /// Set with its death.
     pub(super) dead: CancellationToken,
     /// Stopped until then.
@@ -68,6 +67,12 @@ pub(super) struct Port {
     pub(super) blocks: Option<Blocks>,
     pub(super) events: VecDeque<Event>,
     pub(super) wake: Arc<Notify>,
+}
+
+impl Port {
+    pub(super) fn is_alive(&self) -> bool {
+        !self.dead.is_cancelled()
+    }
 }
 
 pub(super) struct State {
@@ -172,12 +177,11 @@ impl Net {
         let pipes = {
             let mut state = self.lock();
             state.note(|| format!("kill {node}"));
-            state.ports[node].alive = false;
             state.ports[node].dead.cancel();
             state.ports[node].events.clear();
             let survives = |flight: &Flight| flight.from != node || flight.bytes.is_some();
             state.flights.retain(survives);
-            state.pipes_of(node)
+            state.pipes(|from, to| from == node || to == node)
         };
         pipes.iter().for_each(CancellationToken::cancel);
         self.0.1.notify_one();
@@ -188,8 +192,7 @@ impl Net {
         let pipes: Vec<_> = {
             let mut state = self.lock();
             state.note(|| format!("cut {a} {b}"));
-            let between = |&&(from, to, _): &&(usize, usize, _)| (from, to) == (a, b) || (from, to) == (b, a);
-            state.pipes.iter().filter(between).map(|(_, _, pipe)| pipe.clone()).collect()
+            state.pipes(|from, to| (from, to) == (a, b) || (from, to) == (b, a))
         };
         pipes.iter().for_each(CancellationToken::cancel);
     }
@@ -228,9 +231,10 @@ impl State {
         }
     }
 
-    fn pipes_of(&self, node: usize) -> Vec<CancellationToken> {
-        let of = |&&(from, to, _): &&(usize, usize, _)| from == node || to == node;
-        self.pipes.iter().filter(of).map(|(_, _, pipe)| pipe.clone()).collect()
+    /// The control connections between nodes of which `wanted` holds.
+    fn pipes(&self, wanted: impl Fn(usize, usize) -> bool) -> Vec<CancellationToken> {
+        let chosen = self.pipes.iter().filter(|&&(from, to, _)| wanted(from, to));
+        chosen.map(|(_, _, pipe)| pipe.clone()).collect()
     }
 
     fn draw_fate(&mut self) -> Fate {
@@ -266,7 +270,7 @@ impl State {
 
     /// One stage further; `false` when it is over.
     fn advance(&mut self, flight: &mut Flight) -> bool {
-        if flight.fate == Fate::Fails || (!self.ports[flight.to].alive && flight.bytes.is_none()) {
+        if flight.fate == Fate::Fails || (!self.ports[flight.to].is_alive() && flight.bytes.is_none()) {
             return self.fail(flight);
         }
         if flight.bytes.is_none() {
@@ -300,7 +304,7 @@ impl State {
 
     fn land(&mut self, flight: &mut Flight) {
         flight.landed = true;
-        if !self.ports[flight.to].alive {
+        if !self.ports[flight.to].is_alive() {
             return;
         }
         let bytes = flight.bytes.clone().unwrap_or_default();
@@ -316,7 +320,7 @@ impl State {
 
     /// Some of it may have landed.
     fn fail(&mut self, flight: &mut Flight) -> bool {
-        if self.ports[flight.to].alive && self.random.random_bool(0.5) {
+        if self.ports[flight.to].is_alive() && self.random.random_bool(0.5) {
             self.take_bytes(flight);
             let bytes = flight.bytes.take().unwrap_or_default();
             let part = self.random.random_range(0..=bytes.len());
@@ -336,7 +340,7 @@ impl State {
 
     fn check(&mut self, node: usize, bytes: std::ops::Range<u64>, expected: Use, what: &str) {
         let port = &self.ports[node];
-        if bytes.is_empty() || !port.alive {
+        if bytes.is_empty() || !port.is_alive() {
             return;
         }
         let wrong = port.blocks.as_ref().and_then(|blocks| blocks.first_wrong(bytes, expected));
@@ -355,7 +359,7 @@ impl State {
     }
 
     fn tell(&mut self, node: usize, event: Event) {
-        if self.ports[node].alive {
+        if self.ports[node].is_alive() {
             self.note(|| format!("tell {node} {event:?}"));
             self.ports[node].events.push_back(event);
             self.ports[node].wake.notify_one();

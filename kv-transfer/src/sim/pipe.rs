@@ -39,7 +39,7 @@ pub(crate) async fn connect(from: &str, to: &str) -> io::Result<DuplexStream> {
     let number = |name: &str| name.trim_start_matches("sim:").parse::<usize>().map_err(|_| refused());
     let (net, from, to) = (net().ok_or_else(refused)?, number(from)?, number(to)?);
     let listener = LISTENERS.with_borrow(|listeners| listeners.get(&to).cloned()).ok_or_else(refused)?;
-    if !net.lock().ports[to].alive || !net.lock().ports[from].alive {
+    if !net.lock().ports[to].is_alive() || !net.lock().ports[from].is_alive() {
         return Err(refused());
     }
     let (here, near) = tokio::io::duplex(CAPACITY);

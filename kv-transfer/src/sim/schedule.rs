@@ -237,7 +237,7 @@ impl World {
         let stats = host.node.stats();
         let idle = stats.incoming_live == 0 && stats.quarantined_blocks == 0 && stats.in_flight_writes == 0;
         let free = host.blocks.free() == self.geometry.blocks as usize;
-        self.net.lock().ports[host.number].alive && !(idle && free)
+        self.net.lock().ports[host.number].is_alive() && !(idle && free)
     }
 }
 

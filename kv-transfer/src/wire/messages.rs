@@ -163,28 +163,7 @@ pub(crate) struct Withdrawn {
     pub(crate) key: Key,
     /// Writes that completed at the sender; absent when it had finished or never knew the transfer.
     #[prost(message, optional, tag = "2")]
-    pub(crate) writes: Option<Writes>,
+    pub(crate) writes: Option<Tally>,
     #[prost(string, tag = "3")]
     pub(crate) reason: String,
-}
-
-/// A [`Tally`].
-#[derive(Clone, Copy, PartialEq, prost::Message)]
-pub(crate) struct Writes {
-    #[prost(uint32, tag = "1")]
-    pub(crate) writes: u32,
-    #[prost(fixed64, tag = "2")]
-    pub(crate) sum: u64,
-}
-
-impl From<Tally> for Writes {
-    fn from(Tally { writes, sum }: Tally) -> Self {
-        Self { writes, sum }
-    }
-}
-
-impl From<Writes> for Tally {
-    fn from(Writes { writes, sum }: Writes) -> Self {
-        Self { writes, sum }
-    }
 }

@@ -3,7 +3,7 @@
 use super::in_flight::Flying;
 use super::{DataPlane, SendId};
 use crate::fabric::{Event, Write};
-use crate::ids::{Immediate, Sequence};
+use crate::ids::Sequence;
 use crate::{FabricError, TransferError};
 
 /// Posts in one round, before completions and commands are looked at again.
@@ -127,18 +127,12 @@ impl DataPlane {
         if self.in_flight.count >= self.capabilities.max_in_flight || target.in_flight >= share {
             return Post::Blocked;
         }
-        let Immediate { key, sequence } = sending.immediate();
-        let flying = Flying { send: id, peer, len: planned.len, sequence, given_up: false };
+        let immediate = sending.immediate();
+        let flying =
+            Flying { send: id, peer, len: planned.len, sequence: immediate.sequence, given_up: false };
         let context = self.in_flight.take_off(flying);
         let (source, destination, len) = (planned.source, planned.destination, planned.len);
-        let write = Write {
-            peer,
-            source,
-            destination,
-            len,
-            immediate: Immediate { key, sequence }.encode(),
-            context,
-        };
+        let write = Write { peer, source, destination, len, immediate: immediate.encode(), context };
         match self.fabric.post_write(&write) {
             Ok(true) => {
                 target.in_flight += 1;
