@@ -1,11 +1,11 @@
 //! A fabric with nothing on top: the limit that the transfer protocol is measured against.
 
-use crate::fabric::{Event, Fabric, Offer, Write};
+use crate::fabric::{Event, Fabric, Offer, Read, Write};
 use crate::ids::PeerId;
 use crate::node::open_fabric;
 use crate::{FabricError, PoolMemory, StartError, TransferConfig};
 
-/// One end of a stream of one-sided writes: no tickets, no counting, no checks. Not for shm, whose offers are descriptors.
+/// One end of a stream of one-sided writes or reads: no tickets, no counting, no checks. Not for shm, whose offers are descriptors.
 pub struct RawFabric {
     fabric: Box<dyn Fabric>,
     pool: PoolMemory,
@@ -61,6 +61,26 @@ impl RawFabric {
     /// # Errors
     /// No connection, or a failed write.
     pub fn write(&mut self, ranges: &[(u64, u64, u64)]) -> Result<(), FabricError> {
+        self.stream(ranges, |fabric, peer, (source, destination, len), context| {
+            fabric.post_write(&Write { peer, source, destination, len, immediate: 1, context })
+        })
+    }
+
+    /// Reads `(source, destination, bytes)`: from the peer's pool into ours.
+    ///
+    /// # Errors
+    /// No connection, or a failed read.
+    pub fn read(&mut self, ranges: &[(u64, u64, u64)]) -> Result<(), FabricError> {
+        self.stream(ranges, |fabric, peer, (source, destination, len), context| {
+            fabric.post_read(&Read { peer, source, destination, len, context })
+        })
+    }
+
+    fn stream(
+        &mut self,
+        ranges: &[(u64, u64, u64)],
+        post: impl Fn(&mut dyn Fabric, PeerId, (u64, u64, u64), u32) -> Result<bool, FabricError>,
+    ) -> Result<(), FabricError> {
         let Some(peer) = self.target else { return Err(self.fault("not connected")) };
         let capabilities = self.fabric.capabilities();
         let mut pieces = ranges.iter().flat_map(|&(source, destination, bytes)| {
@@ -72,9 +92,8 @@ impl RawFabric {
         let mut free: Vec<u32> = (0..capabilities.max_in_flight as u32).collect();
         let mut next = pieces.next();
         while next.is_some() || free.len() < capabilities.max_in_flight {
-            while let (Some((source, destination, len)), Some(&context)) = (next, free.last()) {
-                let write = Write { peer, source, destination, len, immediate: 1, context };
-                if !self.fabric.post_write(&write)? {
+            while let (Some(piece), Some(&context)) = (next, free.last()) {
+                if !post(self.fabric.as_mut(), peer, piece, context)? {
                     break;
                 }
                 free.pop();
@@ -84,9 +103,9 @@ impl RawFabric {
             self.fabric.poll(&mut self.events)?;
             for event in self.events.drain(..) {
                 match event {
-                    Event::Written(context) => free.push(context),
+                    Event::Done(context) => free.push(context),
                     Event::Failed(_, reason) => {
-                        return Err(FabricError { fabric: "raw", operation: "write", reason });
+                        return Err(FabricError { fabric: "raw", operation: "stream", reason });
                     }
                     Event::Landed { .. } | Event::Fault { .. } => {}
                 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::error::FabricError;
 use crate::ids::PeerId;
 
-/// One-sided writes with a 4-byte immediate, in no particular order.
+/// One-sided writes with a 4-byte immediate, and one-sided reads, in no particular order.
 pub(crate) trait Fabric: Send {
     fn capabilities(&self) -> Capabilities;
 
@@ -28,6 +28,10 @@ pub(crate) trait Fabric: Send {
 
     /// Starts one write. The bytes at `source` stay untouched until its completion. `false`: no room now, poll and try again.
     fn post_write(&mut self, write: &Write) -> Result<bool, FabricError>;
+
+    /// Starts one read. The bytes at `destination` are anything until its completion; the peer is not told of it. `false`: no
+    /// room now, poll and try again.
+    fn post_read(&mut self, read: &Read) -> Result<bool, FabricError>;
 
     /// Ends a batch of posts: tells peers that may sleep.
     fn flush(&mut self);
@@ -54,9 +58,9 @@ pub(crate) struct Capabilities {
     pub(crate) name: &'static str,
     /// Which implementation of it was chosen.
     pub(crate) provider: String,
-    /// Largest write.
+    /// Largest write or read.
     pub(crate) max_write_bytes: u64,
-    /// Writes that may be in flight at once, over all peers.
+    /// Writes and reads that may be in flight at once, over all peers.
     pub(crate) max_in_flight: usize,
     /// A write completed here is in the target's memory.
     pub(crate) completed_is_delivered: bool,
@@ -85,12 +89,26 @@ pub(crate) struct Write {
     pub(crate) context: u32,
 }
 
+/// One read from a peer's pool into ours.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Read {
+    /// A peer that [`Fabric::connect`] named.
+    pub(crate) peer: PeerId,
+    /// Offset into the peer's pool.
+    pub(crate) source: u64,
+    /// Offset into our pool.
+    pub(crate) destination: u64,
+    pub(crate) len: u64,
+    /// As for a [`Write`]; the two share one space.
+    pub(crate) context: u32,
+}
+
 /// What happened.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Event {
-    /// The write with this context is done; its source may be reused.
-    Written(u32),
-    /// The write with this context failed; its source may be reused.
+    /// The write or read with this context is done; its source may be reused, its destination holds the bytes.
+    Done(u32),
+    /// The write or read with this context failed; its memory may be reused.
     Failed(u32, String),
     /// A peer wrote here. `from` where the fabric knows.
     Landed { from: Option<PeerId>, immediate: u32 },

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::Net;
 use super::net::Port;
 use crate::error::FabricError;
-use crate::fabric::{Capabilities, Event, Fabric, Offer, Wake, Write};
+use crate::fabric::{Capabilities, Event, Fabric, Offer, Read, Wake, Write};
 use crate::ids::PeerId;
 use crate::memory::{Mapping, PoolMemory};
 
@@ -124,6 +124,10 @@ impl Fabric for SimFabric {
             self.targets.get(&write.peer).ok_or_else(|| fault("write", "the peer is disconnected"))?;
         self.net.post(self.node, to, initiator, write);
         Ok(true)
+    }
+
+    fn post_read(&mut self, _read: &Read) -> Result<bool, FabricError> {
+        Err(fault("read", "not simulated yet"))
     }
 
     fn flush(&mut self) {}

@@ -281,7 +281,7 @@ impl State {
         let complete_now = !flight.completed && (self.completes_early || flight.landed);
         if complete_now {
             flight.completed = true;
-            self.report(flight, Event::Written(flight.write.context));
+            self.report(flight, Event::Done(flight.write.context));
         } else if !flight.landed {
             self.land(flight);
         }

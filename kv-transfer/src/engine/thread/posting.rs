@@ -42,7 +42,7 @@ impl DataPlane {
         for event in events.drain(..) {
             match event {
                 Event::Landed { .. } => {}
-                Event::Written(context) => self.completed(context, None),
+                Event::Done(context) => self.completed(context, None),
                 Event::Failed(context, reason) => self.completed(context, Some(reason)),
                 Event::Fault { peer, reason } => {
                     tracing::warn!(peer = peer.0, reason, "a peer broke the fabric's rules and is ignored");

@@ -13,7 +13,7 @@ use super::info::{Facts, Info};
 use super::library::Library;
 use super::objects::{AddressVector, CQ_BATCH, CompletionQueue, Domain, Endpoint, Region, failure};
 use super::sys;
-use crate::fabric::{Capabilities, Event, Fabric, Offer, Wake, Write};
+use crate::fabric::{Capabilities, Event, Fabric, Offer, Read, Wake, Write};
 use crate::ids::PeerId;
 use crate::memory::{Mapping, PoolMemory};
 use crate::{FabricError, StartError, TransferConfig};
@@ -61,6 +61,21 @@ struct Target {
     base: u64,
     key: u64,
     len: u64,
+}
+
+/// A write or a read, as the interface sees them: alike.
+struct Operation {
+    name: &'static str,
+    post: fn(&Endpoint, &sys::fi_msg_rma, u64) -> i64,
+    peer: PeerId,
+    /// Offset into our pool.
+    ours: u64,
+    /// Offset into the peer's.
+    theirs: u64,
+    len: u64,
+    immediate: u32,
+    context: u32,
+    flags: u64,
 }
 
 struct Inserted {
@@ -162,6 +177,36 @@ impl Libfabric {
         Ok(peer)
     }
 
+    fn post(&mut self, operation: &Operation) -> Result<bool, FabricError> {
+        let Operation { name, len, .. } = *operation;
+        let gone = || fault(name, &"the peer is disconnected");
+        let peer = self.peers.get(&operation.peer).ok_or_else(gone)?;
+        let target = peer.target.ok_or_else(|| fault(name, &"the peer offered no pool"))?;
+        assert!(operation.ours + len <= self.pool.len() as u64, "our range leaves the pool");
+        assert!(operation.theirs + len <= target.len, "the peer's range leaves its pool");
+        let ours = self.pool.ptr().as_ptr().wrapping_add(operation.ours as usize);
+        let iov = sys::iovec { iov_base: ours.cast(), iov_len: len as usize };
+        let rma =
+            sys::fi_rma_iov { addr: target.base + operation.theirs, len: len as usize, key: target.key };
+        let mut descriptor = self.region.descriptor();
+        let context = self.contexts.get(operation.context);
+        let message = sys::fi_msg_rma {
+            msg_iov: &iov,
+            desc: &mut descriptor,
+            iov_count: 1,
+            addr: peer.handle,
+            rma_iov: &rma,
+            rma_iov_count: 1,
+            context: context.as_ptr().cast(),
+            data: operation.immediate.into(),
+        };
+        match (operation.post)(&self.endpoint, &message, operation.flags) {
+            0 => Ok(true),
+            code if code == -i64::from(sys::FI_EAGAIN) => Ok(false),
+            code => Err(failure(&self.domain.library(), name, code)),
+        }
+    }
+
     fn error_event(&mut self, events: &mut Vec<Event>) {
         let Some(entry) = self.queue.read_error() else { return };
         let library = self.domain.library();
@@ -247,39 +292,35 @@ impl Fabric for Libfabric {
     }
 
     fn post_write(&mut self, write: &Write) -> Result<bool, FabricError> {
-        let peer =
-            self.peers.get(&write.peer).ok_or_else(|| fault("fi_writemsg", &"the peer is disconnected"))?;
-        let target = peer.target.ok_or_else(|| fault("fi_writemsg", &"the peer offered no pool"))?;
-        assert!(write.source + write.len <= self.pool.len() as u64, "the source range leaves the pool");
-        assert!(write.destination + write.len <= target.len, "the destination range leaves the peer's pool");
-        let source = self.pool.ptr().as_ptr().wrapping_add(write.source as usize);
-        let iov = sys::iovec { iov_base: source.cast(), iov_len: write.len as usize };
-        let rma = sys::fi_rma_iov {
-            addr: target.base + write.destination,
-            len: write.len as usize,
-            key: target.key,
-        };
-        let mut descriptor = self.region.descriptor();
-        let context = self.contexts.get(write.context);
-        let message = sys::fi_msg_rma {
-            msg_iov: &iov,
-            desc: &mut descriptor,
-            iov_count: 1,
-            addr: peer.handle,
-            rma_iov: &rma,
-            rma_iov_count: 1,
-            context: context.as_ptr().cast(),
-            data: write.immediate.into(),
-        };
         let mut flags = sys::FI_REMOTE_CQ_DATA | sys::FI_COMPLETION;
         if self.facts.delivery_complete {
             flags |= sys::FI_DELIVERY_COMPLETE;
         }
-        match self.endpoint.write(&message, flags.into()) {
-            0 => Ok(true),
-            code if code == -i64::from(sys::FI_EAGAIN) => Ok(false),
-            code => Err(failure(&self.domain.library(), "fi_writemsg", code)),
-        }
+        self.post(&Operation {
+            name: "fi_writemsg",
+            post: Endpoint::write,
+            peer: write.peer,
+            ours: write.source,
+            theirs: write.destination,
+            len: write.len,
+            immediate: write.immediate,
+            context: write.context,
+            flags: flags.into(),
+        })
+    }
+
+    fn post_read(&mut self, read: &Read) -> Result<bool, FabricError> {
+        self.post(&Operation {
+            name: "fi_readmsg",
+            post: Endpoint::read,
+            peer: read.peer,
+            ours: read.destination,
+            theirs: read.source,
+            len: read.len,
+            immediate: 0,
+            context: read.context,
+            flags: sys::FI_COMPLETION.into(),
+        })
     }
 
     fn flush(&mut self) {}
@@ -323,7 +364,7 @@ fn event(entry: &sys::fi_cq_data_entry) -> Option<Event> {
         return Some(Event::Landed { from: None, immediate: entry.data as u32 });
     }
     let context = NonNull::new(entry.op_context.cast::<OpContext>())?;
-    Some(Event::Written(Contexts::index(context)))
+    Some(Event::Done(Contexts::index(context)))
 }
 
 /// What libfabric is handed with a write, and hands back. The provider scribbles in the first part.

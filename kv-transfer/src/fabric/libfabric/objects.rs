@@ -309,6 +309,15 @@ impl Endpoint {
         // which the caller's in-flight table and the region see to.
         unsafe { write(endpoint, message, flags) as i64 }
     }
+
+    /// Posts one read; the provider's code, 0 for posted.
+    pub(super) fn read(&self, message: &sys::fi_msg_rma, flags: u64) -> i64 {
+        let endpoint = self.fid.0.as_ptr();
+        // SAFETY: an enabled endpoint with FI_RMA has its RMA table.
+        let Some(read) = (unsafe { (*(*endpoint).rma).readmsg }) else { return -i64::from(sys::FI_ENOSYS) };
+        // SAFETY: as for a write; the buffer is written until the completion.
+        unsafe { read(endpoint, message, flags) as i64 }
+    }
 }
 
 fn enable(library: &Library, fid: *mut sys::fid, operation: &'static str) -> Result<(), FabricError> {
@@ -320,7 +329,7 @@ fn enable(library: &Library, fid: *mut sys::fid, operation: &'static str) -> Res
 }
 
 impl Region {
-    /// Registers the pool, as source of our writes and target of the peers'.
+    /// Registers the pool, for our writes and reads, and the peers'.
     pub(super) fn register(
         domain: &Arc<Domain>,
         pool: &PoolMemory,
@@ -328,7 +337,7 @@ impl Region {
     ) -> Result<Self, FabricError> {
         // SAFETY: an open domain's registration table is valid.
         let register = required(unsafe { (*(*domain.fid.0.as_ptr()).mr).reg }, "fi_mr_reg")?;
-        let access = u64::from(sys::FI_WRITE | sys::FI_REMOTE_WRITE);
+        let access = u64::from(sys::FI_WRITE | sys::FI_READ | sys::FI_REMOTE_WRITE | sys::FI_REMOTE_READ);
         let (start, len) = (pool.ptr().as_ptr().cast::<c_void>(), pool.len());
         let mut raw = ptr::null_mut();
         let fid = domain.fid.as_fid();

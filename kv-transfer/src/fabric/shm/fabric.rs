@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::doorbell::{Doorbell, PeerDoorbell};
 use super::ring::{Consumer, ENTRIES, Producer};
 use crate::error::{FabricError, StartError};
-use crate::fabric::{Capabilities, Event, Fabric, Offer, Wake, Write};
+use crate::fabric::{Capabilities, Event, Fabric, Offer, Read, Wake, Write};
 use crate::ids::PeerId;
 use crate::memory::{Mapping, PoolMemory, create_sealed, create_sealed_huge, verify_sealed};
 
@@ -28,7 +28,7 @@ pub(crate) struct ShmFabric {
     targets: BTreeMap<PeerId, Target>,
     initiators: BTreeMap<PeerId, Consumer>,
     /// Contexts of copies that are done and not reported yet.
-    written: Vec<u32>,
+    done: Vec<u32>,
     to_ring: BTreeSet<PeerId>,
 }
 
@@ -55,7 +55,7 @@ impl ShmFabric {
             next_peer: 0,
             targets: BTreeMap::new(),
             initiators: BTreeMap::new(),
-            written: Vec::with_capacity(ENTRIES as usize),
+            done: Vec::with_capacity(ENTRIES as usize),
             to_ring: BTreeSet::new(),
         };
         Ok((fabric, memory))
@@ -166,7 +166,16 @@ impl Fabric for ShmFabric {
         self.pool.copy_to(write.source as usize, &target.pool, write.destination as usize, len);
         target.ring.push(write.immediate);
         self.to_ring.insert(write.peer);
-        self.written.push(write.context);
+        self.done.push(write.context);
+        Ok(true)
+    }
+
+    fn post_read(&mut self, read: &Read) -> Result<bool, FabricError> {
+        let target =
+            self.targets.get(&read.peer).ok_or_else(|| fault("read", &"the peer is disconnected"))?;
+        let len = read.len as usize;
+        target.pool.copy_to(read.source as usize, &self.pool, read.destination as usize, len);
+        self.done.push(read.context);
         Ok(true)
     }
 
@@ -179,7 +188,7 @@ impl Fabric for ShmFabric {
     }
 
     fn poll(&mut self, events: &mut Vec<Event>) -> Result<(), FabricError> {
-        events.extend(self.written.drain(..).map(Event::Written));
+        events.extend(self.done.drain(..).map(Event::Done));
         let mut faulty = None;
         for (&peer, ring) in &mut self.initiators {
             let landed = ring.drain(|immediate| events.push(Event::Landed { from: Some(peer), immediate }));
@@ -195,7 +204,7 @@ impl Fabric for ShmFabric {
     }
 
     fn wait(&mut self, timeout: Option<Duration>) -> Result<(), FabricError> {
-        let has_work = || !self.written.is_empty() || self.initiators.values().any(|ring| !ring.is_empty());
+        let has_work = || !self.done.is_empty() || self.initiators.values().any(|ring| !ring.is_empty());
         self.doorbell.sleep_unless(has_work, timeout).map_err(|error| fault("wait", &error))
     }
 
