@@ -5,7 +5,9 @@ use std::time::Duration;
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::harness::{Ask, Client, ModelFolder, Process, Sent, Shape, eventually, prompt_of};
+use crate::harness::{
+    Ask, Client, Deployment, ModelFolder, Process, Sent, Shape, Up, Worker, eventually, prompt_of,
+};
 
 const START_DEADLINE: Duration = Duration::from_secs(60);
 const ANY: &str = "127.0.0.1:0";
@@ -13,20 +15,29 @@ const ANY: &str = "127.0.0.1:0";
 #[test]
 fn roles_started_by_hand_form_a_fleet_that_no_other_model_can_join() {
     let model = ModelFolder::made_up(Shape::TINY);
+    let alone = Deployment::up(&Up::new(&model, 0, 1));
+    let expected = Ask::new(&prompt_of(100, 1), 8).answer(alone.client());
+    alone.stop();
     let (scheduler, at) =
         start(&words(&["scheduler", "--model", &model.arg(), "--listen", ANY, "--registry-listen", ANY]));
     let client = Client::new(format!("http://{}", at("http")));
     let registry = at("registry");
     let (sidecar, at) =
         start(&words(&["sidecar", "--listen", ANY, "--admin-listen", ANY, "--registry", &registry]));
-    let (prefill, _) = start(&worker_args("prefill-worker", "left", &model, &registry));
+    // It cuts its KV cache in other blocks than the decode worker: converted on the way, to the same answer.
+    let small_blocks =
+        [worker_args("prefill-worker", "left", &model, &registry), words(&["--block-tokens", "8"])];
+    let (prefill, _) = start(&small_blocks.concat());
     let (decode, _) = start(&worker_args("decode-worker", "right", &model, &at("grpc")));
     eventually("readiness", || match client.get("/ready") {
         reply if reply.status == 200 => Ok(()),
         reply => Err(reply.body),
     });
     let asked = Ask::new(&prompt_of(100, 1), 8);
-    let expected = asked.answer(&client);
+    assert_eq!(asked.answer(&client), expected, "by way of the prefill worker");
+    let listed = client.get("/v1/workers").ok();
+    let workers = listed["workers"].as_array().into_iter().flatten().map(Worker::from_json);
+    assert_eq!(workers.map(|worker| worker.transfers_completed()).sum::<f64>(), 1.0, "handed over");
 
     // Other weights of the same shape (also under the name of one that serves), a place that is taken, another shape, and
     // another name.

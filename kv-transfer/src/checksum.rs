@@ -3,6 +3,8 @@
 //! The sender hashes a piece when it is pushed, not when it is posted: what compute produced is what is vouched for, so
 //! a source block that is overwritten before its write went out shows at the receiver.
 
+use std::ops::Range;
+
 use twox_hash::XxHash3_64;
 
 use crate::ChecksumMode;
@@ -13,7 +15,7 @@ pub(crate) const SAMPLES: u64 = 8;
 /// Bytes copied at a time out of shared memory to be hashed; fits the first-level cache.
 const CHUNK_BYTES: usize = 16 << 10;
 
-/// The pieces `(layer, index)` to hash: the same list at both ends for the same arguments, sorted, without doubles.
+/// The units `(layer, unit)` to hash: the same list at both ends for the same arguments, sorted, without doubles.
 ///
 /// Samples are spread evenly over the layers; which block of the layer is drawn from `seed`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,16 +72,24 @@ impl Selection {
     }
 }
 
-/// xxh3 of one piece, chained over chunks that are copied out of the shared memory first.
-pub(crate) fn hash_piece(pool: &PoolMemory, offset: usize, len: usize) -> u64 {
+/// xxh3 of the bytes of all ranges in turn, however they are cut into ranges: chained over chunks that are copied out of
+/// the shared memory first.
+pub(crate) fn hash_ranges(pool: &PoolMemory, ranges: impl Iterator<Item = Range<usize>>) -> u64 {
     let mut scratch = [0u8; CHUNK_BYTES];
-    let mut hash = len as u64;
-    for start in (0..len).step_by(CHUNK_BYTES) {
-        let chunk = &mut scratch[..CHUNK_BYTES.min(len - start)];
-        pool.copy_out(offset + start, chunk);
-        hash = XxHash3_64::oneshot_with_seed(hash, chunk);
+    let (mut filled, mut hash) = (0, 0);
+    for mut range in ranges {
+        while !range.is_empty() {
+            let len = range.len().min(CHUNK_BYTES - filled);
+            pool.copy_out(range.start, &mut scratch[filled..filled + len]);
+            range.start += len;
+            filled += len;
+            if filled == CHUNK_BYTES {
+                hash = XxHash3_64::oneshot_with_seed(hash, &scratch);
+                filled = 0;
+            }
+        }
     }
-    hash
+    XxHash3_64::oneshot_with_seed(hash, &scratch[..filled])
 }
 
 #[cfg(test)]
@@ -108,14 +118,18 @@ mod tests {
     fn every_byte_of_a_piece_counts() {
         let pool = PoolMemory::new(Arc::new(Mapping::anonymous(1 << 16).unwrap()));
         let len = CHUNK_BYTES + 100;
-        let clean = hash_piece(&pool, 64, len);
+        let hash = || hash_ranges(&pool, std::iter::once(64..64 + len));
+        let clean = hash();
+        let cut = [64..65, 65..65, 65..2 * CHUNK_BYTES, 2 * CHUNK_BYTES..64 + len];
+        let cut = cut.map(|range| range.start.min(64 + len)..range.end.min(64 + len));
+        assert_eq!(hash_ranges(&pool, cut.into_iter()), clean, "the cuts do not matter");
         for byte in [64, 64 + CHUNK_BYTES - 1, 64 + CHUNK_BYTES, 64 + len - 1] {
             pool.copy_in(byte, &[1]);
-            assert_ne!(hash_piece(&pool, 64, len), clean);
+            assert_ne!(hash(), clean);
             pool.copy_in(byte, &[0]);
         }
         pool.copy_in(63, &[1]);
         pool.copy_in(64 + len, &[1]);
-        assert_eq!(hash_piece(&pool, 64, len), clean, "bytes outside do not");
+        assert_eq!(hash(), clean, "bytes outside do not");
     }
 }

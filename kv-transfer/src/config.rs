@@ -71,8 +71,8 @@ pub struct TransferConfig {
     pub libfabric_path: Option<PathBuf>,
     /// Shape of this worker's KV pool.
     pub geometry: KvGeometry,
-    /// Model, revision, dtype and layout as text; a transfer needs it equal at both ends.
-    pub compat: String,
+    /// Model and revision as text; a transfer needs it equal at both ends.
+    pub model: String,
     /// How much of the payload is hashed.
     pub checksums: ChecksumMode,
     /// Back the pool with huge pages from hugetlbfs where the machine has them reserved (else it is told to use THP).
@@ -121,15 +121,15 @@ impl Default for TransferLimits {
 }
 
 impl TransferConfig {
-    /// The defaults for a pool of `geometry` and peers that state the same `compat`.
+    /// The defaults for a pool of `geometry` and peers that serve the same `model`.
     #[must_use]
-    pub fn new(fabric: FabricSpec, geometry: KvGeometry, compat: impl Into<String>) -> Self {
+    pub fn new(fabric: FabricSpec, geometry: KvGeometry, model: impl Into<String>) -> Self {
         Self {
             fabric,
             listen_ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
             libfabric_path: None,
             geometry,
-            compat: compat.into(),
+            model: model.into(),
             checksums: ChecksumMode::default(),
             huge_pages: false,
             limits: TransferLimits::default(),

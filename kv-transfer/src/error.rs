@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::geometry::GeometryError;
+use crate::layout::GeometryError;
 
 /// The fabric could not be opened, or an operation on it failed.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -78,6 +78,16 @@ pub enum ExpectError {
     /// Nothing to receive.
     #[error("a transfer needs at least one destination block")]
     Empty,
+    /// Tokens and blocks do not go together.
+    #[error("{tokens} tokens fill {needed} blocks of this pool, not {blocks}")]
+    WrongBlocks {
+        /// Tokens to receive.
+        tokens: u32,
+        /// Blocks given.
+        blocks: usize,
+        /// Blocks that they fill.
+        needed: u32,
+    },
     /// More blocks than `TransferLimits::blocks_per_transfer`.
     #[error("{blocks} destination blocks are more than the limit of {limit} in one transfer")]
     TooManyBlocks {
@@ -139,6 +149,14 @@ pub enum OpenError {
         ours: String,
         /// Its value at the peer.
         theirs: String,
+    },
+    /// The receiver's heads are all held by other tensor-parallel ranks of the senders: this one has nothing to send.
+    #[error(
+        "{endpoint} needs none of this worker's KV heads: only ranks that hold some of its heads open its ticket"
+    )]
+    NotNeeded {
+        /// The peer's control endpoint.
+        endpoint: String,
     },
     /// The peer was restarted since it gave the ticket.
     #[error("the ticket is of an earlier incarnation of {endpoint}; ask for a new one")]
@@ -204,20 +222,20 @@ pub enum PushError {
         /// Blocks in the pool.
         blocks: u32,
     },
-    /// An index past the ticket's destination list.
-    #[error("destination index {index} is outside the ticket's {blocks} blocks")]
+    /// An index past the sequence's end.
+    #[error("block {index} of the sequence is past its end: its tokens fill {blocks} blocks here")]
     NoSuchIndex {
         /// The index.
         index: u32,
-        /// Blocks in the ticket.
+        /// Source blocks that the sequence fills.
         blocks: u32,
     },
     /// A piece pushed twice.
-    #[error("layer {layer} of destination index {index} was pushed before")]
+    #[error("layer {layer} of block {index} of the sequence was pushed before")]
     Duplicate {
         /// The layer.
         layer: u32,
-        /// Index into the ticket's destination list.
+        /// Position in the sequence, in source blocks.
         index: u32,
     },
     /// The queue stayed full for the configured patience.
@@ -262,14 +280,14 @@ pub enum TransferError {
     #[error("the transfer was aborted here")]
     Aborted,
     /// The bytes that arrived are not those that were sent.
-    #[error("checksum mismatch in layer {layer}, block {block} (destination index {index})")]
+    #[error("checksum mismatch in layer {layer}, block {block} (from token {token} of the sequence)")]
     Checksum {
         /// The layer.
         layer: u32,
-        /// Destination block id.
+        /// Destination block id; the first one, where several hold what was hashed together.
         block: u32,
-        /// Index into the ticket's destination list.
-        index: u32,
+        /// First token of what was hashed together.
+        token: u32,
     },
     /// The manifest does not describe the transfer that was asked for.
     #[error("the sender's manifest is wrong: {field} is {announced}, expected {expected}")]
@@ -290,11 +308,11 @@ pub enum TransferError {
         announced: u32,
     },
     /// `finish` before every piece was pushed.
-    #[error("layer {layer} of destination index {index} was never pushed")]
+    #[error("layer {layer} of block {index} of the sequence was never pushed")]
     Incomplete {
         /// The first missing layer.
         layer: u32,
-        /// Index into the ticket's destination list.
+        /// Position in the sequence, in source blocks.
         index: u32,
     },
     /// A write failed on the fabric.

@@ -58,9 +58,9 @@ mod coverage;
 mod engine;
 mod error;
 mod fabric;
-mod geometry;
 mod ids;
 mod latch;
+mod layout;
 mod memory;
 mod node;
 mod plan;
@@ -80,8 +80,11 @@ pub use config::{
 };
 pub use error::{ExpectError, FabricError, OpenError, PushError, StartError, TransferError};
 pub use fabric::libfabric::{LibfabricSurvey, ProviderFacts, ProviderSurvey};
-pub use geometry::{GeometryError, KvGeometry};
 pub use latch::Quiesced;
+pub use layout::{
+    GeometryError, KvDtype, KvGeometry, KvLayout, KvOrder, KvPlacement, Mismatch, TensorParallel,
+    UnknownDtype,
+};
 pub use memory::PoolMemory;
 pub use node::{FabricDescription, TransferNode};
 pub use raw::RawFabric;

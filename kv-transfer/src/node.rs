@@ -61,7 +61,7 @@ impl TransferNode {
         start::start(config).await.map(|inner| Self(Arc::new(Handle(inner))))
     }
 
-    /// The KV pool, `[layers][blocks][block_bytes]`.
+    /// The KV pool, laid out as the configuration's [`KvGeometry`](crate::KvGeometry) says.
     #[must_use]
     pub fn pool(&self) -> PoolMemory {
         self.inner().pool().clone()
@@ -88,7 +88,7 @@ impl TransferNode {
             key: cell.key,
             secret,
             geometry: *node.geometry(),
-            compat: node.compat().to_owned(),
+            model: node.model().to_owned(),
             tokens,
             checksums: node.checksums(),
             blocks: blocks.to_vec(),

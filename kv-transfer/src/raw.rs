@@ -62,7 +62,7 @@ impl RawFabric {
     /// No connection, or a failed write.
     pub fn write(&mut self, ranges: &[(u64, u64, u64)]) -> Result<(), FabricError> {
         self.stream(ranges, |fabric, peer, (source, destination, len), context| {
-            fabric.post_write(&Write { peer, source, destination, len, immediate: 1, context })
+            fabric.post_write(&Write::contiguous(peer, source, destination, len, context))
         })
     }
 

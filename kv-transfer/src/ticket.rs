@@ -5,11 +5,12 @@ use std::time::Duration;
 use prost::Message;
 
 use crate::ids::{NodeId, TransferKey};
+use crate::wire::GeometryWire;
 use crate::{ChecksumMode, KvGeometry, OpenError};
 
 /// Longest ticket that is looked at.
 const MAX_TICKET_BYTES: usize = 4 << 20;
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// A ticket, checked: its blocks are distinct and lie in the receiver's pool, its geometry is possible.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,7 +21,7 @@ pub(crate) struct Ticket {
     /// Known to whoever holds the ticket; attaching needs it.
     pub(crate) secret: u64,
     pub(crate) geometry: KvGeometry,
-    pub(crate) compat: String,
+    pub(crate) model: String,
     pub(crate) tokens: u32,
     /// The least checksum mode that the receiver accepts.
     pub(crate) checksums: ChecksumMode,
@@ -42,21 +43,17 @@ struct TicketWire {
     generation: u32,
     #[prost(fixed64, tag = "6")]
     secret: u64,
-    #[prost(uint32, tag = "7")]
-    layers: u32,
-    #[prost(uint32, tag = "8")]
-    pool_blocks: u32,
-    #[prost(uint64, tag = "9")]
-    block_bytes: u64,
-    #[prost(string, tag = "10")]
-    compat: String,
-    #[prost(uint32, tag = "11")]
+    #[prost(message, required, tag = "7")]
+    geometry: GeometryWire,
+    #[prost(string, tag = "8")]
+    model: String,
+    #[prost(uint32, tag = "9")]
     tokens: u32,
-    #[prost(uint32, tag = "12")]
+    #[prost(uint32, tag = "10")]
     checksums: u32,
-    #[prost(uint32, repeated, tag = "13")]
+    #[prost(uint32, repeated, tag = "11")]
     blocks: Vec<u32>,
-    #[prost(uint64, tag = "14")]
+    #[prost(uint64, tag = "12")]
     expires_in_ms: u64,
 }
 
@@ -69,10 +66,8 @@ impl Ticket {
             slot: self.key.slot.index() as u32,
             generation: self.key.generation.number(),
             secret: self.secret,
-            layers: self.geometry.layers,
-            pool_blocks: self.geometry.blocks,
-            block_bytes: self.geometry.block_bytes,
-            compat: self.compat.clone(),
+            geometry: GeometryWire::from(&self.geometry),
+            model: self.model.clone(),
             tokens: self.tokens,
             checksums: checksums_to_wire(self.checksums),
             blocks: self.blocks.clone(),
@@ -91,13 +86,14 @@ impl Ticket {
         if wire.version != VERSION {
             return Err(bad(format!("version {} where {VERSION} is spoken", wire.version)));
         }
-        let geometry =
-            KvGeometry { layers: wire.layers, blocks: wire.pool_blocks, block_bytes: wire.block_bytes };
-        geometry.validate().map_err(|error| bad(error.to_string()))?;
+        let geometry = wire.geometry.checked().map_err(bad)?;
         if wire.blocks.is_empty() || wire.blocks.len() > max_blocks {
             return Err(bad(format!("{} blocks where 1 to {max_blocks} are allowed", wire.blocks.len())));
         }
-        check_distinct(&wire.blocks, wire.pool_blocks).map_err(bad)?;
+        check_distinct(&wire.blocks, geometry.blocks).map_err(bad)?;
+        if wire.blocks.len() != geometry.layout.blocks_for(wire.tokens) as usize {
+            return Err(bad(format!("{} tokens do not fill {} blocks", wire.tokens, wire.blocks.len())));
+        }
         Ok(Self {
             endpoint: wire.endpoint,
             node: NodeId::from_wire(&wire.node)
@@ -106,7 +102,7 @@ impl Ticket {
                 .ok_or_else(|| bad(format!("slot {}.{} cannot exist", wire.slot, wire.generation)))?,
             secret: wire.secret,
             geometry,
-            compat: wire.compat,
+            model: wire.model,
             tokens: wire.tokens,
             checksums: checksums_from_wire(wire.checksums)
                 .ok_or_else(|| bad(format!("unknown checksum mode {}", wire.checksums)))?,
@@ -152,9 +148,9 @@ mod tests {
             node: NodeId([7; 16]),
             key: TransferKey::from_wire(9, 10).unwrap(),
             secret: 11,
-            geometry: KvGeometry { layers: 2, blocks: 100, block_bytes: 4096 },
-            compat: "model".to_owned(),
-            tokens: 17,
+            geometry: KvGeometry::plain(2, 100, 4096),
+            model: "model".to_owned(),
+            tokens: blocks.len() as u32,
             checksums: ChecksumMode::Sampled,
             blocks,
             expires_in: Duration::from_millis(1500),

@@ -9,7 +9,7 @@ use baton_kv_transfer::{ExpectError, OpenError, PushError, TransferError};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use rand::seq::SliceRandom;
-use support::{Order, Reply, Setup, World, block_on, fill, first_wrong, shape, until};
+use support::{Order, Peer, Reply, Setup, World, block_on, fill, first_wrong, first_wrong_of, shape, until};
 
 const LONG: Duration = Duration::from_secs(30);
 /// What "at once" means on a machine that may be many times overloaded, the drain of buffering fabrics included. On a quiet
@@ -40,7 +40,7 @@ async fn moves_every_byte(fabric: &str) {
     }
     world.peer.must(Order::Finish { id: 1 }).await;
     let received = incoming.wait().await.unwrap();
-    assert_eq!(received.bytes, 6 * u64::from(layers) * world.setup.block_bytes);
+    assert_eq!(received.bytes, 6 * u64::from(layers) * u64::from(world.setup.block_bytes));
     // Three neighbours are one write; the others are alone, in each layer.
     assert_eq!(received.writes, 4 * layers);
     assert_eq!(first_wrong(&world.node.pool(), &world.setup.geometry(), &ours, 1), None);
@@ -94,7 +94,7 @@ async fn many_at_once_in_both_directions(fabric: &str) {
                 }
                 outgoing.finish().await.unwrap();
                 world.peer.must(Order::Wait { id }).await;
-                let check = Order::Check { blocks: theirs.clone(), seed };
+                let check = Order::Check { blocks: theirs.clone(), tokens: theirs.len() as u32, seed };
                 assert!(matches!(world.peer.must(check).await, Reply::Wrong(None)));
             }
         };
@@ -111,8 +111,8 @@ async fn incompatible_peers_are_refused_by_the_field_that_differs(fabric: &str) 
     let setup = shape(fabric);
     let others = [
         ("layers", Setup { layers: 7, ..setup.clone() }),
-        ("block_bytes", Setup { block_bytes: 8 << 10, ..setup.clone() }),
-        ("compat", Setup { compat: "another-model".to_owned(), ..setup.clone() }),
+        ("head_dim", Setup { block_bytes: 8 << 10, ..setup.clone() }),
+        ("model", Setup { model: "another-model".to_owned(), ..setup.clone() }),
     ];
     for (field, theirs) in others {
         let world = World::with_peer(setup.clone(), &theirs).await;
@@ -204,7 +204,7 @@ async fn a_sender_that_gives_up_or_forgets_a_piece_is_heard(fabric: &str) {
     let error = world.peer.fails(Order::Push { id: 2, layers: (5, 6), blocks: vec![(0, 0)] }).await;
     assert!(error.contains("layer 5"), "{error}");
     let error = world.peer.fails(Order::Finish { id: 2 }).await;
-    assert!(error.contains("layer 0 of destination index 1"), "{error}");
+    assert!(error.contains("layer 0 of block 1 of the sequence"), "{error}");
     assert!(incoming.wait().await.is_err());
     incoming.abort().await;
     world.at_rest().await;
@@ -310,6 +310,41 @@ async fn a_paused_sender_keeps_its_blocks_quarantined_until_it_wakes(fabric: &st
     world.at_rest().await;
 }
 
+/// Two senders that hold half of the heads each, in larger blocks and in another order, make one cache; then the other way.
+async fn differing_layouts_and_ranks_are_converted(fabric: &str) {
+    const TOKENS: u32 = 43;
+    let base = Setup { layers: 3, kv_heads: 4, block_bytes: 4 << 10, block_tokens: 4, ..shape(fabric) };
+    let rank =
+        |rank| Setup { rank: (rank, 2), block_bytes: 16 << 10, block_tokens: 16, nhd: true, ..base.clone() };
+    let world = World::with_peer(Setup { split: true, ..base.clone() }, &rank(0)).await;
+    let second = Peer::start(&rank(1)).await;
+    let peers = [&world.peer, &second];
+    let (ours, theirs) = ((10..21).rev().collect::<Vec<u32>>(), [7u32, 3, 4]);
+
+    let mut incoming = world.node.expect(&ours, TOKENS, LONG).unwrap();
+    for peer in peers {
+        peer.must(Order::Fill { blocks: theirs.to_vec(), seed: 5 }).await;
+        peer.send_whole(1, incoming.ticket(), 3, &pairs(&theirs)).await;
+    }
+    let received = incoming.wait().await.unwrap();
+    assert_eq!(received.bytes, u64::from(TOKENS) * 3 * u64::from(base.block_bytes / base.block_tokens));
+    let geometry = world.setup.geometry();
+    assert_eq!(first_wrong_of(&world.node.pool(), &geometry, &ours, TOKENS, 5), None);
+
+    fill(&world.node.pool(), &geometry, &ours, 6);
+    for peer in peers {
+        let ticket = peer.expect_tokens(2, &theirs, TOKENS, LONG).await;
+        let outgoing = world.node.open(&ticket).await.unwrap();
+        assert_eq!(outgoing.block_count(), ours.len());
+        outgoing.push(0..3, &pairs(&ours)).unwrap();
+        outgoing.finish().await.unwrap();
+        peer.must(Order::Wait { id: 2 }).await;
+        let wrong = peer.must(Order::Check { blocks: theirs.to_vec(), tokens: TOKENS, seed: 6 }).await;
+        assert!(matches!(wrong, Reply::Wrong(None)), "{wrong:?}");
+    }
+    world.at_rest().await;
+}
+
 async fn corrupted_bytes_are_named(fabric: &str) {
     for full_checksums in [true, false] {
         let world = World::new(Setup { full_checksums, ..shape(fabric) }).await;
@@ -322,7 +357,7 @@ async fn corrupted_bytes_are_named(fabric: &str) {
         let geometry = world.setup.geometry();
         let damaged: Vec<_> = if full_checksums { vec![(4, 31)] } else { vec![(4, 30), (4, 31)] };
         for &(layer, block) in &damaged {
-            let piece = geometry.piece(layer, block);
+            let piece = geometry.pieces(layer, block).next().unwrap();
             let mut byte = [0];
             world.node.pool().copy_out(piece.end - 1, &mut byte);
             world.node.pool().copy_in(piece.end - 1, &[byte[0] ^ 1]);
@@ -373,6 +408,7 @@ macro_rules! conformance {
             a_sender_killed_after_its_push_changes_nothing,
             a_killed_receiver_fails_its_senders_soon,
             a_paused_sender_keeps_its_blocks_quarantined_until_it_wakes,
+            differing_layouts_and_ranks_are_converted,
             corrupted_bytes_are_named,
             shutdown_quiesces_both_ends_in_time,
         ]);

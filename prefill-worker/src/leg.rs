@@ -111,7 +111,9 @@ async fn run(
 async fn open(worker: &Worker, ticket: &[u8], deadline: Option<Instant>) -> Result<Outgoing, Failure> {
     within(deadline, worker.node.open(ticket)).await?.map_err(|error| {
         let kind = match &error {
-            OpenError::BadTicket { .. } | OpenError::Incompatible { .. } => FailureKind::Invalid,
+            OpenError::BadTicket { .. } | OpenError::Incompatible { .. } | OpenError::NotNeeded { .. } => {
+                FailureKind::Invalid
+            }
             OpenError::Full { .. } => FailureKind::Overloaded,
             OpenError::StaleIncarnation { .. }
             | OpenError::Revoked { .. }

@@ -344,13 +344,12 @@ async fn a_stopping_scheduler_gives_up_what_does_not_end() {
 async fn workers_that_do_not_fit_are_refused_with_field_and_both_values() {
     let (scheduler, sidecar, _workers) = TestScheduler::with_pair(&[]).await;
     type Change = fn(&mut baton_proto::v1::WorkerInfo);
-    let cases: [(Change, &[&str]); 12] = [
+    let cases: [(Change, &[&str]); 11] = [
         (|info| info.model.as_mut().unwrap().name = "other".into(), &["model.name", "tiny", "other"]),
         (|info| info.model.as_mut().unwrap().revision = "r2".into(), &["model.revision", "r1", "r2"]),
         (|info| info.model.as_mut().unwrap().dtype = "bf16".into(), &["model.dtype", "f32", "bf16"]),
         (|info| info.model.as_mut().unwrap().max_context_tokens = 99, &["max_context_tokens", "256", "99"]),
         (|info| info.model.as_mut().unwrap().vocab_size = 3, &["vocab_size", "3"]),
-        (|info| info.kv_cache.as_mut().unwrap().block_tokens = 32, &["block_tokens", "16", "32"]),
         (|info| info.kv_cache.as_mut().unwrap().layers = 9, &["layers", "2", "9"]),
         (|info| info.kv_cache.as_mut().unwrap().num_blocks = 0, &["holds nothing"]),
         (

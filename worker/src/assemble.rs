@@ -68,12 +68,8 @@ pub fn transfer_config(
     num_blocks: u32,
     revision: &str,
 ) -> TransferConfig {
-    let geometry = KvGeometry {
-        layers: u32::try_from(layout.layers).unwrap_or(u32::MAX),
-        blocks: num_blocks,
-        block_bytes: layout.piece_bytes() as u64,
-    };
-    TransferConfig::new(fabric, geometry, identity::compat(revision, layout))
+    let geometry = KvGeometry { layout: identity::transfer_layout(layout), blocks: num_blocks };
+    TransferConfig::new(fabric, geometry, format!("revision {revision}"))
 }
 
 async fn load(args: &WorkerArgs, threads: usize) -> Result<Model, RunError> {

@@ -2,8 +2,8 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use baton_engine::{KvLayout, Model};
-use baton_kv_transfer::FabricDescription;
+use baton_engine::{Dtype, KvLayout, Model};
+use baton_kv_transfer::{self as kv, FabricDescription};
 use baton_proto::v1::{FabricInfo, KvCacheInfo, ModelInfo, Role};
 
 /// The default name: the role and the host's.
@@ -51,13 +51,21 @@ pub(crate) fn fabric_info(fabric: FabricDescription) -> FabricInfo {
     }
 }
 
-/// What two workers must have in common for the one's KV blocks to mean anything to the other.
-pub(crate) fn compat(revision: &str, layout: &KvLayout) -> String {
-    let KvLayout { layers, kv_heads, head_dim, block_tokens, dtype } = layout;
-    format!(
-        "revision={revision} dtype={dtype} layers={layers} kv_heads={kv_heads} head_dim={head_dim} \
-         block_tokens={block_tokens} layout=hnd-v1"
-    )
+/// The engine's layout as kv-transfer names it: K of a block, then V, heads before tokens, all heads.
+pub(crate) fn transfer_layout(layout: &KvLayout) -> kv::KvLayout {
+    kv::KvLayout {
+        layers: count(layout.layers),
+        kv_heads: count(layout.kv_heads),
+        head_dim: count(layout.head_dim),
+        block_tokens: count(layout.block_tokens),
+        dtype: match layout.dtype {
+            Dtype::Bf16 => kv::KvDtype::Bf16,
+            Dtype::F32 => kv::KvDtype::F32,
+        },
+        placement: kv::KvPlacement::Joined,
+        order: kv::KvOrder::Hnd,
+        tensor_parallel: kv::TensorParallel::SINGLE,
+    }
 }
 
 fn count(n: usize) -> u32 {

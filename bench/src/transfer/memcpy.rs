@@ -13,14 +13,14 @@ pub(super) fn copy(
     to: &[u32],
     run: u32,
 ) -> Duration {
-    let bytes = (geometry.block_bytes * u64::from(run)) as usize;
+    let bytes = (geometry.layout.block_bytes() * u64::from(run)) as usize;
     assert!(source.len() >= geometry.pool_bytes() as usize && target.len() >= geometry.pool_bytes() as usize);
     let started = Instant::now();
-    for layer in 0..geometry.layers {
+    for layer in 0..geometry.layout.layers {
         for (from, to) in from.chunks(run as usize).zip(to.chunks(run as usize)) {
-            let from = source.ptr().as_ptr().wrapping_add(geometry.offset(layer, from[0]) as usize);
-            let to = target.ptr().as_ptr().wrapping_add(geometry.offset(layer, to[0]) as usize);
-            // SAFETY: both runs lie in their pools (`offset` and the lengths above), the pools are different mappings,
+            let from = source.ptr().as_ptr().wrapping_add(geometry.tensor_offset(layer, 0, from[0]) as usize);
+            let to = target.ptr().as_ptr().wrapping_add(geometry.tensor_offset(layer, 0, to[0]) as usize);
+            // SAFETY: both runs lie in their pools (`tensor_offset` and the lengths above), the pools are different mappings,
             // and no transfer is under way.
             unsafe { std::ptr::copy_nonoverlapping(from, to, bytes) };
         }

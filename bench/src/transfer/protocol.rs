@@ -3,9 +3,14 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use baton_kv_transfer::{KvGeometry, TransferConfig};
+use baton_kv_transfer::{
+    KvDtype, KvGeometry, KvLayout, KvOrder, KvPlacement, TensorParallel, TransferConfig,
+};
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
+
+/// Of the model whose cache is moved.
+const KV_HEADS: u32 = 8;
 
 /// One row of the table.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -87,7 +92,27 @@ impl Scenario {
 
     /// A pool with room for as many gaps as there are runs.
     pub(super) fn geometry(&self) -> KvGeometry {
-        KvGeometry { layers: self.layers, blocks: 2 * self.blocks, block_bytes: self.piece_bytes }
+        let layout = KvLayout {
+            layers: self.layers,
+            kv_heads: KV_HEADS,
+            head_dim: (self.piece_bytes / (4 * u64::from(KV_HEADS * self.block_tokens()))) as u32,
+            block_tokens: self.block_tokens(),
+            dtype: KvDtype::Bf16,
+            placement: KvPlacement::Joined,
+            order: KvOrder::Hnd,
+            tensor_parallel: TensorParallel::SINGLE,
+        };
+        KvGeometry { layout, blocks: 2 * self.blocks }
+    }
+
+    /// As many tokens of heads of 128 elements as a piece holds.
+    pub(super) fn block_tokens(&self) -> u32 {
+        (self.piece_bytes / (4 * 128 * u64::from(KV_HEADS))).max(1) as u32
+    }
+
+    /// Tokens in so many blocks.
+    pub(super) fn tokens(&self, blocks: usize) -> u32 {
+        self.block_tokens() * blocks as u32
     }
 
     pub(super) fn config(&self) -> Result<TransferConfig> {

@@ -23,12 +23,12 @@ pub(super) async fn serve() -> Result<()> {
         match order {
             Order::Start(_) => bail!("started already"),
             Order::Expect { blocks } => {
-                let mut incoming = node.expect(&blocks, 1, EXPIRY)?;
+                let mut incoming = node.expect(&blocks, scenario.tokens(blocks.len()), EXPIRY)?;
                 answer(&Answer::Ticket(incoming.ticket()))?;
                 let received = incoming.wait().await?;
                 received_now(received.bytes)?;
             }
-            Order::ExpectEach { blocks } => expect_each(&node, &blocks).await?,
+            Order::ExpectEach { blocks } => expect_each(&node, &blocks, scenario.block_tokens()).await?,
             Order::Raw { address } => {
                 let mut fabric = RawFabric::open(&scenario.config()?).await?;
                 answer(&Answer::Offer(fabric.accept(&address)?))?;
@@ -46,11 +46,11 @@ pub(super) async fn serve() -> Result<()> {
 }
 
 /// Waits for all side by side.
-async fn expect_each(node: &TransferNode, blocks: &[u32]) -> Result<()> {
+async fn expect_each(node: &TransferNode, blocks: &[u32], block_tokens: u32) -> Result<()> {
     let mut tickets = Vec::with_capacity(blocks.len());
     let mut waiting = JoinSet::new();
     for (index, &block) in blocks.iter().enumerate() {
-        let mut incoming = node.expect(&[block], 1, EXPIRY)?;
+        let mut incoming = node.expect(&[block], block_tokens, EXPIRY)?;
         tickets.push(incoming.ticket());
         waiting.spawn(async move { incoming.wait().await.map(|_| (index, now_ns())) });
     }

@@ -198,11 +198,15 @@ impl Raw {
     fn write(&mut self, from: &[u32], to: &[u32], receiver: &mut Receiver) -> Result<f64> {
         let (geometry, run) = (self.geometry, self.run);
         let runs = || from.chunks(run as usize).zip(to.chunks(run as usize));
-        let bytes = geometry.block_bytes * u64::from(run);
-        let ranges: Vec<_> = (0..geometry.layers)
+        let bytes = geometry.layout.block_bytes() * u64::from(run);
+        let ranges: Vec<_> = (0..geometry.layout.layers)
             .flat_map(|layer| {
                 runs().map(move |(from, to)| {
-                    (geometry.offset(layer, from[0]), geometry.offset(layer, to[0]), bytes)
+                    (
+                        geometry.tensor_offset(layer, 0, from[0]),
+                        geometry.tensor_offset(layer, 0, to[0]),
+                        bytes,
+                    )
                 })
             })
             .collect();

@@ -12,10 +12,11 @@ use super::peers::{Outbox, write_frames};
 use crate::engine::Command;
 use crate::fabric::Offer;
 use crate::ids::PeerId;
+use crate::layout::Conversion;
 use crate::node::NodeInner;
 use crate::wire::{
-    Attach, AttachRefused, Body, FrameError, Hello, PROTOCOL, Refused, SMALL_FRAME_BYTES, Welcome, encode,
-    read_frame,
+    Attach, AttachRefused, Attached, Body, FrameError, GeometryWire, Hello, PROTOCOL, Refused,
+    SMALL_FRAME_BYTES, Welcome, encode, read_frame,
 };
 
 /// After a failed accept (out of descriptors), so that the loop does not spin.
@@ -53,6 +54,14 @@ async fn accept(
     Ok((listener.accept().await?, permit))
 }
 
+/// A sender that was let in.
+struct Greeted {
+    peer: PeerId,
+    name: String,
+    /// How its KV becomes ours.
+    conversion: Arc<Conversion>,
+}
+
 /// One peer, from its first word to its death.
 async fn serve_initiator(
     node: Arc<NodeInner>,
@@ -66,7 +75,7 @@ async fn serve_initiator(
         () = closed.cancelled() => return,
         greeted = tokio::time::timeout(limit, greet(&node, &mut stream)) => greeted,
     };
-    let (peer, name) = match greeted {
+    let Greeted { peer, name, conversion } = match greeted {
         Ok(Ok(Some(greeted))) => greeted,
         Ok(Ok(None)) => return node.counters().refusals.add(1),
         Ok(Err(error)) => return tracing::debug!(%error, "a handshake failed"),
@@ -81,7 +90,7 @@ async fn serve_initiator(
     let end = tokio::select! {
         biased;
         () = closed.cancelled() => FrameError::Closed,
-        end = listen(&node, peer, reader, &outbox) => end,
+        end = listen(&node, peer, &conversion, reader, &outbox) => end,
     };
     closed.cancel();
     tracing::debug!(peer = name, reason = %end, "a sender is gone");
@@ -90,20 +99,19 @@ async fn serve_initiator(
 }
 
 /// The handshake; `None` when the peer was refused and told so.
-async fn greet(node: &NodeInner, stream: &mut Stream) -> Result<Option<(PeerId, String)>, FrameError> {
+async fn greet(node: &NodeInner, stream: &mut Stream) -> Result<Option<Greeted>, FrameError> {
     let Body::Hello(hello) = read_frame(stream, SMALL_FRAME_BYTES).await? else {
         return Err(FrameError::Unknown);
     };
-    if let Err(refused) = judge(node, &hello) {
-        tracing::info!(
-            peer = hello.endpoint,
-            field = refused.field,
-            theirs = refused.yours,
-            "refused a sender"
-        );
-        stream.write_all(&encode(Body::Refused(refused))).await?;
-        return Ok(None);
-    }
+    let conversion = match judge(node, &hello) {
+        Ok(conversion) => Arc::new(conversion),
+        Err(refused) => {
+            let (peer, field, theirs) = (&hello.endpoint, &refused.field, &refused.yours);
+            tracing::info!(peer, field, theirs, "refused a sender");
+            stream.write_all(&encode(Body::Refused(refused))).await?;
+            return Ok(None);
+        }
+    };
     let (reply, accepted) = oneshot::channel();
     node.queue().send(Command::Accept { address: hello.address, reply });
     let (peer, offer) = match accepted.await {
@@ -116,13 +124,13 @@ async fn greet(node: &NodeInner, stream: &mut Stream) -> Result<Option<(PeerId, 
         node.queue().send(Command::InitiatorLost { peer, name });
         return Err(error);
     }
-    Ok(Some((peer, name)))
+    Ok(Some(Greeted { peer, name, conversion }))
 }
 
 async fn welcome(node: &NodeInner, stream: &mut Stream, offer: Offer) -> Result<(), FrameError> {
     let welcome = Welcome {
         node: node.id().0.to_vec(),
-        pool_blocks: node.geometry().blocks,
+        geometry: GeometryWire::from(node.geometry()),
         offer: offer.bytes,
         descriptors: offer.descriptors.len() as u32,
     };
@@ -133,32 +141,34 @@ async fn welcome(node: &NodeInner, stream: &mut Stream, offer: Offer) -> Result<
     Ok(())
 }
 
-async fn refuse_fabric(stream: &mut Stream, reason: String) -> Result<Option<(PeerId, String)>, FrameError> {
+async fn refuse_fabric(stream: &mut Stream, reason: String) -> Result<Option<Greeted>, FrameError> {
     let refused = Refused { field: "unable".to_owned(), ours: reason, yours: String::new() };
     stream.write_all(&encode(Body::Refused(refused))).await?;
     Ok(None)
 }
 
 /// Whether this peer and we can exchange KV; the first difference if not.
-fn judge(node: &NodeInner, hello: &Hello) -> Result<(), Refused> {
-    let geometry = node.geometry();
+fn judge(node: &NodeInner, hello: &Hello) -> Result<Conversion, Refused> {
     let facts = [
         ("protocol", PROTOCOL.to_string(), hello.protocol.to_string()),
         ("incarnation", node.id().to_string(), hex(&hello.target)),
         ("fabric", node.fabric_name(), hello.fabric.clone()),
-        ("layers", geometry.layers.to_string(), hello.layers.to_string()),
-        ("block_bytes", geometry.block_bytes.to_string(), hello.block_bytes.to_string()),
-        ("compat", node.compat().to_owned(), hello.compat.clone()),
+        ("model", node.model().to_owned(), hello.model.clone()),
     ];
+    let refused = |field: &str, ours, yours| Refused { field: field.to_owned(), ours, yours };
     if let Some((field, ours, yours)) = facts.into_iter().find(|(_, ours, yours)| ours != yours) {
-        return Err(Refused { field: field.to_owned(), ours, yours });
+        return Err(refused(field, ours, yours));
     }
+    let theirs =
+        hello.geometry.checked().map_err(|error| refused("layout", "a possible one".to_owned(), error))?;
+    let conversion = Conversion::between(theirs, *node.geometry())
+        .map_err(|differ| refused(differ.field, differ.theirs, differ.ours))?;
     let limit = node.limits().peers as u64;
     if node.counters().peers.get() >= 2 * limit {
         let ours = format!("{limit} peers each way");
-        return Err(Refused { field: "full".to_owned(), ours, yours: String::new() });
+        return Err(refused("full", ours, String::new()));
     }
-    Ok(())
+    Ok(conversion)
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -169,10 +179,11 @@ fn hex(bytes: &[u8]) -> String {
 async fn listen<R: tokio::io::AsyncRead + Unpin>(
     node: &NodeInner,
     peer: PeerId,
+    conversion: &Arc<Conversion>,
     mut reader: R,
     outbox: &Outbox,
 ) -> FrameError {
-    let limit = node.max_frame_bytes();
+    let limit = node.max_frame_bytes(conversion);
     loop {
         let body = match read_frame(&mut reader, limit).await {
             Ok(body) => body,
@@ -180,7 +191,7 @@ async fn listen<R: tokio::io::AsyncRead + Unpin>(
         };
         let receiver = node.receiver();
         match body {
-            Body::Attach(attach) => outbox.send(attached(node, peer, &attach)),
+            Body::Attach(attach) => outbox.send(attached(node, peer, conversion, &attach)),
             Body::Manifest(manifest) => {
                 let Some(key) = manifest.key.checked() else { return FrameError::Unknown };
                 receiver.manifest(peer, key, &manifest);
@@ -194,16 +205,16 @@ async fn listen<R: tokio::io::AsyncRead + Unpin>(
     }
 }
 
-fn attached(node: &NodeInner, peer: PeerId, attach: &Attach) -> Body {
+fn attached(node: &NodeInner, peer: PeerId, conversion: &Arc<Conversion>, attach: &Attach) -> Body {
     let verdict = match attach.key.checked() {
-        Some(key) => node.receiver().attach(peer, key, attach.secret),
+        Some(key) => node.receiver().attach(peer, conversion, key, attach.secret),
         None => Err("no such slot"),
     };
     match verdict {
-        Ok(()) => {
+        Ok(arrivals) => {
             // Where arrivals wake nobody, the data thread must start to poll.
             node.queue().nudge();
-            Body::Attached(attach.key)
+            Body::Attached(Attached { key: attach.key, arrivals: arrivals.into() })
         }
         Err(reason) => {
             node.counters().refusals.add(1);

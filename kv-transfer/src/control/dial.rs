@@ -12,12 +12,14 @@ use super::peers::{Outbox, write_frames};
 use crate::engine::Command;
 use crate::fabric::Offer;
 use crate::ids::{NodeId, PeerId, TransferKey};
+use crate::layout::Conversion;
 use crate::node::NodeInner;
 use crate::ticket::Ticket;
 use crate::wire::{
-    Attach, Body, FrameError, Hello, PROTOCOL, Refused, SMALL_FRAME_BYTES, Welcome, encode, read_frame,
+    Attach, Body, FrameError, GeometryWire, Hello, PROTOCOL, Refused, SMALL_FRAME_BYTES, Welcome, encode,
+    read_frame,
 };
-use crate::{KvGeometry, OpenError};
+use crate::{KvGeometry, Mismatch, OpenError};
 
 /// A connected peer that we write to.
 #[derive(Debug)]
@@ -26,7 +28,7 @@ pub(crate) struct SendLink {
     pub(crate) endpoint: String,
     pub(crate) outbox: Outbox,
     /// The peer's pool, as it said at the handshake.
-    pub(crate) theirs: KvGeometry,
+    pub(crate) conversion: Arc<Conversion>,
     transfers: Mutex<Transfers>,
 }
 
@@ -34,7 +36,7 @@ pub(crate) struct SendLink {
 struct Transfers {
     /// Opened here and not settled: a ticket is opened once.
     open: HashSet<TransferKey>,
-    attaching: BTreeMap<TransferKey, oneshot::Sender<Result<(), String>>>,
+    attaching: BTreeMap<TransferKey, oneshot::Sender<Result<TransferKey, String>>>,
 }
 
 /// All links, by peer and incarnation; dialled once however many ask.
@@ -108,13 +110,25 @@ async fn dial(node: &Arc<NodeInner>, ticket: &Ticket) -> Result<Arc<SendLink>, O
         _ => return Err(failed(FrameError::Unknown)),
     };
     let offer = receive_offer(&stream, &welcome).await.map_err(|error| unreachable_peer(endpoint, &error))?;
-    let theirs = KvGeometry { blocks: welcome.pool_blocks, ..*node.geometry() };
-    theirs.validate().map_err(|error| unreachable_peer(endpoint, &error))?;
+    let theirs = welcome.geometry.checked().map_err(|error| unreachable_peer(endpoint, &error))?;
+    let conversion = convertible(endpoint, *node.geometry(), theirs)?;
     let (reply, connected) = oneshot::channel();
     node.queue().send(Command::Connect { offer, pool_bytes: theirs.pool_bytes(), reply });
     let connected = connected.await.map_err(|_| OpenError::ShuttingDown)?;
     let peer = connected.map_err(|error| unreachable_peer(endpoint, &error))?;
-    Ok(start_link(node, ticket, stream, peer, theirs))
+    Ok(start_link(node, ticket, stream, peer, Arc::new(conversion)))
+}
+
+/// The verdict as one reads it who opens a ticket.
+pub(crate) fn convertible(
+    endpoint: &str,
+    ours: KvGeometry,
+    theirs: KvGeometry,
+) -> Result<Conversion, OpenError> {
+    Conversion::between(ours, theirs).map_err(|Mismatch { field, ours, theirs }| {
+        let (endpoint, field) = (endpoint.to_owned(), field.to_owned());
+        OpenError::Incompatible { endpoint, field, ours, theirs }
+    })
 }
 
 fn hello(node: &NodeInner, ticket: &Ticket) -> Hello {
@@ -123,9 +137,8 @@ fn hello(node: &NodeInner, ticket: &Ticket) -> Hello {
         node: node.id().0.to_vec(),
         target: ticket.node.0.to_vec(),
         fabric: node.fabric_name(),
-        layers: node.geometry().layers,
-        block_bytes: node.geometry().block_bytes,
-        compat: node.compat().to_owned(),
+        geometry: GeometryWire::from(node.geometry()),
+        model: node.model().to_owned(),
         address: node.fabric_address().to_vec(),
         endpoint: node.endpoint().to_owned(),
     }
@@ -157,13 +170,18 @@ fn start_link(
     ticket: &Ticket,
     stream: Stream,
     peer: PeerId,
-    theirs: KvGeometry,
+    conversion: Arc<Conversion>,
 ) -> Arc<SendLink> {
     let closed = node.cancel().child_token();
     let (outbox, frames) = Outbox::new(closed.clone());
     let endpoint = ticket.endpoint.clone();
-    let link =
-        Arc::new(SendLink { peer, endpoint, outbox: outbox.clone(), theirs, transfers: Mutex::default() });
+    let link = Arc::new(SendLink {
+        peer,
+        endpoint,
+        outbox: outbox.clone(),
+        conversion,
+        transfers: Mutex::default(),
+    });
     node.peers().insert(peer, outbox);
     let (reader, writer) = tokio::io::split(stream);
     node.tasks().spawn(write_frames(writer, frames, closed.clone()));
@@ -203,8 +221,8 @@ impl SendLink {
         self.lock().open.remove(&key);
     }
 
-    /// Asks the receiver for leave to write. `None`: the connection ended first.
-    pub(crate) async fn attach(&self, key: TransferKey, secret: u64) -> Option<Result<(), String>> {
+    /// Asks the receiver for leave to write; it says under which slot the writes are counted. `None`: the connection ended first.
+    pub(crate) async fn attach(&self, key: TransferKey, secret: u64) -> Option<Result<TransferKey, String>> {
         let (reply, answered) = oneshot::channel();
         self.lock().attaching.insert(key, reply);
         if self.outbox.closed().is_cancelled() {
@@ -221,7 +239,10 @@ impl SendLink {
                 Err(end) => return end,
             };
             match body {
-                Body::Attached(key) => self.answered(key.checked(), Ok(())),
+                Body::Attached(attached) => {
+                    let Some(arrivals) = attached.arrivals.checked() else { return FrameError::Unknown };
+                    self.answered(attached.key.checked(), Ok(arrivals));
+                }
                 Body::AttachRefused(refused) => self.answered(refused.key.checked(), Err(refused.reason)),
                 Body::Abort(abort) => {
                     let Some(key) = abort.key.checked() else { return FrameError::Unknown };
@@ -232,7 +253,7 @@ impl SendLink {
         }
     }
 
-    fn answered(&self, key: Option<TransferKey>, verdict: Result<(), String>) {
+    fn answered(&self, key: Option<TransferKey>, verdict: Result<TransferKey, String>) {
         let waiting = key.and_then(|key| self.lock().attaching.remove(&key));
         if let Some(waiting) = waiting {
             let _ = waiting.send(verdict);

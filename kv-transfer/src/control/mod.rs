@@ -9,6 +9,6 @@ mod endpoint;
 mod peers;
 
 pub(crate) use accept::serve_listener;
-pub(crate) use dial::{Links, SendLink};
+pub(crate) use dial::{Links, SendLink, convertible};
 pub(crate) use endpoint::Listener;
 pub(crate) use peers::{Outbox, Peers};

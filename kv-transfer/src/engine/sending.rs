@@ -3,13 +3,13 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use crate::TransferError;
 use crate::control::Outbox;
 use crate::ids::{Immediate, PeerId, Sequence};
-use crate::plan::{Cursor, PlannedWrite};
+use crate::plan::{Cursor, PlannedWrite, WriteRules};
 use crate::send::{OutgoingCell, Sent};
 use crate::tally::Tally;
 use crate::wire::{Body, Manifest, Withdrawn};
-use crate::{KvGeometry, TransferError};
 
 /// State of an outgoing transfer.
 ///
@@ -18,7 +18,6 @@ use crate::{KvGeometry, TransferError};
 pub(crate) struct Sending {
     pub(crate) cell: Arc<OutgoingCell>,
     pub(crate) outbox: Outbox,
-    pub(crate) theirs: KvGeometry,
     /// Whether it stands in the thread's turn.
     pub(crate) in_turn: bool,
     pushes: VecDeque<Cursor>,
@@ -37,12 +36,11 @@ enum Phase {
 }
 
 impl Sending {
-    pub(crate) fn new(cell: Arc<OutgoingCell>, outbox: Outbox, theirs: KvGeometry) -> Self {
+    pub(crate) fn new(cell: Arc<OutgoingCell>, outbox: Outbox) -> Self {
         let (pushes, phase) = (VecDeque::new(), Phase::Open);
         Self {
             cell,
             outbox,
-            theirs,
             in_turn: false,
             pushes,
             in_flight: 0,
@@ -59,7 +57,7 @@ impl Sending {
 
     /// Of the next write.
     pub(crate) fn immediate(&self) -> Immediate {
-        Immediate { key: self.cell.key, sequence: Sequence::of(self.posted) }
+        Immediate { key: self.cell.arrivals(), sequence: Sequence::of(self.posted) }
     }
 
     /// Takes a push; `false` if the transfer is past pushing and the push is dropped.
@@ -71,18 +69,18 @@ impl Sending {
         open
     }
 
-    pub(crate) fn next_write(&self, ours: &KvGeometry, max_write: u64) -> Option<PlannedWrite> {
-        self.pushes.front()?.peek(ours, &self.theirs, max_write)
+    pub(crate) fn next_write(&self, rules: WriteRules) -> Option<PlannedWrite> {
+        self.pushes.front()?.peek(rules)
     }
 
     /// The write that `next_write` returned is posted; returns how many pushes that finished.
-    pub(crate) fn write_posted(&mut self, write: &PlannedWrite, ours: &KvGeometry) -> usize {
+    pub(crate) fn write_posted(&mut self, write: &PlannedWrite) -> usize {
         self.posted += 1;
         self.in_flight += 1;
-        self.bytes += write.len;
+        self.bytes += write.bytes();
         let Some(cursor) = self.pushes.front_mut() else { return 0 };
-        cursor.advance(write, ours.block_bytes);
-        if cursor.peek(ours, &self.theirs, u64::MAX).is_some() {
+        cursor.advance(write);
+        if !cursor.is_done() {
             return 0;
         }
         self.pushes.pop_front();

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use self::in_flight::InFlight;
 use super::{Command, CommandQueue, SendId, Sending};
+use crate::TransferError;
 use crate::control::Peers;
 use crate::fabric::{Capabilities, Event, Fabric};
 use crate::ids::{PeerId, TransferKey};
@@ -20,7 +21,6 @@ use crate::receive::{Effect, Receiver};
 use crate::send::Sent;
 use crate::stats::Counters;
 use crate::wire::{Body, Withdrawn};
-use crate::{KvGeometry, TransferError};
 
 /// Rounds without news before the thread sleeps: some microseconds, less than a wake-up costs.
 const SPINS: u32 = 200;
@@ -35,7 +35,6 @@ const POLL_PAUSE: Duration = Duration::from_millis(1);
 pub(crate) struct DataPlane {
     fabric: Box<dyn Fabric>,
     capabilities: Capabilities,
-    geometry: KvGeometry,
     /// How long writes to a dead peer may take to come back before they are given up.
     drain: Duration,
     queue: Arc<CommandQueue>,
@@ -77,7 +76,6 @@ struct Target {
 impl DataPlane {
     pub(crate) fn new(
         fabric: Box<dyn Fabric>,
-        geometry: KvGeometry,
         drain: Duration,
         queue: Arc<CommandQueue>,
         receiver: Arc<Receiver>,
@@ -87,7 +85,6 @@ impl DataPlane {
         Self {
             capabilities: fabric.capabilities(),
             fabric,
-            geometry,
             drain,
             queue,
             receiver,

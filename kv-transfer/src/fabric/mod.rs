@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::error::FabricError;
 use crate::ids::PeerId;
+use crate::plan::Step;
 
 /// One-sided writes with a 4-byte immediate, and one-sided reads, in no particular order.
 pub(crate) trait Fabric: Send {
@@ -58,8 +59,10 @@ pub(crate) struct Capabilities {
     pub(crate) name: &'static str,
     /// Which implementation of it was chosen.
     pub(crate) provider: String,
-    /// Largest write or read.
+    /// Largest contiguous write or read.
     pub(crate) max_write_bytes: u64,
+    /// A write may be rows at regular distances, at the cost of one: the fabric copies them itself.
+    pub(crate) strided_writes: bool,
     /// Writes and reads that may be in flight at once, over all peers.
     pub(crate) max_in_flight: usize,
     /// A write completed here is in the target's memory.
@@ -83,10 +86,34 @@ pub(crate) struct Write {
     pub(crate) peer: PeerId,
     pub(crate) source: u64,
     pub(crate) destination: u64,
+    /// Bytes of a row; all of the write, unless the fabric takes [strided](Capabilities::strided_writes) ones.
     pub(crate) len: u64,
+    /// Rows, as a [`Tile`](crate::plan::Tile) has them.
+    pub(crate) inner: Step,
+    pub(crate) outer: Step,
     pub(crate) immediate: u32,
     /// Comes back with the completion; unique among the writes in flight, small.
     pub(crate) context: u32,
+}
+
+impl Write {
+    /// One row, with the immediate 1.
+    pub(crate) fn contiguous(peer: PeerId, source: u64, destination: u64, len: u64, context: u32) -> Self {
+        let (inner, outer) = (Step::ONE, Step::ONE);
+        Self { peer, source, destination, len, inner, outer, immediate: 1, context }
+    }
+
+    /// Source and destination of each row.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = (u64, u64)> + use<> {
+        let Self { source, destination, inner, outer, .. } = *self;
+        let steps =
+            |step: Step| (0..u64::from(step.count)).map(move |n| (n * step.source, n * step.destination));
+        steps(outer).flat_map(move |(from, to)| {
+            steps(inner).map(move |(source_step, destination_step)| {
+                (source + from + source_step, destination + to + destination_step)
+            })
+        })
+    }
 }
 
 /// One read from a peer's pool into ours.

@@ -13,6 +13,7 @@ use crate::control::{Links, Peers, SendLink};
 use crate::engine::{Command, CommandQueue, Sending};
 use crate::fabric::Capabilities;
 use crate::ids::NodeId;
+use crate::layout::Conversion;
 use crate::memory::PoolMemory;
 use crate::receive::Receiver;
 use crate::send::{OpenGuard, Outgoing, OutgoingCell, check_compatible};
@@ -56,8 +57,8 @@ impl NodeInner {
         &self.config.geometry
     }
 
-    pub(crate) fn compat(&self) -> &str {
-        &self.config.compat
+    pub(crate) fn model(&self) -> &str {
+        &self.config.model
     }
 
     pub(crate) fn checksums(&self) -> ChecksumMode {
@@ -121,10 +122,12 @@ impl NodeInner {
         &self.cancel
     }
 
-    /// The longest frame that a peer of our geometry can have reason to send: a manifest with every piece hashed.
-    pub(crate) fn max_frame_bytes(&self) -> usize {
-        let blocks = self.limits().blocks_per_transfer.min(self.geometry().blocks as usize);
-        SMALL_FRAME_BYTES + 8 * self.geometry().layers as usize * blocks
+    /// The longest frame that a sender can have reason to send: a manifest with every unit hashed.
+    pub(crate) fn max_frame_bytes(&self, conversion: &Conversion) -> usize {
+        let blocks = self.limits().blocks_per_transfer.min(self.geometry().blocks as usize) as u32;
+        let layout = &self.geometry().layout;
+        let units = conversion.units(blocks.saturating_mul(layout.block_tokens));
+        SMALL_FRAME_BYTES + 8 * layout.layers as usize * units as usize
     }
 
     /// Opens a decoded ticket; see [`TransferNode::open`](crate::TransferNode::open).
@@ -141,7 +144,7 @@ impl NodeInner {
         let permit = self.outgoing.clone().try_acquire_owned().map_err(|_| full)?;
         let link = self.links.get(self, &ticket).await?;
         let revoked = |reason: String| OpenError::Revoked { endpoint: ticket.endpoint.clone(), reason };
-        if link.theirs != ticket.geometry {
+        if link.conversion.destination != ticket.geometry {
             return Err(OpenError::BadTicket { reason: "its pool is not that of its node".to_owned() });
         }
         if !link.claim(ticket.key) {
@@ -151,9 +154,10 @@ impl NodeInner {
         open.cell.quiet.hold(Box::new(permit));
         let after = self.limits().handshake;
         match tokio::time::timeout(after, link.attach(ticket.key, ticket.secret)).await {
-            Ok(Some(Ok(()))) => {
+            Ok(Some(Ok(arrivals))) => {
+                open.cell.attached(arrivals);
                 self.counters.outgoing_started.add(1);
-                Ok(Outgoing::new(open, ticket))
+                Ok(Outgoing::new(open, ticket, link.conversion.clone()))
             }
             Ok(Some(Err(reason))) => {
                 self.queue.send(Command::Refused { id: open.id });
@@ -173,7 +177,7 @@ impl NodeInner {
     fn register(self: &Arc<Self>, link: &Arc<SendLink>, ticket: &Ticket) -> OpenGuard {
         let id = self.next_send.fetch_add(1, Ordering::Relaxed);
         let cell = Arc::new(OutgoingCell::new(ticket.key, link.clone()));
-        let sending = Box::new(Sending::new(cell.clone(), link.outbox.clone(), ticket.geometry));
+        let sending = Box::new(Sending::new(cell.clone(), link.outbox.clone()));
         self.queue.send(Command::Open { id, sending });
         OpenGuard { node: self.clone(), id, cell, settled: false }
     }

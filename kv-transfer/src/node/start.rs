@@ -20,8 +20,8 @@ use crate::receive::{Receiver, TableRules};
 use crate::stats::Counters;
 use crate::{FabricSpec, StartError, TransferConfig};
 
-/// Longest `compat` text; it travels in every ticket.
-const MAX_COMPAT_BYTES: usize = 16 << 10;
+/// Longest `model` text; it travels in every ticket.
+const MAX_MODEL_BYTES: usize = 16 << 10;
 
 pub(crate) type OpenFabric = (Box<dyn Fabric>, PoolMemory);
 
@@ -77,7 +77,6 @@ pub(crate) fn assemble(
     let address = fabric.address();
     let plane = DataPlane::new(
         fabric,
-        config.geometry,
         config.limits.drain,
         queue.clone(),
         receiver.clone(),
@@ -141,7 +140,7 @@ fn check(config: &TransferConfig) -> Result<(), StartError> {
         ("blocks_per_transfer", limits.blocks_per_transfer, 1 << 18),
         ("peers", limits.peers, 1 << 16),
         ("queued_pushes", limits.queued_pushes, 1 << 20),
-        ("compat bytes", config.compat.len().max(1), MAX_COMPAT_BYTES),
+        ("bytes of `model`", config.model.len().max(1), MAX_MODEL_BYTES),
     ];
     match bounds.into_iter().find(|&(_, value, max)| value == 0 || value > max) {
         Some((name, value, max)) => Err(StartError::Limit { name, value, max }),

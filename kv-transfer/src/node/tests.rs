@@ -4,16 +4,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::engine::{Command, Sending};
-use crate::plan::{Cursor, Run};
+use crate::plan::{Cursor, Plan};
 use crate::send::OutgoingCell;
 use crate::ticket::Ticket;
 use crate::{FabricSpec, KvGeometry, StartError, TransferConfig, TransferNode};
 
-const GEOMETRY: KvGeometry = KvGeometry { layers: 2, blocks: 8, block_bytes: 4096 };
 const LONG: Duration = Duration::from_secs(30);
 
+fn geometry() -> KvGeometry {
+    KvGeometry::plain(2, 8, 4096)
+}
+
 async fn node() -> TransferNode {
-    TransferNode::start(TransferConfig::new(FabricSpec::Shm, GEOMETRY, "test")).await.unwrap()
+    TransferNode::start(TransferConfig::new(FabricSpec::Shm, geometry(), "test")).await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -33,9 +36,10 @@ async fn a_late_write_is_counted_and_completes_nothing() {
     let inner = sender.inner();
     let link = inner.links().get(inner, &stale).await.unwrap();
     let cell = Arc::new(OutgoingCell::new(stale.key, link.clone()));
-    let sending = Box::new(Sending::new(cell.clone(), link.outbox.clone(), stale.geometry));
+    let sending = Box::new(Sending::new(cell.clone(), link.outbox.clone()));
     inner.queue().send(Command::Open { id: u64::MAX, sending });
-    let cursor = Cursor::new(0..1, Arc::new([Run { source: 3, destination: 1, len: 1 }]));
+    let plan = Plan::new(&link.conversion, &[(3, 0)], &stale.blocks, stale.tokens);
+    let cursor = Cursor::new(0..1, Arc::new(plan));
     inner.queue().push(Command::Push { id: u64::MAX, cursor }, Duration::ZERO).unwrap();
 
     tokio::time::timeout(LONG, async {
@@ -62,7 +66,7 @@ async fn a_node_does_not_send_to_itself() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn impossible_settings_are_refused_by_name() {
-    let config = || TransferConfig::new(FabricSpec::Shm, GEOMETRY, "test");
+    let config = || TransferConfig::new(FabricSpec::Shm, geometry(), "test");
     let mut slots = config();
     slots.limits.incoming = 4097;
     let error = TransferNode::start(slots).await.unwrap_err();
@@ -97,7 +101,7 @@ async fn allocations(node: &TransferNode) -> u64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_data_threads_allocate_nothing_per_write() {
-    let geometry = KvGeometry { layers: 16, blocks: 512, block_bytes: 64 };
+    let geometry = KvGeometry::plain(16, 512, 64);
     let node =
         async || TransferNode::start(TransferConfig::new(FabricSpec::Shm, geometry, "test")).await.unwrap();
     let (receiver, sender) = (node().await, node().await);
@@ -105,9 +109,9 @@ async fn the_data_threads_allocate_nothing_per_write() {
     let transfer = async |blocks: u32| {
         let destination: Vec<u32> = (0..blocks).map(|i| 2 * i).collect();
         let pairs: Vec<(u32, u32)> = (0..blocks).map(|i| (2 * i, i)).collect();
-        let mut incoming = receiver.expect(&destination, 1, LONG).unwrap();
+        let mut incoming = receiver.expect(&destination, blocks, LONG).unwrap();
         let outgoing = sender.open(&incoming.ticket()).await.unwrap();
-        for layer in 0..geometry.layers {
+        for layer in 0..geometry.layout.layers {
             outgoing.push(layer..layer + 1, &pairs).unwrap();
         }
         let sent = outgoing.finish().await.unwrap();

@@ -8,9 +8,10 @@ use tokio::sync::Notify;
 
 use super::CheckedManifest;
 use crate::TransferError;
-use crate::checksum::hash_piece;
+use crate::checksum::hash_ranges;
 use crate::ids::TransferKey;
 use crate::latch::{Latch, Quiesced};
+use crate::layout::Side;
 use crate::node::NodeInner;
 use crate::ticket::Ticket;
 
@@ -31,7 +32,8 @@ pub struct Received {
 /// Everything is here; hashes are not compared yet.
 #[derive(Clone, Debug)]
 pub(crate) struct Arrival {
-    pub(crate) manifest: CheckedManifest,
+    /// Of each sender.
+    pub(crate) manifests: Vec<CheckedManifest>,
     pub(crate) duration: Duration,
 }
 
@@ -137,11 +139,19 @@ impl Incoming {
     }
 
     async fn verify(&self, arrival: Arrival) -> Result<Received, TransferError> {
-        let Arrival { manifest, duration } = arrival;
-        let received = Received { bytes: manifest.bytes, writes: manifest.writes.writes, duration };
-        let hashed_bytes = manifest.hashes.len() as u64 * self.node.geometry().block_bytes;
-        let (node, cell) = (self.node.clone(), self.cell.clone());
-        let compare = move || first_difference(&node, &cell, &manifest);
+        let Arrival { manifests, duration } = arrival;
+        let received = Received {
+            bytes: manifests.iter().map(|manifest| manifest.bytes).sum(),
+            writes: manifests.iter().map(|manifest| manifest.writes.writes).sum(),
+            duration,
+        };
+        let hashed = |manifest: &CheckedManifest| {
+            manifest.hashes.len() as u64 * manifest.conversion.source.layout.block_bytes()
+        };
+        let hashed_bytes: u64 = manifests.iter().map(hashed).sum();
+        let (node, cell, tokens) = (self.node.clone(), self.cell.clone(), self.ticket.tokens);
+        let compare =
+            move || manifests.iter().find_map(|manifest| first_difference(&node, &cell, tokens, manifest));
         let difference = if hashed_bytes <= INLINE_HASH_BYTES {
             compare()
         } else {
@@ -154,21 +164,28 @@ impl Incoming {
                 counters.bytes_received.add(received.bytes);
                 Ok(received)
             }
-            Some((layer, index)) => {
+            Some((layer, token)) => {
                 counters.incoming_failed.add(1);
                 counters.checksum_failures.add(1);
-                Err(TransferError::Checksum { layer, block: self.cell.blocks[index as usize], index })
+                let index = token / self.node.geometry().layout.block_tokens;
+                Err(TransferError::Checksum { layer, block: self.cell.blocks[index as usize], token })
             }
         }
     }
 }
 
-/// The first piece whose bytes are not those that the sender hashed.
-fn first_difference(node: &NodeInner, cell: &IncomingCell, manifest: &CheckedManifest) -> Option<(u32, u32)> {
-    let geometry = node.geometry();
-    manifest.selection.iter().zip(&manifest.hashes).find_map(|((layer, index), &hash)| {
-        let piece = geometry.piece(layer, cell.blocks[index as usize]);
-        (hash_piece(node.pool(), piece.start, piece.len()) != hash).then_some((layer, index))
+/// Layer and first token of the first unit whose bytes are not those that the sender hashed.
+fn first_difference(
+    node: &NodeInner,
+    cell: &IncomingCell,
+    tokens: u32,
+    manifest: &CheckedManifest,
+) -> Option<(u32, u32)> {
+    let conversion = &manifest.conversion;
+    let block = |index: u32| cell.blocks[index as usize];
+    manifest.selection.iter().zip(&manifest.hashes).find_map(|((layer, unit), &hash)| {
+        let ranges = conversion.ranges(Side::Destination, (layer, unit), tokens, block);
+        (hash_ranges(node.pool(), ranges) != hash).then(|| (layer, conversion.tokens(unit, tokens).start))
     })
 }
 

@@ -1,10 +1,13 @@
 //! The sender's announcement, checked against what was asked for.
 
+use std::sync::Arc;
+
 use crate::checksum::Selection;
+use crate::layout::Conversion;
 use crate::tally::Tally;
 use crate::ticket::{checksums_from_wire, checksums_to_wire};
 use crate::wire::Manifest;
-use crate::{ChecksumMode, KvGeometry, TransferError};
+use crate::{ChecksumMode, TransferError};
 
 /// A manifest that describes exactly the transfer which its receiver asked for.
 #[derive(Clone, Debug)]
@@ -13,12 +16,13 @@ pub(crate) struct CheckedManifest {
     pub(crate) bytes: u64,
     pub(crate) selection: Selection,
     pub(crate) hashes: Vec<u64>,
+    /// How the sender's bytes became ours.
+    pub(crate) conversion: Arc<Conversion>,
 }
 
 /// What the receiver asked for.
 pub(crate) struct Wanted {
-    pub(crate) geometry: KvGeometry,
-    pub(crate) blocks: u32,
+    pub(crate) conversion: Arc<Conversion>,
     pub(crate) tokens: u32,
     pub(crate) checksums: ChecksumMode,
     pub(crate) seed: u64,
@@ -26,14 +30,16 @@ pub(crate) struct Wanted {
 
 impl CheckedManifest {
     pub(crate) fn check(manifest: &Manifest, wanted: &Wanted) -> Result<Self, TransferError> {
-        let pieces = u64::from(wanted.geometry.layers) * u64::from(wanted.blocks);
+        let (layers, units) =
+            (wanted.conversion.source.layout.layers, wanted.conversion.units(wanted.tokens));
+        let pieces = u64::from(layers) * u64::from(units);
         let same = |field: &str, announced: u64, expected: u64| {
             if announced == expected { Ok(()) } else { Err(mismatch(field, announced, expected)) }
         };
-        same("layers", manifest.layers.into(), wanted.geometry.layers.into())?;
-        same("blocks", manifest.blocks.into(), wanted.blocks.into())?;
+        same("layers", manifest.layers.into(), layers.into())?;
+        same("units", manifest.units.into(), units.into())?;
         same("pieces", manifest.pieces, pieces)?;
-        same("bytes", manifest.bytes, pieces * wanted.geometry.block_bytes)?;
+        same("bytes", manifest.bytes, wanted.conversion.bytes(wanted.tokens))?;
         same("tokens", manifest.tokens.into(), wanted.tokens.into())?;
         if manifest.writes == 0 {
             return Err(mismatch("writes", 0, pieces));
@@ -42,11 +48,12 @@ impl CheckedManifest {
         let mode = checksums_from_wire(manifest.checksums)
             .filter(|_| manifest.checksums >= asked)
             .ok_or_else(|| mismatch("checksums", manifest.checksums.into(), asked.into()))?;
-        let selection = Selection::new(mode, wanted.seed, manifest.layers, manifest.blocks);
+        let selection = Selection::new(mode, wanted.seed, layers, units);
         same("hashes", manifest.hashes.len() as u64, selection.len() as u64 * 8)?;
         let hashes =
             manifest.hashes.as_chunks::<8>().0.iter().map(|&bytes| u64::from_le_bytes(bytes)).collect();
-        Ok(Self { writes: Tally::first(manifest.writes), bytes: manifest.bytes, selection, hashes })
+        let (writes, conversion) = (Tally::first(manifest.writes), wanted.conversion.clone());
+        Ok(Self { writes, bytes: manifest.bytes, selection, hashes, conversion })
     }
 }
 
@@ -57,10 +64,12 @@ fn mismatch(field: &str, announced: u64, expected: u64) -> TransferError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::KvGeometry;
 
     fn wanted() -> Wanted {
-        let geometry = KvGeometry { layers: 4, blocks: 64, block_bytes: 512 };
-        Wanted { geometry, blocks: 10, tokens: 99, checksums: ChecksumMode::Sampled, seed: 3 }
+        let geometry = KvGeometry::plain(4, 64, 512);
+        let conversion = Arc::new(Conversion::between(geometry, geometry).unwrap());
+        Wanted { conversion, tokens: 10, checksums: ChecksumMode::Sampled, seed: 3 }
     }
 
     fn honest() -> Manifest {
@@ -69,9 +78,9 @@ mod tests {
             writes: 5,
             bytes: 4 * 10 * 512,
             layers: 4,
-            blocks: 10,
+            units: 10,
             pieces: 40,
-            tokens: 99,
+            tokens: 10,
             checksums: 1,
             hashes: vec![0; hashes],
             ..Manifest::default()
@@ -84,10 +93,10 @@ mod tests {
         type Lie = fn(&mut Manifest);
         let lies: [(&str, Lie); 9] = [
             ("layers", |m| m.layers = 5),
-            ("blocks", |m| m.blocks = 9),
+            ("units", |m| m.units = 9),
             ("pieces", |m| m.pieces = 39),
             ("bytes", |m| m.bytes -= 1),
-            ("tokens", |m| m.tokens = 98),
+            ("tokens", |m| m.tokens = 11),
             ("writes", |m| m.writes = 0),
             ("checksums", |m| m.checksums = 0),
             ("checksums", |m| m.checksums = 77),

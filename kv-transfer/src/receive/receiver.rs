@@ -9,6 +9,7 @@ use super::{Effect, Expected, IncomingCell, ReceiveTable, TableRules};
 use crate::ExpectError;
 use crate::control::Peers;
 use crate::ids::{PeerId, TransferKey};
+use crate::layout::Conversion;
 use crate::stats::Counters;
 use crate::tally::Tally;
 use crate::wire::{Body, Manifest, Reason};
@@ -41,8 +42,14 @@ impl Receiver {
         self.change(|table, effects| table.abort(key, effects));
     }
 
-    pub(crate) fn attach(&self, from: PeerId, key: TransferKey, secret: u64) -> Result<(), &'static str> {
-        self.lock().attach(from, key, secret)
+    pub(crate) fn attach(
+        &self,
+        from: PeerId,
+        conversion: &Arc<Conversion>,
+        key: TransferKey,
+        secret: u64,
+    ) -> Result<TransferKey, &'static str> {
+        self.lock().attach(from, conversion, key, secret)
     }
 
     pub(crate) fn manifest(&self, from: PeerId, key: TransferKey, manifest: &Manifest) {

@@ -2,17 +2,21 @@
 //! after releasing its lock.
 //!
 //! ```text
-//!            expect                   all writes + manifest
+//!            expect                   all parts: writes + manifest
 //!   Free ──────────────► Live ─────────────────────────────► Free   (blocks belong to the receiver)
 //!     ▲                   │ abort, deadline, lies, death
 //!     │   nobody attached │
 //!     ├───────────────────┤
 //!     │                   ▼ a sender is attached
 //!     └──────────────── Fenced   (blocks are quarantined: someone may still write them)
-//!        withdrawn, or death and drained
+//!        each part: whole, withdrawn, or dead and drained
 //! ```
+//! A transfer has a *part* for each sender: one, or several where the senders' tensor-parallel ranks each hold some of the
+//! heads that this receiver needs. How many there must be is known with the first. Each part's writes are counted under a
+//! slot of their own (the first under the transfer's), as fabrics do not tell whose a write was.
 
 mod inputs;
+mod parts;
 mod transitions;
 
 use std::collections::{BTreeSet, VecDeque};
@@ -21,10 +25,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{CheckedManifest, IncomingCell};
+use self::parts::Part;
+use super::IncomingCell;
 use crate::ids::{Generation, PeerId, Slot, TransferKey};
 use crate::stats::Counters;
-use crate::tally::Tally;
 use crate::{ChecksumMode, ExpectError, KvGeometry, TransferError};
 
 /// What the table goes by.
@@ -44,7 +48,7 @@ pub(crate) struct TableRules {
 /// What the caller does once the lock is released.
 #[derive(Debug)]
 pub(crate) enum Effect {
-    /// Tell the attached sender to stop.
+    /// Tell an attached sender to stop.
     TellAbort { peer: PeerId, key: TransferKey, reason: String },
     /// Nobody will write these blocks again: open the latch.
     Quiet(Arc<IncomingCell>),
@@ -66,7 +70,7 @@ pub(crate) struct ReceiveTable {
     busy: Box<[bool]>,
     deadlines: BTreeSet<(Instant, TransferKey)>,
     counters: Arc<Counters>,
-    /// Transfers, fenced ones included, that a sender is attached to.
+    /// Senders attached, those of fenced transfers included.
     attached: usize,
     closed: bool,
 }
@@ -80,6 +84,8 @@ struct Entry {
 #[derive(Debug)]
 enum State {
     Free,
+    /// Counts the writes of a further part of that transfer.
+    PartOf(TransferKey),
     Live(Live),
     Fenced(Fenced),
 }
@@ -92,31 +98,26 @@ struct Live {
     started: Instant,
     expires_in: Duration,
     deadline: Instant,
-    sender: Option<PeerId>,
-    /// Set when the sender died with everything announced: what is in the pipe may still complete the transfer, until
-    /// that moment.
+    parts: Vec<Part>,
+    /// Parts that it takes; known with the first.
+    needed: usize,
+    /// Set when a sender died with everything announced: what is in the pipe may still complete its part, until that moment.
     lost: Option<(TransferError, Instant)>,
-    arrived: Tally,
-    manifest: Option<CheckedManifest>,
 }
 
 #[derive(Debug)]
 struct Fenced {
     cell: Arc<IncomingCell>,
-    sender: PeerId,
-    arrived: Tally,
-    /// Which writes the sender made in all, once known.
-    announced: Option<Tally>,
-    withdrawn: bool,
-    quiet_at: Option<Instant>,
+    parts: Vec<Part>,
 }
 
-/// When the fence of a failed transfer may fall.
-enum Fence {
-    /// The sender must be told, and answer.
-    Told(&'static str),
-    /// The sender said so itself, or died: after the drain.
-    Drained(Instant),
+/// Why a transfer fails, and what is known of the sender that made it fail.
+struct Failure {
+    error: TransferError,
+    /// What the senders that are still attached are told.
+    reason: &'static str,
+    /// A sender that said itself that it writes no more, or died, and when what it wrote is here.
+    ended: Option<(PeerId, Instant)>,
 }
 
 impl ReceiveTable {
@@ -142,32 +143,26 @@ impl ReceiveTable {
         if self.closed {
             return Err(ExpectError::ShuttingDown);
         }
-        let Some(&slot) = self.free.front() else {
+        if self.free.is_empty() {
             return Err(ExpectError::Full { limit: self.rules.slots });
-        };
-        self.claim(expected.blocks)?;
-        self.free.pop_front();
-        let entry = &mut self.slots[slot.index()];
-        debug_assert!(matches!(entry.state, State::Free), "a free slot is free");
-        entry.generation = entry.generation.next();
-        let key = TransferKey { slot, generation: entry.generation };
+        }
+        self.claim(expected.blocks, expected.tokens)?;
+        let key = self.take_slot().expect("one is free");
         let cell = Arc::new(IncomingCell::new(key, expected.blocks));
         let deadline = now + expected.expires_in;
-        entry.state = State::Live(Live {
+        self.slots[key.slot.index()].state = State::Live(Live {
             cell: cell.clone(),
             secret: expected.secret,
             tokens: expected.tokens,
             started: now,
             expires_in: expected.expires_in,
             deadline,
-            sender: None,
+            parts: Vec::new(),
+            needed: 1,
             lost: None,
-            arrived: Tally::default(),
-            manifest: None,
         });
         self.deadlines.insert((deadline, key));
         self.counters.incoming_started.add(1);
-        self.counters.incoming_live.add(1);
         Ok(cell)
     }
 
@@ -179,6 +174,22 @@ impl ReceiveTable {
     /// Whether a sender may be writing now: fabrics without interrupts need polling then.
     pub(crate) fn has_sender(&self) -> bool {
         self.attached > 0
+    }
+
+    /// Takes a free slot under its next generation; its state is the caller's to set.
+    fn take_slot(&mut self) -> Option<TransferKey> {
+        let slot = self.free.pop_front()?;
+        let entry = &mut self.slots[slot.index()];
+        debug_assert!(matches!(entry.state, State::Free), "a free slot is free");
+        entry.generation = entry.generation.next();
+        self.counters.incoming_live.add(1);
+        Some(TransferKey { slot, generation: entry.generation })
+    }
+
+    fn give_back_slot(&mut self, slot: Slot) -> State {
+        self.free.push_back(slot);
+        self.counters.incoming_live.sub(1);
+        std::mem::replace(&mut self.slots[slot.index()].state, State::Free)
     }
 }
 

@@ -7,29 +7,42 @@ use proptest::prelude::*;
 use super::*;
 use crate::checksum::Selection;
 use crate::ids::{Immediate, Sequence};
+use crate::layout::Conversion;
+use crate::tally::Tally;
 use crate::wire::Manifest;
+use crate::{KvLayout, TensorParallel};
 
-const GEOMETRY: KvGeometry = KvGeometry { layers: 2, blocks: 12, block_bytes: 64 };
+const LAYERS: u32 = 2;
 const SECRET: u64 = 77;
 const SENDER: PeerId = PeerId(1);
 const OTHER: PeerId = PeerId(2);
 const DRAIN: Duration = Duration::from_millis(300);
 const EXPIRY: Duration = Duration::from_secs(10);
 
+/// A pool of 12 blocks of one token, with all of the model's two heads or one of them.
+fn geometry(rank: u32, size: u32) -> KvGeometry {
+    let plain = KvGeometry::plain(LAYERS, 12, 32);
+    let tensor_parallel = TensorParallel { rank, size };
+    KvGeometry { layout: KvLayout { kv_heads: 2, tensor_parallel, ..plain.layout }, ..plain }
+}
+
 struct Bench {
+    /// Whether the senders are two ranks, `SENDER` the first and `OTHER` the second.
+    ranks: bool,
+    arrivals: BTreeMap<(TransferKey, PeerId), TransferKey>,
     table: ReceiveTable,
     now: Instant,
     counters: Arc<Counters>,
     effects: Vec<Effect>,
     /// Writes that each transfer saw.
-    landed: BTreeMap<TransferKey, u32>,
+    landed: BTreeMap<(TransferKey, PeerId), u32>,
 }
 
 impl Bench {
     fn new(drain: Option<Duration>) -> Self {
         let counters = Arc::new(Counters::default());
         let rules = TableRules {
-            geometry: GEOMETRY,
+            geometry: geometry(0, 1),
             checksums: ChecksumMode::Sampled,
             slots: 3,
             blocks_per_transfer: 8,
@@ -37,25 +50,43 @@ impl Bench {
             completed_is_delivered: true,
         };
         let table = ReceiveTable::new(rules, counters.clone());
-        Self { table, now: Instant::now(), counters, effects: Vec::new(), landed: BTreeMap::new() }
+        let (ranks, arrivals, landed) = (false, BTreeMap::new(), BTreeMap::new());
+        Self { ranks, arrivals, table, now: Instant::now(), counters, effects: Vec::new(), landed }
     }
 
     fn expect(&mut self, blocks: &[u32]) -> Result<Arc<IncomingCell>, ExpectError> {
-        self.table.expect(&Expected { blocks, tokens: 5, secret: SECRET, expires_in: EXPIRY }, self.now)
+        let tokens = blocks.len() as u32;
+        self.table.expect(&Expected { blocks, tokens, secret: SECRET, expires_in: EXPIRY }, self.now)
     }
 
     fn attached(&mut self, blocks: &[u32]) -> Arc<IncomingCell> {
         let cell = self.expect(blocks).unwrap();
-        self.table.attach(SENDER, cell.key, SECRET).unwrap();
+        self.attach(SENDER, cell.key, SECRET).unwrap();
         cell
+    }
+
+    fn conversion(&self, peer: PeerId) -> Arc<Conversion> {
+        let source = if self.ranks { geometry(u32::from(peer == OTHER), 2) } else { geometry(0, 1) };
+        Arc::new(Conversion::between(source, geometry(0, 1)).unwrap())
+    }
+
+    fn attach(&mut self, peer: PeerId, key: TransferKey, secret: u64) -> Result<(), &'static str> {
+        let arrivals = self.table.attach(peer, &self.conversion(peer), key, secret)?;
+        self.arrivals.insert((key, peer), arrivals);
+        Ok(())
     }
 
     /// The transfer's next write.
     fn land(&mut self, key: TransferKey) {
-        let landed = self.landed.entry(key).or_default();
+        self.land_from(SENDER, key);
+    }
+
+    fn land_from(&mut self, peer: PeerId, key: TransferKey) {
+        let landed = self.landed.entry((key, peer)).or_default();
         *landed += 1;
         let write = *landed - 1;
-        self.land_number(SENDER, key, write);
+        let arrivals = self.arrivals.get(&(key, peer)).copied().unwrap_or(key);
+        self.land_number(peer, arrivals, write);
     }
 
     fn land_number(&mut self, from: PeerId, key: TransferKey, write: u32) {
@@ -64,25 +95,32 @@ impl Bench {
     }
 
     fn announce(&mut self, cell: &IncomingCell, writes: u32) {
-        let blocks = cell.blocks.len() as u32;
-        let pieces = u64::from(GEOMETRY.layers * blocks);
-        let selection = Selection::new(ChecksumMode::Sampled, SECRET, GEOMETRY.layers, blocks);
+        self.announce_from(SENDER, cell, writes);
+    }
+
+    fn announce_from(&mut self, peer: PeerId, cell: &IncomingCell, writes: u32) {
+        let units = cell.blocks.len() as u32;
+        let selection = Selection::new(ChecksumMode::Sampled, SECRET, LAYERS, units);
         let manifest = Manifest {
             key: cell.key.into(),
             writes,
-            bytes: pieces * GEOMETRY.block_bytes,
-            layers: GEOMETRY.layers,
-            blocks,
-            pieces,
-            tokens: 5,
+            bytes: self.conversion(peer).bytes(units),
+            layers: LAYERS,
+            units,
+            pieces: u64::from(LAYERS * units),
+            tokens: units,
             checksums: 1,
             hashes: vec![0; selection.len() * 8],
         };
-        self.table.manifest(SENDER, cell.key, &manifest, &mut self.effects);
+        self.table.manifest(peer, cell.key, &manifest, &mut self.effects);
     }
 
     fn withdraw(&mut self, key: TransferKey, writes: Option<u32>) {
-        self.table.withdrawn(SENDER, key, writes.map(Tally::first), "gave up", self.now, &mut self.effects);
+        self.withdraw_from(SENDER, key, writes);
+    }
+
+    fn withdraw_from(&mut self, peer: PeerId, key: TransferKey, writes: Option<u32>) {
+        self.table.withdrawn(peer, key, writes.map(Tally::first), "gave up", self.now, &mut self.effects);
     }
 
     fn quiet(&self, cell: &Arc<IncomingCell>) -> bool {
@@ -98,7 +136,7 @@ impl Bench {
     /// Blocks owned, and quarantined ones, recounted from the slots.
     fn check(&self) {
         let owned = |state: &State| match state {
-            State::Free => (0, 0),
+            State::Free | State::PartOf(_) => (0, 0),
             State::Live(live) => (live.cell.blocks.len(), 0),
             State::Fenced(fenced) => (fenced.cell.blocks.len(), fenced.cell.blocks.len()),
         };
@@ -156,9 +194,9 @@ fn writes_of_an_old_generation_complete_nothing() {
 fn nobody_else_can_complete_attach_or_withdraw() {
     let mut bench = Bench::new(None);
     let cell = bench.expect(&[1]).unwrap();
-    assert!(bench.table.attach(SENDER, cell.key, SECRET + 1).is_err(), "forged");
-    bench.table.attach(SENDER, cell.key, SECRET).unwrap();
-    assert!(bench.table.attach(OTHER, cell.key, SECRET).is_err(), "taken");
+    assert!(bench.attach(SENDER, cell.key, SECRET + 1).is_err(), "forged");
+    bench.attach(SENDER, cell.key, SECRET).unwrap();
+    assert!(bench.attach(OTHER, cell.key, SECRET).is_err(), "taken");
     bench.announce(&cell, 1);
     bench.land_number(OTHER, cell.key, 0);
     bench.table.withdrawn(OTHER, cell.key, None, "", bench.now, &mut bench.effects);
@@ -235,13 +273,54 @@ fn impossible_requests_leave_no_trace() {
     bench.check();
 }
 
+#[test]
+fn two_ranks_make_one_transfer_each_counted_apart() {
+    let mut bench = Bench { ranks: true, ..Bench::new(None) };
+    let cell = bench.attached(&[1, 2]);
+    bench.attach(OTHER, cell.key, SECRET).unwrap();
+    assert!(bench.attach(PeerId(3), cell.key, SECRET).is_err(), "both ranks are here");
+    bench.announce_from(SENDER, &cell, 2);
+    bench.announce_from(OTHER, &cell, 2);
+    (0..2).for_each(|_| bench.land_from(SENDER, cell.key));
+    bench.land_from(OTHER, cell.key);
+    assert!(!bench.quiet(&cell), "the second rank's last write is missing");
+    bench.check();
+    bench.land_from(OTHER, cell.key);
+    assert!(bench.quiet(&cell) && bench.table.is_empty());
+    bench.check();
+}
+
+#[test]
+fn one_rank_giving_up_ends_the_transfer_and_the_fence_waits_for_the_other() {
+    let mut bench = Bench { ranks: true, ..Bench::new(None) };
+    let cell = bench.attached(&[1]);
+    bench.attach(OTHER, cell.key, SECRET).unwrap();
+    bench.withdraw_from(OTHER, cell.key, Some(0));
+    assert!(bench.told(cell.key) && !bench.quiet(&cell), "the first rank may still write");
+    assert_eq!(bench.expect(&[1]).unwrap_err(), ExpectError::BlockBusy { block: 1 });
+    bench.withdraw_from(SENDER, cell.key, Some(0));
+    assert!(bench.quiet(&cell));
+    bench.check();
+}
+
+#[test]
+fn a_rank_for_which_there_is_no_slot_is_refused() {
+    let mut bench = Bench { ranks: true, ..Bench::new(None) };
+    let cells = [0, 1, 2].map(|block| bench.attached(&[block]));
+    assert!(bench.attach(OTHER, cells[0].key, SECRET).is_err());
+    bench.table.abort(cells[1].key, &mut bench.effects);
+    bench.withdraw(cells[1].key, Some(0));
+    bench.attach(OTHER, cells[0].key, SECRET).unwrap();
+    bench.check();
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Expect(u32),
     Attach(usize, bool),
-    Land(usize),
-    Announce(usize, u32),
-    Withdraw(usize, Option<u32>),
+    Land(usize, bool),
+    Announce(usize, bool, u32),
+    Withdraw(usize, bool, Option<u32>),
     Abort(usize),
     Lose(bool),
     Wait(u64),
@@ -251,9 +330,10 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         3 => (0u32..10).prop_map(Step::Expect),
         3 => (0usize..8, prop::bool::weighted(0.8)).prop_map(|(i, ours)| Step::Attach(i, ours)),
-        4 => (0usize..8).prop_map(Step::Land),
-        3 => (0usize..8, 0u32..4).prop_map(|(i, writes)| Step::Announce(i, writes)),
-        2 => (0usize..8, prop::option::of(0u32..4)).prop_map(|(i, writes)| Step::Withdraw(i, writes)),
+        4 => (0usize..8, prop::bool::weighted(0.8)).prop_map(|(i, ours)| Step::Land(i, ours)),
+        3 => (0usize..8, prop::bool::weighted(0.8), 0u32..4).prop_map(|(i, ours, writes)| Step::Announce(i, ours, writes)),
+        2 => (0usize..8, prop::bool::weighted(0.8), prop::option::of(0u32..4))
+            .prop_map(|(i, ours, writes)| Step::Withdraw(i, ours, writes)),
         2 => (0usize..8).prop_map(Step::Abort),
         1 => any::<bool>().prop_map(Step::Lose),
         1 => (0u64..20_000).prop_map(Step::Wait),
@@ -267,8 +347,9 @@ proptest! {
     /// Whatever happens in whatever order: no block is lost or owned twice, every write is counted once, every transfer
     /// becomes quiet exactly once, and the table empties when the peers are gone and time has passed.
     #[test]
-    fn conservation_under_any_schedule(steps in steps(), drained: bool) {
-        let mut bench = Bench::new(drained.then_some(DRAIN));
+    fn conservation_under_any_schedule(steps in steps(), drained: bool, ranks: bool) {
+        let mut bench = Bench { ranks, ..Bench::new(drained.then_some(DRAIN)) };
+        let peer = |ours| if ours { SENDER } else { OTHER };
         let mut cells: Vec<Arc<IncomingCell>> = Vec::new();
         let mut landed = 0;
         for step in steps {
@@ -276,19 +357,16 @@ proptest! {
             match step {
                 Step::Expect(block) => cells.extend(bench.expect(&[block, block + 1])),
                 Step::Attach(i, ours) => if let Some(cell) = pick(i) {
-                    let _ = bench.table.attach(if ours { SENDER } else { OTHER }, cell.key, SECRET);
+                    let _ = bench.attach(peer(ours), cell.key, SECRET);
                 },
-                Step::Land(i) => if let Some(cell) = pick(i) {
-                    bench.land(cell.key);
+                Step::Land(i, ours) => if let Some(cell) = pick(i) {
+                    bench.land_from(peer(ours), cell.key);
                     landed += 1;
                 },
-                Step::Announce(i, writes) => if let Some(cell) = pick(i) { bench.announce(&cell, writes); },
-                Step::Withdraw(i, writes) => if let Some(cell) = pick(i) { bench.withdraw(cell.key, writes); },
+                Step::Announce(i, ours, writes) => if let Some(cell) = pick(i) { bench.announce_from(peer(ours), &cell, writes); },
+                Step::Withdraw(i, ours, writes) => if let Some(cell) = pick(i) { bench.withdraw_from(peer(ours), cell.key, writes); },
                 Step::Abort(i) => if let Some(cell) = pick(i) { bench.table.abort(cell.key, &mut bench.effects); },
-                Step::Lose(ours) => {
-                    let peer = if ours { SENDER } else { OTHER };
-                    bench.table.peer_lost(peer, "peer", bench.now, &mut bench.effects);
-                }
+                Step::Lose(ours) => bench.table.peer_lost(peer(ours), "peer", bench.now, &mut bench.effects),
                 Step::Wait(ms) => {
                     bench.now += Duration::from_millis(ms);
                     bench.table.tick(bench.now, &mut bench.effects);

@@ -26,6 +26,8 @@ pub(crate) struct OutgoingCell {
     /// Opens when no write reads the source blocks any more.
     pub(crate) quiet: Arc<Latch>,
     link: Arc<SendLink>,
+    /// The slot under which the receiver counts our writes, once it told.
+    arrivals: OnceLock<TransferKey>,
     /// Set as soon as the transfer cannot succeed any more, so that pushes stop at once.
     failed: OnceLock<TransferError>,
     outcome: Mutex<Option<Result<Sent, TransferError>>>,
@@ -40,10 +42,20 @@ impl OutgoingCell {
             endpoint: link.endpoint.clone(),
             quiet: Arc::default(),
             link,
+            arrivals: OnceLock::new(),
             failed: OnceLock::new(),
             outcome: Mutex::default(),
             settled: Notify::new(),
         }
+    }
+
+    pub(crate) fn attached(&self, arrivals: TransferKey) {
+        let _ = self.arrivals.set(arrivals);
+    }
+
+    /// What our writes carry.
+    pub(crate) fn arrivals(&self) -> TransferKey {
+        self.arrivals.get().copied().unwrap_or(self.key)
     }
 
     pub(crate) fn fail(&self, error: TransferError) {

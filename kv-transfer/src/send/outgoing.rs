@@ -5,12 +5,14 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{OutgoingCell, Sent};
-use crate::checksum::{Selection, hash_piece};
+use crate::checksum::{Selection, hash_ranges};
+use crate::control::convertible;
 use crate::coverage::Coverage;
 use crate::engine::{Command, NoRoom, SendId};
 use crate::latch::Quiesced;
+use crate::layout::{Conversion, Side};
 use crate::node::NodeInner;
-use crate::plan::{Cursor, Run, merge_runs};
+use crate::plan::{Cursor, Plan};
 use crate::ticket::{Ticket, checksums_from_wire, checksums_to_wire};
 use crate::wire::Manifest;
 use crate::{OpenError, PushError, TransferError};
@@ -23,6 +25,7 @@ use crate::{OpenError, PushError, TransferError};
 pub struct Outgoing {
     open: OpenGuard,
     ticket: Ticket,
+    conversion: Arc<Conversion>,
     selection: Selection,
     progress: Mutex<Progress>,
 }
@@ -30,8 +33,8 @@ pub struct Outgoing {
 struct Progress {
     coverage: Coverage,
     hashes: Vec<u64>,
-    /// The blocks that were pushed last, and the runs they make: the next layers are mostly of the same.
-    planned: (Vec<(u32, u32)>, Arc<[Run]>),
+    /// The blocks that were pushed last, and the plan they make: the next layers are mostly of the same.
+    planned: (Vec<(u32, u32)>, Arc<Plan>),
 }
 
 /// An opened transfer; aborts it when dropped, unless it was finished or refused.
@@ -53,34 +56,26 @@ impl Drop for OpenGuard {
 
 /// Compares a ticket with this node, before anything is sent.
 pub(crate) fn check_compatible(node: &NodeInner, ticket: &Ticket) -> Result<(), OpenError> {
-    let (ours, theirs) = (node.geometry(), &ticket.geometry);
-    let differ = |field: &str, ours: String, theirs: String| {
-        let (endpoint, field) = (ticket.endpoint.clone(), field.to_owned());
-        Err(OpenError::Incompatible { endpoint, field, ours, theirs })
-    };
-    if ours.layers != theirs.layers {
-        return differ("layers", ours.layers.to_string(), theirs.layers.to_string());
+    let endpoint = ticket.endpoint.clone();
+    if node.model() != ticket.model {
+        let (field, ours, theirs) = ("model".to_owned(), node.model().to_owned(), ticket.model.clone());
+        return Err(OpenError::Incompatible { endpoint, field, ours, theirs });
     }
-    if ours.block_bytes != theirs.block_bytes {
-        return differ("block_bytes", ours.block_bytes.to_string(), theirs.block_bytes.to_string());
-    }
-    if node.compat() != ticket.compat {
-        return differ("compat", node.compat().to_owned(), ticket.compat.clone());
-    }
-    Ok(())
+    let conversion = convertible(&endpoint, *node.geometry(), ticket.geometry)?;
+    if conversion.is_needed() { Ok(()) } else { Err(OpenError::NotNeeded { endpoint }) }
 }
 
 impl Outgoing {
-    pub(crate) fn new(open: OpenGuard, ticket: Ticket) -> Self {
-        let (layers, blocks) = (ticket.geometry.layers, ticket.blocks.len() as u32);
+    pub(crate) fn new(open: OpenGuard, ticket: Ticket, conversion: Arc<Conversion>) -> Self {
+        let (layers, units) = (ticket.geometry.layout.layers, conversion.units(ticket.tokens));
         // The stricter of the two wishes; both modes come from the same ordered list.
         let mode = checksums_to_wire(ticket.checksums).max(checksums_to_wire(open.node.checksums()));
         let mode = checksums_from_wire(mode).unwrap_or_default();
-        let selection = Selection::new(mode, ticket.secret, layers, blocks);
+        let selection = Selection::new(mode, ticket.secret, layers, units);
         let hashes = vec![0; selection.len()];
-        let (coverage, planned) = (Coverage::new(layers, blocks), (Vec::new(), Arc::default()));
+        let (coverage, planned) = (Coverage::new(layers, units), (Vec::new(), Arc::default()));
         let progress = Mutex::new(Progress { coverage, hashes, planned });
-        Self { open, ticket, selection, progress }
+        Self { open, ticket, conversion, selection, progress }
     }
 
     /// Tokens that the receiver expects the blocks to hold.
@@ -89,10 +84,10 @@ impl Outgoing {
         self.ticket.tokens
     }
 
-    /// Destination blocks in the ticket.
+    /// Source blocks that those tokens fill, each of which is to be pushed in every layer.
     #[must_use]
     pub fn block_count(&self) -> usize {
-        self.ticket.blocks.len()
+        self.conversion.units(self.ticket.tokens) as usize
     }
 
     /// Keeps `guard` (the lease of the source blocks) until nothing reads them any more, however the transfer ends.
@@ -100,13 +95,15 @@ impl Outgoing {
         self.open.cell.quiet.hold(Box::new(guard));
     }
 
-    /// Where it goes, and its name there.
+    /// Where it goes, its name there, and what its writes carry.
     #[cfg(test)]
-    pub(crate) fn target(&self) -> (&str, crate::ids::TransferKey) {
-        (&self.ticket.endpoint, self.ticket.key)
+    pub(crate) fn target(&self) -> (&str, crate::ids::TransferKey, crate::ids::TransferKey) {
+        (&self.ticket.endpoint, self.ticket.key, self.open.cell.arrivals())
     }
 
-    /// Queues `layers` of the given blocks, as pairs of (source block in our pool, index into the ticket's blocks).
+    /// Queues `layers` of the given blocks, as pairs of (source block in our pool, its position in the sequence): the block at
+    /// position `i` holds the tokens from `i * block_tokens` on, in this worker's blocks. The receiver may cut the sequence
+    /// otherwise; the transfer converts.
     ///
     /// For a compute thread: hashes the sampled pieces (some microseconds each), queues, and returns. While
     /// `TransferLimits::queued_pushes` are queued it waits up to `TransferLimits::push_patience`.
@@ -130,12 +127,12 @@ impl Outgoing {
         }
         self.hash(&mut progress.hashes, &layers, blocks);
         if progress.planned.0 != blocks {
-            let pairs = blocks.iter().map(|&(source, index)| (source, self.ticket.blocks[index as usize]));
-            progress.planned = (blocks.to_vec(), merge_runs(pairs.collect()).into());
+            let plan = Plan::new(&self.conversion, blocks, &self.ticket.blocks, self.ticket.tokens);
+            progress.planned = (blocks.to_vec(), plan.into());
         }
-        let runs = progress.planned.1.clone();
+        let plan = progress.planned.1.clone();
         drop(progress);
-        let command = Command::Push { id: self.open.id, cursor: Cursor::new(layers, runs) };
+        let command = Command::Push { id: self.open.id, cursor: Cursor::new(layers, plan) };
         let patience = node.limits().push_patience;
         node.queue().push(command, patience).map_err(|no_room| match no_room {
             NoRoom::Full { limit } => PushError::Backlogged { limit, waited: patience },
@@ -184,8 +181,9 @@ impl Outgoing {
     fn hash(&self, hashes: &mut [u64], layers: &Range<u32>, blocks: &[(u32, u32)]) {
         let hash = |hashes: &mut [u64], layer, source, index| {
             if let Some(position) = self.selection.position(layer, index) {
-                let piece = self.open.node.geometry().piece(layer, source);
-                hashes[position] = hash_piece(self.open.node.pool(), piece.start, piece.len());
+                let tokens = self.ticket.tokens;
+                let ranges = self.conversion.ranges(Side::Source, (layer, index), tokens, |_| source);
+                hashes[position] = hash_ranges(self.open.node.pool(), ranges);
             }
         };
         match &self.selection {
@@ -212,15 +210,16 @@ impl Outgoing {
             Selection::Sampled(_) => crate::ChecksumMode::Sampled,
             Selection::Full { .. } => crate::ChecksumMode::Full,
         };
-        let (layers, blocks) = (self.ticket.geometry.layers, self.ticket.blocks.len() as u32);
+        let tokens = self.ticket.tokens;
+        let (layers, units) = (self.ticket.geometry.layout.layers, self.conversion.units(tokens));
         Manifest {
             key: self.open.cell.key.into(),
             writes: 0,
             bytes: 0,
             layers,
-            blocks,
-            pieces: u64::from(layers) * u64::from(blocks),
-            tokens: self.ticket.tokens,
+            units,
+            pieces: u64::from(layers) * u64::from(units),
+            tokens,
             checksums: checksums_to_wire(mode),
             hashes: hashes.iter().flat_map(|hash| hash.to_le_bytes()).collect(),
         }

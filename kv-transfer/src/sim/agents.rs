@@ -10,7 +10,7 @@ use tokio::time::{sleep, timeout};
 
 use super::Net;
 use super::blocks::{Blocks, Use};
-use crate::{OpenError, TransferError, TransferNode};
+use crate::{KvLayout, OpenError, TransferError, TransferNode};
 
 /// A node and what agents need of it.
 #[derive(Clone)]
@@ -18,7 +18,7 @@ pub(super) struct Host {
     pub(super) number: usize,
     pub(super) node: TransferNode,
     pub(super) blocks: Blocks,
-    pub(super) layers: u32,
+    pub(super) layout: KvLayout,
 }
 
 /// What became of one transfer, at both ends.
@@ -31,7 +31,7 @@ pub(super) struct Outcome {
 /// One transfer to be.
 pub(super) struct Transfer {
     pub(super) tag: u64,
-    pub(super) blocks: usize,
+    pub(super) tokens: u32,
     pub(super) starts_at: Duration,
     pub(super) expires_in: Duration,
     /// The receiver gives up after this.
@@ -44,20 +44,34 @@ pub(super) struct Transfer {
     pub(super) opened_twice: bool,
 }
 
-/// Both ends of a transfer, to their end.
-pub(super) async fn run(net: Net, receiver: Host, sender: Host, transfer: Transfer, seed: u64) -> Outcome {
+/// All ends of a transfer, to their end. The senders are the ranks that have something for the receiver.
+pub(super) async fn run(
+    net: Net,
+    receiver: Host,
+    senders: Vec<Host>,
+    transfer: Transfer,
+    seed: u64,
+) -> Outcome {
     sleep(transfer.starts_at).await;
-    let (ticket, received_ticket) = oneshot::channel();
     let transfer = Arc::new(transfer);
     // With its process, an agent ends wherever it is.
-    let (receiver_dead, sender_dead) = (net.dead(receiver.number), net.dead(sender.number));
-    let (to, from) = (net.clone(), transfer.clone());
-    let sent = tokio::spawn(async move {
-        sender_dead.run_until_cancelled(send(to, sender, from, received_ticket, seed)).await.unwrap_or(false)
-    });
-    let received = receive(&net, &receiver, &transfer, ticket, seed);
+    let receiver_dead = net.dead(receiver.number);
+    let (mut tickets, mut sending) = (Vec::new(), Vec::new());
+    for (sender, rank) in senders.into_iter().zip(0..) {
+        let (ticket, received_ticket) = oneshot::channel();
+        tickets.push(ticket);
+        let (net, transfer, dead) = (net.clone(), transfer.clone(), net.dead(sender.number));
+        sending.push(tokio::spawn(async move {
+            let send = send(net, sender, transfer, received_ticket, seed.wrapping_add(rank));
+            dead.run_until_cancelled(send).await.unwrap_or(false)
+        }));
+    }
+    let received = receive(&net, &receiver, &transfer, tickets, seed);
     let received = receiver_dead.run_until_cancelled(received).await.unwrap_or(false);
-    let sent = sent.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+    let mut sent = true;
+    for sender in sending {
+        sent &= sender.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+    }
     net.note(|| format!("transfer {} over: received {received}, sent {sent}", transfer.tag));
     Outcome { received, sent }
 }
@@ -67,13 +81,14 @@ async fn receive(
     net: &Net,
     host: &Host,
     transfer: &Transfer,
-    ticket: oneshot::Sender<Vec<u8>>,
+    tickets: Vec<oneshot::Sender<Vec<u8>>>,
     seed: u64,
 ) -> bool {
     let mut random = SmallRng::seed_from_u64(seed);
     net.running(host.number).await;
-    let Some(lease) = host.blocks.take(transfer.blocks, &mut random) else { return false };
-    let mut incoming = match host.node.expect(&lease.ids, lease.ids.len() as u32, transfer.expires_in) {
+    let blocks = host.layout.blocks_for(transfer.tokens) as usize;
+    let Some(lease) = host.blocks.take(blocks, &mut random) else { return false };
+    let mut incoming = match host.node.expect(&lease.ids, transfer.tokens, transfer.expires_in) {
         Ok(incoming) => incoming,
         Err(error) => {
             net.note(|| format!("transfer {}: not expected: {error}", transfer.tag));
@@ -83,18 +98,15 @@ async fn receive(
     lease.used_as(Use::Destination(incoming.key()));
     net.note(|| format!("transfer {} is {} of node {}", transfer.tag, incoming.key(), host.number));
     if !transfer.ticket_lost {
-        let _ = ticket.send(incoming.ticket());
+        tickets.into_iter().for_each(|ticket| drop(ticket.send(incoming.ticket())));
     }
     let patience = transfer.receiver_patience.unwrap_or(Duration::MAX);
     let verdict = timeout(patience, incoming.wait()).await;
     net.running(host.number).await;
     match verdict {
         Ok(Ok(received)) => {
-            if let Some((layer, index)) = lease.first_different(transfer.tag) {
-                let tag = transfer.tag;
-                net.lock()
-                    .violations
-                    .push(format!("transfer {tag} is wrong at layer {layer}, index {index}"));
+            if let Some(row) = lease.first_different(transfer.tag, transfer.tokens) {
+                net.lock().violations.push(format!("transfer {} is wrong at {row:?}", transfer.tag));
             }
             net.note(|| format!("transfer {} received {received:?}", transfer.tag));
             true
@@ -130,8 +142,9 @@ async fn send(
     let Ok(ticket) = ticket.await else { return false };
     sleep(Duration::from_millis(random.random_range(0..30))).await;
     net.running(host.number).await;
-    let Some(lease) = host.blocks.take(transfer.blocks, &mut random) else { return false };
-    lease.write(transfer.tag);
+    let blocks = host.layout.blocks_for(transfer.tokens) as usize;
+    let Some(lease) = host.blocks.take(blocks, &mut random) else { return false };
+    lease.write(transfer.tag, transfer.tokens);
     let outgoing = match host.node.open(&ticket).await {
         Ok(outgoing) => outgoing,
         Err(error) => {
@@ -153,11 +166,12 @@ async fn send(
             net.lock().violations.push(format!("transfer {} was opened twice: {again:?}", transfer.tag));
         }
     }
-    let (endpoint, key) = outgoing.target();
+    let (endpoint, key, arrivals) = outgoing.target();
     let to = endpoint.trim_start_matches("sim:").parse().expect("a simulated endpoint");
     lease.used_as(Use::Source(to, key));
+    net.lock().parts.insert((to, arrivals), key);
     let pushed = async {
-        let layers = host.layers;
+        let layers = host.layout.layers;
         let mut layer = 0;
         while layer < layers {
             let next = random.random_range(layer + 1..=layers);

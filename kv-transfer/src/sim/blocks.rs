@@ -35,7 +35,7 @@ impl Blocks {
     pub(super) fn new(pool: PoolMemory, geometry: KvGeometry) -> Self {
         let blocks =
             Self { pool, geometry, uses: Arc::new(Mutex::new(vec![None; geometry.blocks as usize])) };
-        (0..geometry.blocks).for_each(|block| blocks.fill(block, |_| POISON));
+        (0..geometry.blocks).for_each(|block| blocks.poison(block));
         blocks
     }
 
@@ -53,6 +53,10 @@ impl Blocks {
         Some(Lease { blocks: self.clone(), ids })
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.geometry.blocks as usize
+    }
+
     pub(super) fn free(&self) -> usize {
         self.uses.lock().unwrap_or_else(PoisonError::into_inner).iter().filter(|used| used.is_none()).count()
     }
@@ -60,18 +64,16 @@ impl Blocks {
     /// The first block that `bytes` of the pool touch and that is not in use as `expected`.
     pub(super) fn first_wrong(&self, bytes: Range<u64>, expected: Use) -> Option<(u32, Option<Use>)> {
         let uses = self.uses.lock().unwrap_or_else(PoisonError::into_inner);
-        let size = self.geometry.block_bytes;
+        let size = self.geometry.pieces(0, 0).next().map_or(1, |piece| piece.len() as u64);
         (bytes.start / size..bytes.end.div_ceil(size))
             .map(|piece| (piece % u64::from(self.geometry.blocks)) as u32)
             .map(|block| (block, uses[block as usize]))
             .find(|&(_, used)| used != Some(expected))
     }
 
-    /// Fills all layers of a block; each piece with what `content` says of its layer.
-    fn fill(&self, block: u32, content: impl Fn(u32) -> u8) {
-        for layer in 0..self.geometry.layers {
-            let piece = vec![content(layer); self.geometry.block_bytes as usize];
-            self.pool.copy_in(self.geometry.offset(layer, block) as usize, &piece);
+    fn poison(&self, block: u32) {
+        for piece in (0..self.geometry.layout.layers).flat_map(|layer| self.geometry.pieces(layer, block)) {
+            self.pool.copy_in(piece.start, &vec![POISON; piece.len()]);
         }
     }
 }
@@ -88,28 +90,47 @@ impl Lease {
         self.ids.iter().for_each(|&id| uses[id as usize] = Some(used));
     }
 
-    /// Writes the content of transfer `tag`.
-    pub(super) fn write(&self, tag: u64) {
-        for (index, &id) in self.ids.iter().enumerate() {
-            self.blocks.fill(id, |layer| content(tag, layer, index));
+    /// Writes the content of transfer `tag`, of so many tokens: all heads that this node has.
+    pub(super) fn write(&self, tag: u64, tokens: u32) {
+        for (row, place) in self.rows(tokens) {
+            self.blocks.pool.copy_in(place.start, &vec![row.content(tag); place.len()]);
         }
     }
 
-    /// The first piece, as layer and index, that does not hold the content of transfer `tag`.
-    pub(super) fn first_different(&self, tag: u64) -> Option<(u32, usize)> {
+    /// The first row that does not hold the content of transfer `tag`.
+    pub(super) fn first_different(&self, tag: u64, tokens: u32) -> Option<Row> {
+        self.rows(tokens).find_map(|(row, place)| {
+            let mut found = vec![0; place.len()];
+            self.blocks.pool.copy_out(place.start, &mut found);
+            found.iter().any(|&byte| byte != row.content(tag)).then_some(row)
+        })
+    }
+
+    /// Every row of a sequence that lies in these blocks, and its place.
+    fn rows(&self, tokens: u32) -> impl Iterator<Item = (Row, Range<usize>)> {
         let geometry = self.blocks.geometry;
-        let mut piece = vec![0; geometry.block_bytes as usize];
-        let all = (0..geometry.layers).flat_map(|layer| (0..self.ids.len()).map(move |index| (layer, index)));
-        all.into_iter().find(|&(layer, index)| {
-            self.blocks.pool.copy_out(geometry.offset(layer, self.ids[index]) as usize, &mut piece);
-            piece.iter().any(|&byte| byte != content(tag, layer, index))
+        let layout = geometry.layout;
+        let (token_stride, head_stride) = geometry.strides();
+        let numbers = (0..layout.layers).flat_map(move |layer| {
+            (0..layout.placement.tensors()).flat_map(move |tensor| {
+                layout
+                    .heads()
+                    .flat_map(move |head| (0..tokens).map(move |token| Row { layer, tensor, head, token }))
+            })
+        });
+        numbers.map(move |row| {
+            let block = self.ids[(row.token / layout.block_tokens) as usize];
+            let within = u64::from(row.token % layout.block_tokens) * token_stride
+                + u64::from(row.head - layout.heads().start) * head_stride;
+            let start = (geometry.tensor_offset(row.layer, row.tensor, block) + within) as usize;
+            (row, start..start + layout.row_bytes() as usize)
         })
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.ids.iter().for_each(|&id| self.blocks.fill(id, |_| POISON));
+        self.ids.iter().for_each(|&id| self.blocks.poison(id));
         let mut uses = self.blocks.uses.lock().unwrap_or_else(PoisonError::into_inner);
         for &id in &self.ids {
             assert!(uses[id as usize].take().is_some(), "block {id} was given back twice");
@@ -117,8 +138,24 @@ impl Drop for Lease {
     }
 }
 
-/// What a piece holds: different for neighbours in each direction, and never the poison.
-fn content(tag: u64, layer: u32, index: usize) -> u8 {
-    let mixed = tag.wrapping_mul(31).wrapping_add(u64::from(layer) * 7).wrapping_add(index as u64 * 3);
-    (mixed % 0xe0) as u8
+/// One head of one token, of K or V.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Row {
+    layer: u32,
+    tensor: u32,
+    head: u32,
+    token: u32,
+}
+
+impl Row {
+    /// What it holds: different for neighbours in each direction, and never the poison.
+    fn content(self, tag: u64) -> u8 {
+        let Self { layer, tensor, head, token } = self;
+        let mixed = tag.wrapping_mul(31)
+            + u64::from(layer) * 7
+            + u64::from(tensor) * 101
+            + u64::from(head) * 53
+            + u64::from(token) * 3;
+        (mixed % 0xe0) as u8
+    }
 }

@@ -22,6 +22,7 @@ pub(crate) struct SimFabric {
     node: usize,
     completes_early: bool,
     max_write_bytes: u64,
+    strided_writes: bool,
     next_peer: u64,
     /// Node and its number for us.
     targets: BTreeMap<PeerId, (usize, PeerId)>,
@@ -43,7 +44,12 @@ fn fault(operation: &'static str, reason: &str) -> FabricError {
 
 impl SimFabric {
     /// A new node on the network, with a pool of so many bytes.
-    pub(super) fn join(net: &Net, pool_bytes: u64, max_write_bytes: u64) -> (usize, Self, PoolMemory) {
+    pub(super) fn join(
+        net: &Net,
+        pool_bytes: u64,
+        max_write_bytes: u64,
+        strided_writes: bool,
+    ) -> (usize, Self, PoolMemory) {
         let pool = Arc::new(Mapping::anonymous(pool_bytes as usize).expect("memory for a small pool"));
         let wake = Arc::new(Notify::new());
         let mut state = net.lock();
@@ -63,6 +69,7 @@ impl SimFabric {
             node,
             completes_early,
             max_write_bytes,
+            strided_writes,
             next_peer: 0,
             targets: BTreeMap::new(),
             initiators: BTreeSet::new(),
@@ -83,6 +90,7 @@ impl Fabric for SimFabric {
             name: "sim",
             provider: "sim".to_owned(),
             max_write_bytes: self.max_write_bytes,
+            strided_writes: self.strided_writes,
             max_in_flight: CREDITS,
             completed_is_delivered: !self.completes_early,
             buffers_bytes: true,

@@ -1,6 +1,6 @@
 //! The simulated network: writes under way, who is alive, and what goes wrong.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::blocks::{Blocks, Use};
 use crate::fabric::{Event, Write};
-use crate::ids::{Immediate, PeerId};
+use crate::ids::{Immediate, PeerId, TransferKey};
 use crate::memory::Mapping;
 
 /// A write is through, or lost for good, after this. Shorter than the drain time that nodes are given.
@@ -82,6 +82,8 @@ pub(super) struct State {
     pub(super) faults: Faults,
     /// A completed write may still be on its way.
     pub(super) completes_early: bool,
+    /// The transfers of which these slots of a node count a part.
+    pub(super) parts: BTreeMap<(usize, TransferKey), TransferKey>,
     /// Ends control connections, by the nodes at their ends.
     pub(super) pipes: Vec<(usize, usize, CancellationToken)>,
     pub(super) violations: Vec<String>,
@@ -102,6 +104,7 @@ impl Net {
             flights: Vec::new(),
             faults,
             completes_early,
+            parts: BTreeMap::new(),
             pipes: Vec::new(),
             violations: Vec::new(),
             started: Instant::now(),
@@ -290,11 +293,15 @@ impl State {
 
     /// The NIC reads the source.
     fn take_bytes(&mut self, flight: &mut Flight) {
-        let Write { source, len, immediate, .. } = flight.write;
-        let key = Immediate::decode(immediate).expect("writes carry immediates").key;
-        self.check(flight.from, source..source + len, Use::Source(flight.to, key), "read of");
-        let mut bytes = vec![0; len as usize];
-        self.ports[flight.from].pool.copy_out(source as usize, &mut bytes);
+        let key = self.transfer_of(flight);
+        let mut bytes = Vec::new();
+        for (source, _) in flight.write.rows() {
+            let range = source..source + flight.write.len;
+            self.check(flight.from, range, Use::Source(flight.to, key), "read of");
+            let mut row = vec![0; flight.write.len as usize];
+            self.ports[flight.from].pool.copy_out(source as usize, &mut row);
+            bytes.extend(row);
+        }
         if flight.fate == Fate::Corrupted {
             let index = self.random.random_range(0..bytes.len());
             bytes[index] ^= 1 << self.random.random_range(0..8);
@@ -331,11 +338,18 @@ impl State {
     }
 
     fn write_into(&mut self, flight: &Flight, bytes: &[u8]) {
-        let Write { destination, immediate, .. } = flight.write;
-        let key = Immediate::decode(immediate).expect("writes carry immediates").key;
-        let range = destination..destination + bytes.len() as u64;
-        self.check(flight.to, range, Use::Destination(key), "write to");
-        self.ports[flight.to].pool.copy_in(destination as usize, bytes);
+        let key = self.transfer_of(flight);
+        for ((_, destination), row) in flight.write.rows().zip(bytes.chunks(flight.write.len as usize)) {
+            let range = destination..destination + row.len() as u64;
+            self.check(flight.to, range, Use::Destination(key), "write to");
+            self.ports[flight.to].pool.copy_in(destination as usize, row);
+        }
+    }
+
+    /// The transfer to which a write belongs.
+    fn transfer_of(&self, flight: &Flight) -> TransferKey {
+        let key = Immediate::decode(flight.write.immediate).expect("writes carry immediates").key;
+        self.parts.get(&(flight.to, key)).copied().unwrap_or(key)
     }
 
     fn check(&mut self, node: usize, bytes: std::ops::Range<u64>, expected: Use, what: &str) {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rand::rngs::SmallRng;
+use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -16,8 +17,12 @@ use super::{Run, pipe};
 use crate::control::Listener;
 use crate::engine::{DataPlane, Round};
 use crate::ids::NodeId;
+use crate::layout::Conversion;
 use crate::node::{Assembly, assemble};
-use crate::{ChecksumMode, FabricSpec, KvGeometry, TransferConfig, TransferNode};
+use crate::{
+    ChecksumMode, FabricSpec, KvGeometry, KvLayout, KvOrder, KvPlacement, TensorParallel, TransferConfig,
+    TransferNode,
+};
 
 /// Virtual time after which a run hangs.
 const BOUND: Duration = Duration::from_secs(120);
@@ -64,21 +69,26 @@ struct World {
     net: Net,
     climate: Climate,
     random: SmallRng,
-    geometry: KvGeometry,
-    hosts: Vec<Host>,
+    layers: u32,
+    /// Whether all workers have the same layout.
+    alike: bool,
+    /// Each of one or several tensor-parallel ranks.
+    workers: Vec<Vec<Host>>,
     planes: JoinSet<()>,
 }
 
 impl World {
     fn new(net: Net, climate: Climate, mut random: SmallRng) -> Self {
-        let geometry = KvGeometry { layers: random.random_range(1..5), blocks: 16, block_bytes: 64 };
-        Self { net, climate, random, geometry, hosts: Vec::new(), planes: JoinSet::new() }
+        let layers = random.random_range(1..5);
+        // Mostly everybody cuts the cache alike, as in most deployments.
+        let alike = random.random_bool(0.5);
+        Self { net, climate, random, layers, alike, workers: Vec::new(), planes: JoinSet::new() }
     }
 
     async fn run(mut self) -> Report {
         let network = tokio::spawn(self.net.clone().run());
         for _ in 0..self.random.random_range(2..5) {
-            self.start_node();
+            self.start_worker();
         }
         let mut transfers = JoinSet::new();
         let mut report = Report::default();
@@ -89,7 +99,7 @@ impl World {
             self.strike();
             if self.random.random_bool(0.3) {
                 // A worker that was restarted is a new one, whatever it is called.
-                self.start_node();
+                self.start_worker();
             }
             let more = self.random.random_range(0..3);
             self.start_transfers(more, &mut transfers, &mut report);
@@ -114,19 +124,46 @@ impl World {
 
     fn start_transfers(&mut self, count: usize, transfers: &mut JoinSet<Outcome>, report: &mut Report) {
         for _ in 0..count {
-            let (receiver, sender) = self.two_hosts();
+            let (receiver, senders) = self.ends();
             let transfer = self.transfer(report.transfers as u64);
             let seed = self.random.random();
             report.transfers += 1;
-            transfers.spawn(agents::run(self.net.clone(), receiver, sender, transfer, seed));
+            transfers.spawn(agents::run(self.net.clone(), receiver, senders, transfer, seed));
         }
     }
 
-    fn start_node(&mut self) {
-        let max_write = 64 << self.random.random_range(0..4);
-        let pool_bytes = self.geometry.pool_bytes();
-        let (number, fabric, pool) = SimFabric::join(&self.net, pool_bytes, max_write);
-        let mut config = TransferConfig::new(FabricSpec::Shm, self.geometry, "sim");
+    /// All ranks of a worker, or of one that took its place.
+    fn start_worker(&mut self) {
+        let layout = self.layout();
+        let size = layout.tensor_parallel.size;
+        let ranks = (0..size).map(|rank| self.start_node(layout, TensorParallel { rank, size })).collect();
+        self.workers.push(ranks);
+    }
+
+    fn layout(&mut self) -> KvLayout {
+        let plain = KvGeometry::plain(self.layers, 1, 64).layout;
+        let layout = KvLayout { kv_heads: 4, head_dim: 4, block_tokens: 2, ..plain };
+        if self.alike {
+            return layout;
+        }
+        let random = &mut self.random;
+        let size = *[1, 1, 1, 2, 2, 4, 8].choose(random).expect("a choice");
+        KvLayout {
+            block_tokens: random.random_range(1..5),
+            placement: *[KvPlacement::Joined, KvPlacement::Split].choose(random).expect("a choice"),
+            order: *[KvOrder::Nhd, KvOrder::Hnd].choose(random).expect("a choice"),
+            tensor_parallel: TensorParallel { rank: 0, size },
+            ..layout
+        }
+    }
+
+    fn start_node(&mut self, layout: KvLayout, tensor_parallel: TensorParallel) -> Host {
+        let geometry = KvGeometry { layout: KvLayout { tensor_parallel, ..layout }, blocks: 24 };
+        let max_write = 32 << self.random.random_range(0..5);
+        let strided_writes = self.random.random_bool(0.5);
+        let (number, fabric, pool) =
+            SimFabric::join(&self.net, geometry.pool_bytes(), max_write, strided_writes);
+        let mut config = TransferConfig::new(FabricSpec::Shm, geometry, "sim");
         // A corrupted piece must be seen wherever it is.
         config.checksums =
             if self.climate.faults.corrupted > 0 { ChecksumMode::Full } else { ChecksumMode::Sampled };
@@ -136,7 +173,7 @@ impl World {
         config.limits.push_patience = Duration::ZERO;
         config.limits.handshake = Duration::from_millis(400);
         config.limits.drain = DRAIN;
-        let blocks = Blocks::new(pool.clone(), self.geometry);
+        let blocks = Blocks::new(pool.clone(), geometry);
         self.net.lock().ports[number].blocks = Some(blocks.clone());
         let wake = self.net.lock().ports[number].wake.clone();
         let Assembly { node, plane, end } =
@@ -147,19 +184,30 @@ impl World {
             let _end = end;
             drive(net, number, plane, wake).await;
         });
-        self.hosts.push(Host {
-            number,
-            node: TransferNode::simulated(node),
-            blocks,
-            layers: self.geometry.layers,
-        });
+        Host { number, node: TransferNode::simulated(node), blocks, layout: geometry.layout }
     }
 
-    fn two_hosts(&mut self) -> (Host, Host) {
-        let receiver = self.random.random_range(0..self.hosts.len());
-        let mut sender = self.random.random_range(0..self.hosts.len() - 1);
+    /// A rank of one worker, and the ranks of another that have something for it.
+    fn ends(&mut self) -> (Host, Vec<Host>) {
+        let receiver = self.random.random_range(0..self.workers.len());
+        let mut sender = self.random.random_range(0..self.workers.len() - 1);
         sender += usize::from(sender >= receiver);
-        (self.hosts[receiver].clone(), self.hosts[sender].clone())
+        let receiver = self.workers[receiver].choose(&mut self.random).expect("a rank").clone();
+        let geometry = |host: &Host| KvGeometry { layout: host.layout, blocks: 1 };
+        let needed = |sender: &&Host| {
+            Conversion::between(geometry(sender), geometry(&receiver)).expect("one model").is_needed()
+        };
+        let senders = self.workers[sender].iter().filter(needed).cloned().collect();
+        (receiver, senders)
+    }
+
+    fn hosts(&self) -> impl Iterator<Item = &Host> {
+        self.workers.iter().flatten()
+    }
+
+    fn any_host(&mut self) -> Host {
+        let hosts: Vec<&Host> = self.workers.iter().flatten().collect();
+        (*hosts.choose(&mut self.random).expect("a host")).clone()
     }
 
     fn transfer(&mut self, tag: u64) -> Transfer {
@@ -169,7 +217,7 @@ impl World {
         };
         Transfer {
             tag,
-            blocks: random.random_range(1..6),
+            tokens: random.random_range(1..11),
             starts_at: ms(random, 0..80),
             expires_in: if random.random_bool(0.3) { ms(random, 1..120) } else { Duration::from_secs(5) },
             receiver_patience: random.random_bool(0.2).then(|| ms(random, 0..120)),
@@ -181,8 +229,7 @@ impl World {
 
     /// Something happens to somebody.
     fn strike(&mut self) {
-        let victim = self.random.random_range(0..self.hosts.len());
-        let host = self.hosts[victim].clone();
+        let host = self.any_host();
         match self.random.random_range(0..4) {
             0 => {
                 // Its process is gone; nobody is there to hear what it finds out.
@@ -191,8 +238,8 @@ impl World {
             }
             1 => self.net.pause(host.number, Duration::from_millis(self.random.random_range(1..400))),
             2 => {
-                let other = self.random.random_range(0..self.hosts.len());
-                self.net.cut(host.number, self.hosts[other].number);
+                let other = self.any_host();
+                self.net.cut(host.number, other.number);
             }
             _ => {
                 self.net.note(|| format!("shut down {}", host.number));
@@ -209,19 +256,19 @@ impl World {
     async fn settle(&mut self, report: &mut Report) {
         // Leases that were given to transfers come back once those are quiet.
         let quiet = async {
-            while self.hosts.iter().any(|host| self.holds(host)) {
+            while self.hosts().any(|host| self.holds(host)) {
                 sleep(Duration::from_millis(5)).await;
             }
         };
         if timeout(BOUND, quiet).await.is_err() {
-            for host in self.hosts.iter().filter(|host| self.holds(host)) {
+            for host in self.hosts().filter(|host| self.holds(host)) {
                 let (free, stats) = (host.blocks.free(), host.node.stats());
                 report
                     .violations
                     .push(format!("node {} leaks: {free} blocks are free, {stats:?}", host.number));
             }
         }
-        for host in &self.hosts {
+        for host in self.hosts() {
             if timeout(BOUND, host.node.shutdown()).await.is_err() {
                 report.violations.push(format!("node {} does not shut down", host.number));
             }
@@ -236,7 +283,7 @@ impl World {
     fn holds(&self, host: &Host) -> bool {
         let stats = host.node.stats();
         let idle = stats.incoming_live == 0 && stats.quarantined_blocks == 0 && stats.in_flight_writes == 0;
-        let free = host.blocks.free() == self.geometry.blocks as usize;
+        let free = host.blocks.free() == host.blocks.len();
         self.net.lock().ports[host.number].is_alive() && !(idle && free)
     }
 }

@@ -1,5 +1,6 @@
 //! The messages. Fields are allegations until someone checks them.
 
+use super::GeometryWire;
 use crate::ids::TransferKey;
 use crate::tally::Tally;
 
@@ -20,7 +21,7 @@ pub(crate) enum Body {
     #[prost(message, tag = "4")]
     Attach(Attach),
     #[prost(message, tag = "5")]
-    Attached(Key),
+    Attached(Attached),
     #[prost(message, tag = "6")]
     AttachRefused(AttachRefused),
     #[prost(message, tag = "7")]
@@ -44,12 +45,10 @@ pub(crate) struct Hello {
     pub(crate) target: Vec<u8>,
     #[prost(string, tag = "4")]
     pub(crate) fabric: String,
-    #[prost(uint32, tag = "5")]
-    pub(crate) layers: u32,
-    #[prost(uint64, tag = "6")]
-    pub(crate) block_bytes: u64,
-    #[prost(string, tag = "7")]
-    pub(crate) compat: String,
+    #[prost(message, required, tag = "5")]
+    pub(crate) geometry: GeometryWire,
+    #[prost(string, tag = "6")]
+    pub(crate) model: String,
     /// The fabric's own address, for fabrics whose target must know its initiators.
     #[prost(bytes = "vec", tag = "8")]
     pub(crate) address: Vec<u8>,
@@ -63,8 +62,8 @@ pub(crate) struct Hello {
 pub(crate) struct Welcome {
     #[prost(bytes = "vec", tag = "1")]
     pub(crate) node: Vec<u8>,
-    #[prost(uint32, tag = "2")]
-    pub(crate) pool_blocks: u32,
+    #[prost(message, required, tag = "2")]
+    pub(crate) geometry: GeometryWire,
     /// Opaque to all but the fabric.
     #[prost(bytes = "vec", tag = "3")]
     pub(crate) offer: Vec<u8>,
@@ -114,6 +113,16 @@ pub(crate) struct Attach {
     pub(crate) secret: u64,
 }
 
+/// Leave to write.
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub(crate) struct Attached {
+    #[prost(message, required, tag = "1")]
+    pub(crate) key: Key,
+    /// The slot and generation under which this sender's writes are counted; of several senders each has its own.
+    #[prost(message, required, tag = "2")]
+    pub(crate) arrivals: Key,
+}
+
 #[derive(Clone, PartialEq, prost::Message)]
 pub(crate) struct AttachRefused {
     #[prost(message, required, tag = "1")]
@@ -134,9 +143,10 @@ pub(crate) struct Manifest {
     pub(crate) bytes: u64,
     #[prost(uint32, tag = "4")]
     pub(crate) layers: u32,
+    /// Units of each layer: source blocks.
     #[prost(uint32, tag = "5")]
-    pub(crate) blocks: u32,
-    /// Distinct pieces written, counted by the sender's coverage map.
+    pub(crate) units: u32,
+    /// Distinct pairs of layer and unit that were pushed, counted by the sender's coverage map.
     #[prost(uint64, tag = "6")]
     pub(crate) pieces: u64,
     #[prost(uint32, tag = "7")]

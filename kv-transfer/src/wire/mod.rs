@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!  sender                                     receiver
-//!    │ Hello ──────────────────────────────────► │   who I am, whom I seek, geometry, fabric address
-//!    │ ◄──────────────────── Welcome (+fds) │ Refused   fabric address and keys of the pool
+//!    │ Hello ──────────────────────────────────► │   who I am, whom I seek, layout, fabric address
+//!    │ ◄──────────────────── Welcome (+fds) │ Refused   its layout, fabric address, keys of the pool
 //!    │ Attach ─────────────────────────────────► │   for each transfer, before its first write
 //!    │ ◄──────────────────── Attached │ AttachRefused
 //!    │ ═══ one-sided writes ═══════════════════► │
@@ -14,15 +14,17 @@
 //! The connection's end is the peer's death.
 
 mod frame;
+mod geometry;
 mod messages;
 
 pub(crate) use frame::{FrameError, encode, read_frame};
+pub(crate) use geometry::GeometryWire;
 pub(crate) use messages::{
-    Attach, AttachRefused, Body, Hello, Manifest, Reason, Refused, Welcome, Withdrawn,
+    Attach, AttachRefused, Attached, Body, Hello, Manifest, Reason, Refused, Welcome, Withdrawn,
 };
 
 /// Version of this protocol; both ends must speak the same.
-pub(crate) const PROTOCOL: u32 = 2;
+pub(crate) const PROTOCOL: u32 = 3;
 /// Longest frame before the handshake is done, and longest of every kind but the manifest.
 pub(crate) const SMALL_FRAME_BYTES: usize = 64 << 10;
 /// Longest reason that is passed on to a peer.

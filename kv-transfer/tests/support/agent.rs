@@ -9,12 +9,12 @@ use baton_kv_transfer::{Incoming, Outgoing, Quiesced, TransferNode};
 use serde::{Deserialize, Serialize};
 
 use super::world::{Setup, config};
-use super::{fill, first_wrong};
+use super::{fill, first_wrong_of};
 
 /// What the peer is told. `id` names a transfer within the peer.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Order {
-    Expect { id: u64, blocks: Vec<u32>, expires_ms: u64 },
+    Expect { id: u64, blocks: Vec<u32>, tokens: u32, expires_ms: u64 },
     Wait { id: u64 },
     AbortIncoming { id: u64 },
     Open { id: u64, ticket: Vec<u8> },
@@ -23,7 +23,7 @@ pub enum Order {
     AbortOutgoing { id: u64 },
     Quiet { id: u64 },
     Fill { blocks: Vec<u32>, seed: u64 },
-    Check { blocks: Vec<u32>, seed: u64 },
+    Check { blocks: Vec<u32>, tokens: u32, seed: u64 },
     Stats,
     Shutdown,
 }
@@ -92,11 +92,9 @@ impl Agent {
     async fn obey(&self, order: Order) -> Result<Reply, String> {
         let geometry = self.setup.geometry();
         match order {
-            Order::Expect { id, blocks, expires_ms } => {
-                let incoming = self
-                    .node
-                    .expect(&blocks, blocks.len() as u32, Duration::from_millis(expires_ms))
-                    .map_err(text)?;
+            Order::Expect { id, blocks, tokens, expires_ms } => {
+                let incoming =
+                    self.node.expect(&blocks, tokens, Duration::from_millis(expires_ms)).map_err(text)?;
                 let ticket = incoming.ticket();
                 self.incoming.lock().unwrap().insert(id, incoming);
                 Ok(Reply::Ticket(ticket))
@@ -140,8 +138,8 @@ impl Agent {
                 fill(&self.node.pool(), &geometry, &blocks, seed);
                 Ok(Reply::Done)
             }
-            Order::Check { blocks, seed } => {
-                Ok(Reply::Wrong(first_wrong(&self.node.pool(), &geometry, &blocks, seed)))
+            Order::Check { blocks, tokens, seed } => {
+                Ok(Reply::Wrong(first_wrong_of(&self.node.pool(), &geometry, &blocks, tokens, seed)))
             }
             Order::Stats => {
                 let stats = self.node.stats();

@@ -95,7 +95,12 @@ impl Peer {
     }
 
     pub async fn expect(&self, id: u64, blocks: &[u32], expires: Duration) -> Vec<u8> {
-        let order = Order::Expect { id, blocks: blocks.to_vec(), expires_ms: expires.as_millis() as u64 };
+        self.expect_tokens(id, blocks, blocks.len() as u32, expires).await
+    }
+
+    pub async fn expect_tokens(&self, id: u64, blocks: &[u32], tokens: u32, expires: Duration) -> Vec<u8> {
+        let (blocks, expires_ms) = (blocks.to_vec(), expires.as_millis() as u64);
+        let order = Order::Expect { id, blocks, tokens, expires_ms };
         match self.must(order).await {
             Reply::Ticket(ticket) => ticket,
             other => panic!("{other:?} is no ticket"),

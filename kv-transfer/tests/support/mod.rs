@@ -8,5 +8,5 @@ mod world;
 
 pub use agent::{Order, PeerStats, Reply, serve};
 pub use client::Peer;
-pub use pattern::{fill, first_wrong};
+pub use pattern::{fill, first_wrong, first_wrong_of};
 pub use world::{Setup, World, block_on, shape, until};

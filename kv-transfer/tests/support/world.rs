@@ -3,7 +3,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use baton_kv_transfer::{ChecksumMode, FabricSpec, KvGeometry, TransferConfig, TransferNode};
+use baton_kv_transfer::{
+    ChecksumMode, FabricSpec, KvDtype, KvGeometry, KvLayout, KvOrder, KvPlacement, TensorParallel,
+    TransferConfig, TransferNode,
+};
 use serde::{Deserialize, Serialize};
 
 use super::Peer;
@@ -14,26 +17,56 @@ pub struct Setup {
     pub fabric: String,
     pub layers: u32,
     pub blocks: u32,
-    pub block_bytes: u64,
-    pub compat: String,
+    /// Of a block with all heads.
+    pub block_bytes: u32,
+    pub block_tokens: u32,
+    pub kv_heads: u32,
+    /// Tokens before heads.
+    pub nhd: bool,
+    /// K and V apart.
+    pub split: bool,
+    /// Tensor-parallel rank and size.
+    pub rank: (u32, u32),
+    pub model: String,
     pub full_checksums: bool,
 }
 
 impl Setup {
     pub fn geometry(&self) -> KvGeometry {
-        KvGeometry { layers: self.layers, blocks: self.blocks, block_bytes: self.block_bytes }
+        let layout = KvLayout {
+            layers: self.layers,
+            kv_heads: self.kv_heads,
+            head_dim: self.block_bytes / (4 * self.block_tokens * self.kv_heads),
+            block_tokens: self.block_tokens,
+            dtype: KvDtype::Bf16,
+            placement: if self.split { KvPlacement::Split } else { KvPlacement::Joined },
+            order: if self.nhd { KvOrder::Nhd } else { KvOrder::Hnd },
+            tensor_parallel: TensorParallel { rank: self.rank.0, size: self.rank.1 },
+        };
+        KvGeometry { layout, blocks: self.blocks }
     }
 }
 
 /// The usual shape of these tests.
 pub fn shape(fabric: &str) -> Setup {
-    let (fabric, compat) = (fabric.to_owned(), "test-model".to_owned());
-    Setup { fabric, layers: 6, blocks: 96, block_bytes: 16 << 10, compat, full_checksums: true }
+    Setup {
+        fabric: fabric.to_owned(),
+        layers: 6,
+        blocks: 96,
+        block_bytes: 16 << 10,
+        block_tokens: 1,
+        kv_heads: 1,
+        nhd: false,
+        split: false,
+        rank: (0, 1),
+        model: "test-model".to_owned(),
+        full_checksums: true,
+    }
 }
 
 pub fn config(setup: &Setup) -> TransferConfig {
     let fabric: FabricSpec = setup.fabric.parse().unwrap();
-    let mut config = TransferConfig::new(fabric.clone(), setup.geometry(), setup.compat.clone());
+    let mut config = TransferConfig::new(fabric.clone(), setup.geometry(), setup.model.clone());
     config.checksums = if setup.full_checksums { ChecksumMode::Full } else { ChecksumMode::Sampled };
     if let FabricSpec::Libfabric { .. } = fabric {
         config.libfabric_path = Some(library());

@@ -100,14 +100,14 @@ fn check_peer(info: &WorkerInfo, peer: &WorkerInfo) -> Result<(), String> {
     let (fabric, peer_fabric) =
         (info.fabric.clone().unwrap_or_default(), peer.fabric.clone().unwrap_or_default());
     let ModelInfo { name, revision, dtype, max_context_tokens, vocab_size } = model;
-    let KvCacheInfo { block_tokens, layers, kv_heads, head_dim, dtype: kv_dtype, num_blocks: _ } = kv;
+    // Blocks of another size are converted as they are handed over.
+    let KvCacheInfo { block_tokens: _, layers, kv_heads, head_dim, dtype: kv_dtype, num_blocks: _ } = kv;
     let FabricInfo { name: fabric_name, provider, control_endpoint: _ } = fabric;
     equal("model.name", peer_model.name, name)?;
     equal("model.revision", peer_model.revision, revision)?;
     equal("model.dtype", peer_model.dtype, dtype)?;
     equal("model.max_context_tokens", peer_model.max_context_tokens, max_context_tokens)?;
     equal("model.vocab_size", peer_model.vocab_size, vocab_size)?;
-    equal("kv_cache.block_tokens", peer_kv.block_tokens, block_tokens)?;
     equal("kv_cache.layers", peer_kv.layers, layers)?;
     equal("kv_cache.kv_heads", peer_kv.kv_heads, kv_heads)?;
     equal("kv_cache.head_dim", peer_kv.head_dim, head_dim)?;

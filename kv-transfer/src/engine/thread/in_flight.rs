@@ -16,7 +16,7 @@ pub(super) struct InFlight {
 pub(super) struct Flying {
     pub(super) send: SendId,
     pub(super) peer: PeerId,
-    pub(super) len: u64,
+    pub(super) bytes: u64,
     pub(super) sequence: Sequence,
     /// Its peer died and it never came back; its context stays taken, its credit does not.
     pub(super) given_up: bool,

@@ -4,6 +4,7 @@ use super::in_flight::Flying;
 use super::{DataPlane, SendId};
 use crate::fabric::{Event, Write};
 use crate::ids::Sequence;
+use crate::plan::{Tile, WriteRules};
 use crate::{FabricError, TransferError};
 
 /// Posts in one round, before completions and commands are looked at again.
@@ -66,7 +67,7 @@ impl DataPlane {
         match failure {
             None => {
                 self.counters.writes_sent.add(1);
-                self.counters.bytes_sent.add(flying.len);
+                self.counters.bytes_sent.add(flying.bytes);
                 self.write_done(&flying, Some(flying.sequence));
             }
             Some(reason) => {
@@ -115,9 +116,12 @@ impl DataPlane {
     }
 
     fn post_one(&mut self, id: SendId) -> Post {
-        let max_write = self.capabilities.max_write_bytes;
+        let rules = WriteRules {
+            max_bytes: self.capabilities.max_write_bytes,
+            strided: self.capabilities.strided_writes,
+        };
         let Some(sending) = self.sends.get_mut(&id) else { return Post::Nothing };
-        let Some(planned) = sending.next_write(&self.geometry, max_write) else {
+        let Some(planned) = sending.next_write(rules) else {
             sending.in_turn = false;
             return Post::Nothing;
         };
@@ -128,18 +132,19 @@ impl DataPlane {
             return Post::Blocked;
         }
         let immediate = sending.immediate();
-        let flying =
-            Flying { send: id, peer, len: planned.len, sequence: immediate.sequence, given_up: false };
+        let bytes = planned.bytes();
+        let flying = Flying { send: id, peer, bytes, sequence: immediate.sequence, given_up: false };
         let context = self.in_flight.take_off(flying);
-        let (source, destination, len) = (planned.source, planned.destination, planned.len);
-        let write = Write { peer, source, destination, len, immediate: immediate.encode(), context };
+        let Tile { source, destination, len, inner, outer } = planned;
+        let immediate = immediate.encode();
+        let write = Write { peer, source, destination, len, inner, outer, immediate, context };
         match self.fabric.post_write(&write) {
             Ok(true) => {
                 target.in_flight += 1;
                 self.counters.in_flight_writes.add(1);
-                let done = sending.write_posted(&planned, &self.geometry);
+                let done = sending.write_posted(&planned);
                 self.with(id, |_| done);
-                Post::Posted(len)
+                Post::Posted(bytes)
             }
             Ok(false) => {
                 self.in_flight.land(context);

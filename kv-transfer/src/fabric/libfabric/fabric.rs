@@ -254,6 +254,7 @@ impl Fabric for Libfabric {
             name: "libfabric",
             provider: self.facts.provider.clone(),
             max_write_bytes: self.facts.max_write_bytes.min(MAX_WRITE_BYTES),
+            strided_writes: false,
             max_in_flight: self.facts.queue_depth,
             completed_is_delivered: self.facts.delivery_complete,
             buffers_bytes: true,

@@ -110,6 +110,7 @@ impl Fabric for ShmFabric {
             name: "shm",
             provider: "shm".to_owned(),
             max_write_bytes: MAX_WRITE_BYTES,
+            strided_writes: true,
             max_in_flight: ENTRIES as usize,
             completed_is_delivered: true,
             buffers_bytes: false,
@@ -163,7 +164,9 @@ impl Fabric for ShmFabric {
             return Ok(false);
         }
         let len = write.len as usize;
-        self.pool.copy_to(write.source as usize, &target.pool, write.destination as usize, len);
+        for (source, destination) in write.rows() {
+            self.pool.copy_to(source as usize, &target.pool, destination as usize, len);
+        }
         target.ring.push(write.immediate);
         self.to_ring.insert(write.peer);
         self.done.push(write.context);

@@ -1,49 +1,88 @@
 //! What comes in: attaches, writes, manifests, withdrawals, deaths, time.
 
+use std::sync::Arc;
+
 use tokio::time::Instant;
 
-use super::{Effect, Fence, ReceiveTable, State};
+use super::parts::Part;
+use super::{Effect, Failure, ReceiveTable, State};
 use crate::TransferError;
 use crate::ids::{Immediate, PeerId, TransferKey};
+use crate::layout::Conversion;
 use crate::receive::CheckedManifest;
 use crate::receive::manifest::Wanted;
 use crate::tally::Tally;
 use crate::wire::{MAX_REASON_CHARS, Manifest};
 
 impl ReceiveTable {
-    /// A sender asks to write. Refused unless the transfer is live, unclaimed, and the secret is that of the ticket.
-    pub(crate) fn attach(&mut self, from: PeerId, key: TransferKey, secret: u64) -> Result<(), &'static str> {
-        match self.live(key) {
-            None => Err("it completed, was aborted or expired"),
-            Some(live) if live.secret != secret => Err("the ticket is forged"),
-            Some(live) if live.sender.is_some() => Err("another sender is attached"),
-            Some(live) => {
-                live.sender = Some(from);
-                self.attached += 1;
-                Ok(())
-            }
+    /// A sender asks to write; it is told the slot under which its writes are counted. Refused unless the transfer is live,
+    /// needs what it holds and did not get it yet, and the secret is that of the ticket.
+    pub(crate) fn attach(
+        &mut self,
+        from: PeerId,
+        conversion: &Arc<Conversion>,
+        key: TransferKey,
+        secret: u64,
+    ) -> Result<TransferKey, &'static str> {
+        let live = self.live(key).ok_or("it completed, was aborted or expired")?;
+        if live.secret != secret {
+            return Err("the ticket is forged");
         }
+        if !conversion.is_needed() {
+            return Err("it needs none of this rank's heads");
+        }
+        let ranks = |conversion: &Conversion| conversion.source.layout.tensor_parallel;
+        let taken = |part: &Part| {
+            let heads = &part.conversion.heads;
+            heads.start < conversion.heads.end && conversion.heads.start < heads.end
+        };
+        if live.parts.len() >= live.needed && !live.parts.is_empty() || live.parts.iter().any(taken) {
+            return Err("another sender is attached");
+        }
+        if live.parts.first().is_some_and(|part| ranks(&part.conversion).size != ranks(conversion).size) {
+            return Err("the other senders have another tensor-parallel size");
+        }
+        let first = live.parts.is_empty();
+        let arrivals = if first { key } else { self.take_slot().ok_or("all transfer slots are in use")? };
+        if !first {
+            self.slots[arrivals.slot.index()].state = State::PartOf(key);
+        }
+        let live = self.live(key).expect("it was live just now");
+        live.needed = conversion.senders as usize;
+        live.parts.push(Part::new(from, arrivals, conversion.clone()));
+        self.attached += 1;
+        Ok(arrivals)
     }
 
     /// One write landed. `from` is known on fabrics that tell.
     pub(crate) fn write_landed(&mut self, from: Option<PeerId>, word: u32, effects: &mut Vec<Effect>) {
-        let Some(Immediate { key, sequence }) = Immediate::decode(word) else {
-            return self.counters.late_writes.add(1);
+        let late = &self.counters.late_writes;
+        let Some(Immediate { key: arrivals, sequence }) = Immediate::decode(word) else { return late.add(1) };
+        let key = match self.slots.get(arrivals.slot.index()) {
+            Some(entry) if entry.generation == arrivals.generation => match entry.state {
+                State::PartOf(key) => key,
+                _ => arrivals,
+            },
+            _ => return late.add(1),
         };
-        let expected = |sender: PeerId| from.is_none_or(|from| from == sender);
+        let theirs =
+            |part: &&mut Part| part.arrivals == arrivals && from.is_none_or(|from| from == part.sender);
         match self.state(key) {
-            Some(State::Live(live)) if live.sender.is_some_and(expected) => {
-                live.arrived.add(sequence);
+            Some(State::Live(live)) => {
+                let Some(part) = live.parts.iter_mut().find(theirs) else {
+                    return self.counters.late_writes.add(1);
+                };
+                part.arrived.add(sequence);
                 self.counters.writes_received.add(1);
                 self.judge(key, effects);
             }
-            Some(State::Fenced(fenced)) if expected(fenced.sender) => {
-                fenced.arrived.add(sequence);
-                let all_here = fenced.withdrawn && fenced.announced == Some(fenced.arrived);
-                self.counters.late_writes.add(1);
-                if all_here {
-                    self.lift(key, effects);
+            Some(State::Fenced(fenced)) => {
+                if let Some(part) = fenced.parts.iter_mut().find(theirs) {
+                    part.arrived.add(sequence);
+                    part.quiet |= part.withdrawn && part.announced == Some(part.arrived);
                 }
+                self.counters.late_writes.add(1);
+                self.lift_if_quiet(key, effects);
             }
             _ => self.counters.late_writes.add(1),
         }
@@ -56,27 +95,26 @@ impl ReceiveTable {
         manifest: &Manifest,
         effects: &mut Vec<Effect>,
     ) {
-        let (geometry, checksums) = (self.rules.geometry, self.rules.checksums);
-        match self.state(key) {
-            Some(State::Live(live)) if live.sender == Some(from) && live.manifest.is_none() => {
-                let blocks = live.cell.blocks.len() as u32;
-                let wanted = Wanted { geometry, blocks, tokens: live.tokens, checksums, seed: live.secret };
-                match CheckedManifest::check(manifest, &wanted) {
-                    Ok(checked) => {
-                        live.manifest = Some(checked);
-                        self.judge(key, effects);
-                    }
-                    Err(error) => self.fail(key, error, Fence::Told("the manifest is wrong"), effects),
+        let checksums = self.rules.checksums;
+        let Some(part) = self.part(key, from).filter(|part| part.manifest.is_none()) else { return };
+        part.announced = Some(Tally::first(manifest.writes));
+        let conversion = part.conversion.clone();
+        let Some(live) = self.live(key) else { return };
+        let wanted = Wanted { conversion, tokens: live.tokens, checksums, seed: live.secret };
+        match CheckedManifest::check(manifest, &wanted) {
+            Ok(checked) => {
+                if let Some(part) = self.part(key, from) {
+                    part.manifest = Some(checked);
                 }
+                self.judge(key, effects);
             }
-            Some(State::Fenced(fenced)) if fenced.sender == from => {
-                fenced.announced = Some(Tally::first(manifest.writes));
+            Err(error) => {
+                self.fail(key, Failure { error, reason: "the manifest is wrong", ended: None }, effects);
             }
-            _ => {}
         }
     }
 
-    /// The sender will not write any more.
+    /// A sender will not write any more.
     pub(crate) fn withdrawn(
         &mut self,
         from: PeerId,
@@ -88,29 +126,32 @@ impl ReceiveTable {
     ) {
         let drained = now + self.rules.drain.unwrap_or_default();
         let delivered = self.rules.completed_is_delivered;
-        if let Some(State::Live(live)) = self.state(key)
-            && live.sender == Some(from)
-        {
-            let reason = reason.chars().take(MAX_REASON_CHARS).collect();
-            self.fail(key, TransferError::AbortedByPeer { reason }, Fence::Drained(drained), effects);
+        if self.part(key, from).is_none() {
+            return;
         }
-        if let Some(State::Fenced(fenced)) = self.state(key)
-            && fenced.sender == from
-        {
-            fenced.withdrawn = true;
-            fenced.announced = writes.or(fenced.announced);
-            if delivered || fenced.announced == Some(fenced.arrived) {
-                self.lift(key, effects);
-            } else {
-                self.lift_at(key, drained);
-            }
+        if self.live(key).is_some() {
+            let reason = reason.chars().take(MAX_REASON_CHARS).collect();
+            let error = TransferError::AbortedByPeer { reason };
+            let failure = Failure { error, reason: "another sender gave up", ended: Some((from, drained)) };
+            self.fail(key, failure, effects);
+        }
+        // Its slot may be free by now.
+        let Some(part) = self.part(key, from) else { return };
+        part.withdrawn = true;
+        part.announced = writes.or(part.announced);
+        part.quiet |= delivered || part.announced == Some(part.arrived);
+        if part.quiet {
+            self.lift_if_quiet(key, effects);
+        } else {
+            self.quiet_at(key, from, drained);
         }
     }
 
     /// This side gives up. Nothing happens if the transfer is over.
     pub(crate) fn abort(&mut self, key: TransferKey, effects: &mut Vec<Effect>) {
         if self.live(key).is_some() {
-            self.fail(key, TransferError::Aborted, Fence::Told("the receiver aborted"), effects);
+            let error = TransferError::Aborted;
+            self.fail(key, Failure { error, reason: "the receiver aborted", ended: None }, effects);
         }
     }
 
@@ -119,17 +160,27 @@ impl ReceiveTable {
         let drained = now + self.rules.drain.unwrap_or_default();
         for key in self.keys_of(peer) {
             let lost = TransferError::PeerLost { peer: name.to_owned() };
+            let part = self.part(key, peer).expect("it is one of the peer's");
+            let (whole, announced) = (part.is_whole(), part.manifest.is_some());
             match self.state(key) {
-                Some(State::Live(live)) if live.manifest.is_some() && drained > now => {
+                // Its part is done; the others go on.
+                Some(State::Live(_)) if whole => {}
+                Some(State::Live(live)) if announced && drained > now => {
                     live.lost = Some((lost, drained));
                     let (old, new) = (live.deadline, live.deadline.min(drained));
                     live.deadline = new;
                     self.deadlines.remove(&(old, key));
                     self.deadlines.insert((new, key));
+                    self.quiet_at(key, peer, drained);
                 }
-                Some(State::Live(_)) => self.fail(key, lost, Fence::Drained(drained), effects),
-                Some(State::Fenced(_)) if drained > now => self.lift_at(key, drained),
-                Some(State::Fenced(_)) => self.lift(key, effects),
+                Some(State::Live(_)) => {
+                    let ended = Some((peer, drained));
+                    self.fail(key, Failure { error: lost, reason: "another sender died", ended }, effects);
+                }
+                Some(State::Fenced(_)) => {
+                    self.quiet_at(key, peer, drained);
+                    self.quieten(key, now, effects);
+                }
                 _ => {}
             }
         }
@@ -146,18 +197,15 @@ impl ReceiveTable {
             self.deadlines.remove(&(at, key));
             match self.state(key) {
                 Some(State::Live(live)) => {
-                    let manifest = if live.manifest.is_some() { "here" } else { "missing" };
-                    let expired = TransferError::Expired {
-                        after: live.expires_in,
-                        arrived: live.arrived.writes,
-                        manifest,
-                    };
-                    match live.lost.take() {
-                        Some((lost, drained)) => self.fail(key, lost, Fence::Drained(drained), effects),
-                        None => self.fail(key, expired, Fence::Told("the transfer expired"), effects),
-                    }
+                    let announced = live.parts.iter().filter(|part| part.manifest.is_some()).count();
+                    let manifest = if announced == live.needed { "here" } else { "missing" };
+                    let arrived = live.parts.iter().map(|part| part.arrived.writes).sum();
+                    let expired = TransferError::Expired { after: live.expires_in, arrived, manifest };
+                    let error = live.lost.take().map_or(expired, |(lost, _)| lost);
+                    self.fail(key, Failure { error, reason: "the transfer expired", ended: None }, effects);
+                    self.quieten(key, now, effects);
                 }
-                Some(State::Fenced(_)) => self.lift(key, effects),
+                Some(State::Fenced(_)) => self.quieten(key, now, effects),
                 _ => debug_assert!(false, "a deadline of the free slot {key} stayed behind"),
             }
         }
@@ -167,12 +215,8 @@ impl ReceiveTable {
     pub(crate) fn close(&mut self, effects: &mut Vec<Effect>) {
         self.closed = true;
         for key in self.keys(|state| matches!(state, State::Live(_))) {
-            self.fail(
-                key,
-                TransferError::ShuttingDown,
-                Fence::Told("the receiver is shutting down"),
-                effects,
-            );
+            let (error, reason) = (TransferError::ShuttingDown, "the receiver is shutting down");
+            self.fail(key, Failure { error, reason, ended: None }, effects);
         }
     }
 }

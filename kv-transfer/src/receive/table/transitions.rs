@@ -2,7 +2,8 @@
 
 use tokio::time::Instant;
 
-use super::{Effect, Fence, Fenced, Live, ReceiveTable, State};
+use super::parts::Part;
+use super::{Effect, Failure, Fenced, Live, ReceiveTable, State};
 use crate::ids::{PeerId, Slot, TransferKey};
 use crate::receive::Arrival;
 use crate::{ExpectError, TransferError};
@@ -11,33 +12,29 @@ impl ReceiveTable {
     /// Completes a transfer whose announced writes are all here; fails one with as many that are not those.
     pub(super) fn judge(&mut self, key: TransferKey, effects: &mut Vec<Effect>) {
         let Some(live) = self.live(key) else { return };
-        let (Some(manifest), arrived) = (&live.manifest, live.arrived) else { return };
-        let announced = manifest.writes;
-        if arrived == announced {
+        if let Some(part) = live.parts.iter().find(|part| part.is_wrong()) {
+            let announced = part.announced.map_or(0, |announced| announced.writes);
+            let error = TransferError::Arrivals { arrived: part.arrived.writes, announced };
+            return self.fail(key, Failure { error, reason: "the arrivals are wrong", ended: None }, effects);
+        }
+        if live.parts.len() == live.needed && live.parts.iter().all(Part::is_whole) {
             self.complete(key, effects);
-        } else if arrived.writes >= announced.writes {
-            let (arrived, announced) = (arrived.writes, announced.writes);
-            let error = TransferError::Arrivals { arrived, announced };
-            self.fail(key, error, Fence::Told("the arrivals are wrong"), effects);
         }
     }
 
     fn complete(&mut self, key: TransferKey, effects: &mut Vec<Effect>) {
         let State::Live(live) = self.release(key) else { unreachable!("only a live transfer completes") };
-        let manifest = live.manifest.expect("a transfer completes with its manifest");
-        debug_assert_eq!(manifest.writes, live.arrived, "complete means counted");
         self.deadlines.remove(&(live.deadline, key));
-        live.cell.settle(Ok(Arrival { manifest, duration: live.started.elapsed() }));
+        for at in live.parts.iter().filter_map(|part| part.quiet_at) {
+            self.deadlines.remove(&(at, key));
+        }
+        let manifests = live.parts.into_iter().filter_map(|part| part.manifest).collect();
+        live.cell.settle(Ok(Arrival { manifests, duration: live.started.elapsed() }));
         effects.push(Effect::Quiet(live.cell));
     }
 
-    pub(super) fn fail(
-        &mut self,
-        key: TransferKey,
-        error: TransferError,
-        fence: Fence,
-        effects: &mut Vec<Effect>,
-    ) {
+    pub(super) fn fail(&mut self, key: TransferKey, failure: Failure, effects: &mut Vec<Effect>) {
+        let Failure { error, reason, ended } = failure;
         let counter = if error == TransferError::Aborted {
             &self.counters.incoming_aborted
         } else {
@@ -48,84 +45,111 @@ impl ReceiveTable {
         let State::Live(live) = std::mem::replace(&mut entry.state, State::Free) else {
             unreachable!("only a live transfer fails")
         };
-        self.deadlines.remove(&(live.deadline, key));
-        let blocks = live.cell.blocks.len() as u64;
-        let Some(sender) = live.sender else {
-            entry.state = State::Live(live);
-            let State::Live(live) = self.release(key) else { unreachable!("just put back") };
-            live.cell.settle(Err(error));
-            return effects.push(Effect::Quiet(live.cell));
-        };
-        // A sender that is gone answers nobody.
-        let fence = live.lost.as_ref().map_or(fence, |&(_, drained)| Fence::Drained(drained));
-        let announced = live.manifest.as_ref().map(|manifest| manifest.writes);
-        let cell = live.cell;
-        let (arrived, withdrawn) = (live.arrived, matches!(fence, Fence::Drained(_)));
-        entry.state = State::Fenced(Fenced {
-            cell: cell.clone(),
-            sender,
-            arrived,
-            announced,
-            withdrawn,
-            quiet_at: None,
-        });
-        self.counters.quarantined_blocks.add(blocks);
-        match fence {
-            Fence::Told(reason) => {
-                effects.push(Effect::TellAbort { peer: sender, key, reason: reason.to_owned() })
-            }
-            Fence::Drained(at) if self.rules.drain.is_some() => self.lift_at(key, at),
-            Fence::Drained(_) => self.lift(key, effects),
-        }
+        let Live { cell, parts, deadline, .. } = live;
+        entry.state = State::Fenced(Fenced { cell: cell.clone(), parts });
+        self.deadlines.remove(&(deadline, key));
+        self.counters.quarantined_blocks.add(cell.blocks.len() as u64);
+        self.fence(key, reason, ended, effects);
         cell.settle(Err(error));
+        self.lift_if_quiet(key, effects);
     }
 
-    /// Ends a fence.
-    pub(super) fn lift(&mut self, key: TransferKey, effects: &mut Vec<Effect>) {
+    /// Finds out what each sender of a transfer that just failed may still write.
+    fn fence(
+        &mut self,
+        key: TransferKey,
+        reason: &str,
+        ended: Option<(PeerId, Instant)>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let drains = self.rules.drain.is_some();
+        let Some(State::Fenced(fenced)) = self.state(key) else { return };
+        let mut quiet_at = Vec::new();
+        for part in &mut fenced.parts {
+            part.quiet = part.is_whole();
+            match ended.filter(|&(sender, _)| sender == part.sender) {
+                Some((_, drained)) => {
+                    part.withdrawn = true;
+                    part.quiet |= !drains;
+                    quiet_at.push((part.sender, drained));
+                }
+                // A sender that is gone answers nobody.
+                None if part.quiet_at.is_some() => {
+                    part.withdrawn = true;
+                    quiet_at.extend(part.quiet_at.map(|at| (part.sender, at)));
+                }
+                None if !part.quiet => {
+                    effects.push(Effect::TellAbort { peer: part.sender, key, reason: reason.to_owned() });
+                }
+                None => {}
+            }
+        }
+        quiet_at.into_iter().for_each(|(sender, at)| self.quiet_at(key, sender, at));
+    }
+
+    /// What a sender wrote is here, or lost, from `at` on. The first such moment stands.
+    pub(super) fn quiet_at(&mut self, key: TransferKey, sender: PeerId, at: Instant) {
+        let Some(part) = self.part(key, sender).filter(|part| !part.quiet) else { return };
+        let at = *part.quiet_at.get_or_insert(at);
+        if matches!(self.state(key), Some(State::Fenced(_))) {
+            self.deadlines.insert((at, key));
+        }
+    }
+
+    /// Notes which senders are quiet by now.
+    pub(super) fn quieten(&mut self, key: TransferKey, now: Instant, effects: &mut Vec<Effect>) {
+        let Some(State::Fenced(fenced)) = self.state(key) else { return };
+        fenced.parts.iter_mut().for_each(|part| part.quiet |= part.quiet_at.is_some_and(|at| at <= now));
+        self.lift_if_quiet(key, effects);
+    }
+
+    /// Ends a fence that nobody needs any more.
+    pub(super) fn lift_if_quiet(&mut self, key: TransferKey, effects: &mut Vec<Effect>) {
+        match self.state(key) {
+            Some(State::Fenced(fenced)) if fenced.parts.iter().all(|part| part.quiet) => {}
+            _ => return,
+        }
         let State::Fenced(fenced) = self.release(key) else { unreachable!("only a fence is lifted") };
-        if let Some(at) = fenced.quiet_at {
+        for at in fenced.parts.iter().filter_map(|part| part.quiet_at) {
             self.deadlines.remove(&(at, key));
         }
         self.counters.quarantined_blocks.sub(fenced.cell.blocks.len() as u64);
         effects.push(Effect::Quiet(fenced.cell));
     }
 
-    pub(super) fn lift_at(&mut self, key: TransferKey, at: Instant) {
-        let Some(State::Fenced(fenced)) = self.state(key) else { return };
-        if fenced.quiet_at.is_none() {
-            fenced.quiet_at = Some(at);
-            self.deadlines.insert((at, key));
-        }
-    }
-
-    /// Frees the slot and its blocks.
+    /// Frees the slots and the blocks of a transfer.
     fn release(&mut self, key: TransferKey) -> State {
-        let entry = &mut self.slots[key.slot.index()];
-        debug_assert_eq!(entry.generation, key.generation, "a slot is released under its own generation");
-        let state = std::mem::replace(&mut entry.state, State::Free);
-        let (cell, attached) = match &state {
-            State::Live(live) => (&live.cell, live.sender.is_some()),
-            State::Fenced(fenced) => (&fenced.cell, true),
-            State::Free => unreachable!("a free slot is not released"),
+        debug_assert_eq!(self.slots[key.slot.index()].generation, key.generation, "released as itself");
+        let state = self.give_back_slot(key.slot);
+        let (cell, parts) = match &state {
+            State::Live(live) => (&live.cell, &live.parts),
+            State::Fenced(fenced) => (&fenced.cell, &fenced.parts),
+            State::Free | State::PartOf(_) => unreachable!("only a transfer is released"),
         };
-        self.attached -= usize::from(attached);
+        self.attached -= parts.len();
+        for part in parts.iter().filter(|part| part.arrivals != key) {
+            let counted = self.give_back_slot(part.arrivals.slot);
+            debug_assert!(matches!(counted, State::PartOf(of) if of == key), "a part's slot is its own");
+        }
         for &block in &cell.blocks {
             debug_assert!(self.busy[block as usize], "block {block} was owned by {key}");
             self.busy[block as usize] = false;
         }
-        self.free.push_back(key.slot);
-        self.counters.incoming_live.sub(1);
         state
     }
 
     /// Marks the blocks as owned by a transfer, all or none.
-    pub(super) fn claim(&mut self, blocks: &[u32]) -> Result<(), ExpectError> {
+    pub(super) fn claim(&mut self, blocks: &[u32], tokens: u32) -> Result<(), ExpectError> {
         let limit = self.rules.blocks_per_transfer;
         if blocks.is_empty() {
             return Err(ExpectError::Empty);
         }
         if blocks.len() > limit {
             return Err(ExpectError::TooManyBlocks { blocks: blocks.len(), limit });
+        }
+        let needed = self.rules.geometry.layout.blocks_for(tokens);
+        if blocks.len() != needed as usize {
+            return Err(ExpectError::WrongBlocks { tokens, blocks: blocks.len(), needed });
         }
         let pool = self.rules.geometry.blocks;
         if let Some(&block) = blocks.iter().find(|&&block| block >= pool) {
@@ -155,6 +179,16 @@ impl ReceiveTable {
         }
     }
 
+    /// A sender's part of a transfer, live or fenced.
+    pub(super) fn part(&mut self, key: TransferKey, sender: PeerId) -> Option<&mut Part> {
+        let parts = match self.state(key)? {
+            State::Live(live) => &mut live.parts,
+            State::Fenced(fenced) => &mut fenced.parts,
+            State::Free | State::PartOf(_) => return None,
+        };
+        parts.iter_mut().find(|part| part.sender == sender)
+    }
+
     pub(super) fn keys(&self, wanted: impl Fn(&State) -> bool) -> Vec<TransferKey> {
         let named = self.slots.iter().enumerate().filter(|(_, entry)| wanted(&entry.state));
         named
@@ -165,10 +199,11 @@ impl ReceiveTable {
     }
 
     pub(super) fn keys_of(&self, peer: PeerId) -> Vec<TransferKey> {
+        let of = |parts: &[Part]| parts.iter().any(|part| part.sender == peer);
         self.keys(|state| match state {
-            State::Free => false,
-            State::Live(live) => live.sender == Some(peer),
-            State::Fenced(fenced) => fenced.sender == peer,
+            State::Free | State::PartOf(_) => false,
+            State::Live(live) => of(&live.parts),
+            State::Fenced(fenced) => of(&fenced.parts),
         })
     }
 }

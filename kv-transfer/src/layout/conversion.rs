@@ -1,0 +1,216 @@
+//! What one worker sends to another, and where each byte of it lies at both ends.
+
+use std::ops::Range;
+
+use super::{KvGeometry, KvPlacement, Mismatch};
+
+/// An end of a transfer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    Source,
+    Destination,
+}
+
+/// The verdict on two workers that can exchange KV.
+///
+/// A transfer is counted, covered and hashed in *units*: a unit is what one source block holds of one layer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Conversion {
+    pub(crate) source: KvGeometry,
+    pub(crate) destination: KvGeometry,
+    /// The heads that go from here to there, as the model numbers them; empty when the receiver gets all of its heads
+    /// from others.
+    pub(crate) heads: Range<u32>,
+    /// Senders that together have what the receiver holds.
+    pub(crate) senders: u32,
+}
+
+impl Conversion {
+    /// Pairs two workers of one model. Of several senders with the same head the receiver's rank decides.
+    pub(crate) fn between(source: KvGeometry, destination: KvGeometry) -> Result<Self, Mismatch> {
+        check(&source, &destination)?;
+        let (ours, theirs) = (source.layout, destination.layout);
+        let needed = theirs.heads();
+        let (size, kv_heads) = (ours.tensor_parallel.size, ours.kv_heads);
+        let (heads, senders) = if size <= kv_heads {
+            let (held, each) = (ours.heads(), kv_heads / size);
+            let overlap = held.start.max(needed.start)..held.end.min(needed.end);
+            (overlap, (needed.end - 1) / each - needed.start / each + 1)
+        } else {
+            let replicas = size / kv_heads;
+            let chosen = ours.tensor_parallel.rank % replicas == theirs.tensor_parallel.rank % replicas;
+            let held = ours.heads();
+            let sends = chosen && needed.contains(&held.start);
+            (if sends { held } else { 0..0 }, needed.len() as u32)
+        };
+        Ok(Self { source, destination, heads, senders })
+    }
+
+    /// Whether the receiver gets anything from this sender.
+    pub(crate) fn is_needed(&self) -> bool {
+        !self.heads.is_empty()
+    }
+
+    /// Whether a block of the one is, byte for byte, a block of the other.
+    pub(crate) fn keeps_blocks(&self) -> bool {
+        let (ours, theirs) = (&self.source.layout, &self.destination.layout);
+        let whole = self.heads == ours.heads() && self.heads == theirs.heads();
+        whole
+            && (ours.block_tokens, ours.order, ours.placement)
+                == (theirs.block_tokens, theirs.order, theirs.placement)
+    }
+
+    /// Units of one layer of a sequence.
+    pub(crate) fn units(&self, tokens: u32) -> u32 {
+        self.source.layout.blocks_for(tokens)
+    }
+
+    /// Payload of a whole transfer.
+    pub(crate) fn bytes(&self, tokens: u32) -> u64 {
+        let layout = &self.source.layout;
+        let layer = if self.keeps_blocks() {
+            u64::from(self.units(tokens)) * layout.block_bytes()
+        } else {
+            let rows = u64::from(tokens) * self.heads.len() as u64 * u64::from(layout.placement.tensors());
+            rows * layout.row_bytes()
+        };
+        u64::from(layout.layers) * layer
+    }
+
+    /// The tokens of a unit, of a sequence of so many.
+    pub(crate) fn tokens(&self, unit: u32, tokens: u32) -> Range<u32> {
+        let each = self.source.layout.block_tokens;
+        unit * each..((unit + 1) * each).min(tokens)
+    }
+
+    pub(crate) fn geometry(&self, side: Side) -> &KvGeometry {
+        match side {
+            Side::Source => &self.source,
+            Side::Destination => &self.destination,
+        }
+    }
+
+    /// Where a unit's bytes lie at one side, in an order that is the same at both. `block` tells the id of the side's n-th block.
+    pub(crate) fn ranges<'a>(
+        &'a self,
+        side: Side,
+        (layer, unit): (u32, u32),
+        tokens: u32,
+        block: impl Fn(u32) -> u32 + Copy + 'a,
+    ) -> impl Iterator<Item = Range<usize>> + 'a {
+        let whole = self.keeps_blocks();
+        let pieces = whole.then(|| self.geometry(side).pieces(layer, block(unit)));
+        let rows = (!whole).then(move || self.rows(side, layer, self.tokens(unit, tokens), block));
+        pieces.into_iter().flatten().chain(rows.into_iter().flatten())
+    }
+
+    fn rows<'a>(
+        &'a self,
+        side: Side,
+        layer: u32,
+        tokens: Range<u32>,
+        block: impl Fn(u32) -> u32 + Copy + 'a,
+    ) -> impl Iterator<Item = Range<usize>> + 'a {
+        let geometry = self.geometry(side);
+        let layout = &geometry.layout;
+        let (each, row) = (layout.block_tokens, layout.row_bytes() as usize);
+        let first = layout.heads().start;
+        let (token_stride, head_stride) = geometry.strides();
+        let heads = move |tensor| self.heads.clone().map(move |head| (tensor, head - first));
+        (0..layout.placement.tensors()).flat_map(heads).flat_map(move |(tensor, head)| {
+            tokens.clone().map(move |token| {
+                let start = geometry.tensor_offset(layer, tensor, block(token / each));
+                let within = u64::from(token % each) * token_stride + u64::from(head) * head_stride;
+                let start = (start + within) as usize;
+                start..start + row
+            })
+        })
+    }
+}
+
+/// Names the first field in which two workers differ beyond conversion.
+fn check(source: &KvGeometry, destination: &KvGeometry) -> Result<(), Mismatch> {
+    let (ours, theirs) = (&source.layout, &destination.layout);
+    let latent = |placement| if placement == KvPlacement::Latent { "latent" } else { "keys and values" };
+    let facts = [
+        ("layers", ours.layers.to_string(), theirs.layers.to_string()),
+        ("kv_heads", ours.kv_heads.to_string(), theirs.kv_heads.to_string()),
+        ("head_dim", ours.head_dim.to_string(), theirs.head_dim.to_string()),
+        ("dtype", ours.dtype.to_string(), theirs.dtype.to_string()),
+        ("placement", latent(ours.placement).to_owned(), latent(theirs.placement).to_owned()),
+    ];
+    match facts.into_iter().find(|(_, ours, theirs)| ours != theirs) {
+        Some((field, ours, theirs)) => Err(Mismatch { field, ours, theirs }),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{KvDtype, KvLayout, KvOrder, TensorParallel};
+    use super::*;
+
+    const LAYOUT: KvLayout = KvLayout {
+        layers: 2,
+        kv_heads: 8,
+        head_dim: 4,
+        block_tokens: 4,
+        dtype: KvDtype::Bf16,
+        placement: KvPlacement::Joined,
+        order: KvOrder::Hnd,
+        tensor_parallel: TensorParallel::SINGLE,
+    };
+
+    fn pool(rank: u32, size: u32) -> KvGeometry {
+        let layout = KvLayout { tensor_parallel: TensorParallel { rank, size }, ..LAYOUT };
+        KvGeometry { layout, blocks: 10 }
+    }
+
+    #[test]
+    fn whatever_the_ranks_each_receiver_gets_each_of_its_heads_once() {
+        let sizes = [1, 2, 4, 8, 16, 32];
+        for (senders, receivers) in sizes.into_iter().flat_map(|s| sizes.map(|r| (s, r))) {
+            let mut sent = 0;
+            for receiver in 0..receivers {
+                let needed = pool(receiver, receivers).layout.heads();
+                let mut got: Vec<u32> = Vec::new();
+                let mut needing = 0;
+                for sender in 0..senders {
+                    let pair = Conversion::between(pool(sender, senders), pool(receiver, receivers)).unwrap();
+                    got.extend(pair.heads.clone());
+                    needing += u32::from(pair.is_needed());
+                    if pair.is_needed() {
+                        assert!(pair.heads.clone().all(|head| pair.source.layout.heads().contains(&head)));
+                        sent += 1;
+                    }
+                    assert!(!pair.is_needed() || pair.senders >= 1);
+                }
+                got.sort_unstable();
+                assert_eq!(got, needed.collect::<Vec<_>>(), "{senders} to rank {receiver} of {receivers}");
+                let any = Conversion::between(pool(0, senders), pool(receiver, receivers)).unwrap();
+                assert_eq!(any.senders, needing, "{senders} to rank {receiver} of {receivers}");
+            }
+            assert!(sent >= receivers);
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_converted_is_named() {
+        let ours = pool(0, 1);
+        let with = |layout| KvGeometry { layout, ..ours };
+        let others = [
+            ("layers", KvLayout { layers: 3, ..LAYOUT }),
+            ("kv_heads", KvLayout { kv_heads: 4, ..LAYOUT }),
+            ("head_dim", KvLayout { head_dim: 8, ..LAYOUT }),
+            ("dtype", KvLayout { dtype: KvDtype::F16, ..LAYOUT }),
+            ("placement", KvLayout { placement: KvPlacement::Latent, ..LAYOUT }),
+        ];
+        for (field, layout) in others {
+            assert_eq!(Conversion::between(ours, with(layout)).unwrap_err().field, field);
+        }
+        let same = Conversion::between(ours, KvGeometry { blocks: 3, ..ours }).unwrap();
+        assert!(same.keeps_blocks());
+        let other = KvLayout { order: KvOrder::Nhd, block_tokens: 7, ..LAYOUT };
+        assert!(!Conversion::between(ours, with(other)).unwrap().keeps_blocks());
+    }
+}
