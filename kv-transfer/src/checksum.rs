@@ -116,7 +116,7 @@ mod tests {
 
     #[test]
     fn every_byte_of_a_piece_counts() {
-        let pool = PoolMemory::new(Arc::new(Mapping::anonymous(1 << 16).unwrap()));
+        let pool = PoolMemory::new(Arc::new(Mapping::anonymous(1 << 16).unwrap()), 1 << 16);
         let len = CHUNK_BYTES + 100;
         let hash = || hash_ranges(&pool, std::iter::once(64..64 + len));
         let clean = hash();

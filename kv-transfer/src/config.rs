@@ -7,6 +7,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::KvGeometry;
+use crate::staging::Region;
 
 /// Which fabric moves the bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,6 +95,16 @@ pub struct TransferLimits {
     pub peers: usize,
     /// Pushes not wholly posted yet, over all transfers; a further one waits for `push_patience`, then fails.
     pub queued_pushes: usize,
+    /// Chunks of registered memory, for sending and for receiving each, through which short pieces travel together on fabrics
+    /// that cannot write rows at regular distances themselves; 0 for none. A sender that finds none free at its receiver waits
+    /// for its turn.
+    pub staging_chunks: usize,
+    /// Bytes of a chunk; at most a mebibyte, which is one write.
+    pub staging_chunk_bytes: usize,
+    /// Bytes of writes that may be in flight to one peer; more wait.
+    pub in_flight_bytes_per_peer: u64,
+    /// Bytes of writes that may be in flight in all; more wait.
+    pub in_flight_bytes: u64,
     /// How long `push` may hold its caller while the queue is full.
     pub push_patience: Duration,
     /// Connecting to a peer, its handshake, and each attach.
@@ -112,6 +123,10 @@ impl Default for TransferLimits {
             blocks_per_transfer: 65_536,
             peers: 256,
             queued_pushes: 4096,
+            staging_chunks: 16,
+            staging_chunk_bytes: 1 << 20,
+            in_flight_bytes_per_peer: 128 << 20,
+            in_flight_bytes: 512 << 20,
             push_patience: Duration::from_millis(250),
             handshake: Duration::from_secs(5),
             drain: Duration::from_millis(300),
@@ -134,6 +149,18 @@ impl TransferConfig {
             huge_pages: false,
             limits: TransferLimits::default(),
         }
+    }
+}
+
+impl TransferConfig {
+    /// What a fabric registers: the pool, and what short pieces travel through.
+    pub(crate) fn region(&self) -> Region {
+        let chunks = match self.fabric {
+            FabricSpec::Shm => 0,
+            FabricSpec::Libfabric { .. } => self.limits.staging_chunks as u32,
+        };
+        let chunk_bytes = self.limits.staging_chunk_bytes as u64;
+        Region { pool_bytes: self.geometry.pool_bytes(), chunks, chunk_bytes }
     }
 }
 

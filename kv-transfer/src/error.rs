@@ -307,6 +307,12 @@ pub enum TransferError {
         /// Writes in the manifest.
         announced: u32,
     },
+    /// A staged chunk is not what it should be.
+    #[error("a staged chunk from the sender is wrong: {reason}")]
+    Staging {
+        /// What is wrong with it.
+        reason: String,
+    },
     /// `finish` before every piece was pushed.
     #[error("layer {layer} of block {index} of the sequence was never pushed")]
     Incomplete {

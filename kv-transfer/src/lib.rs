@@ -70,6 +70,7 @@ mod receive;
 mod send;
 #[cfg(test)]
 mod sim;
+mod staging;
 mod stats;
 mod tally;
 mod ticket;

@@ -44,7 +44,7 @@ impl RawFabric {
     /// An offer that the fabric cannot use.
     pub fn connect(&mut self, offer: Vec<u8>) -> Result<(), FabricError> {
         let offer = Offer { bytes: offer, descriptors: Vec::new() };
-        self.target = Some(self.fabric.connect(offer, self.pool.len() as u64)?);
+        self.target = Some(self.fabric.connect(offer, self.pool.region().len() as u64)?);
         Ok(())
     }
 

@@ -69,6 +69,14 @@ pub struct Args {
     #[arg(long, default_value = "sampled", value_name = "MODE")]
     checksums: ChecksumMode,
 
+    /// Chunks of 1 MiB through which short pieces travel together (not over shm, which needs none); 0: never
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(0..=1024))]
+    staging_chunks: u16,
+
+    /// Give the receiver another layout (tokens before heads), which the transfer converts
+    #[arg(long)]
+    convert: bool,
+
     /// Be the other process of a measurement
     #[arg(long, hide = true)]
     receiver: bool,

@@ -18,6 +18,8 @@ pub(super) struct Scenario {
     fabric: String,
     libfabric: Option<PathBuf>,
     checksums: String,
+    staging_chunks: u16,
+    convert: bool,
     pub(super) layers: u32,
     pub(super) piece_bytes: u64,
     /// Blocks moved in a round.
@@ -78,6 +80,8 @@ impl Scenario {
             fabric: args.fabric.to_string(),
             libfabric: args.libfabric.clone(),
             checksums: args.checksums.to_string(),
+            staging_chunks: args.staging_chunks,
+            convert: args.convert,
             layers: args.layers,
             piece_bytes,
             blocks: u32::try_from(blocks).unwrap_or(u32::MAX) / run * run,
@@ -115,10 +119,20 @@ impl Scenario {
         self.block_tokens() * blocks as u32
     }
 
+    /// The receiving node's settings.
+    pub(super) fn receiver_config(&self) -> Result<TransferConfig> {
+        let mut config = self.config()?;
+        if self.convert {
+            config.geometry.layout.order = KvOrder::Nhd;
+        }
+        Ok(config)
+    }
+
     pub(super) fn config(&self) -> Result<TransferConfig> {
         let fabric = self.fabric.parse().context("the fabric's name")?;
         let mut config = TransferConfig::new(fabric, self.geometry(), "bench");
         config.libfabric_path.clone_from(&self.libfabric);
+        config.limits.staging_chunks = usize::from(self.staging_chunks);
         config.checksums = self.checksums.parse().context("the checksums' mode")?;
         Ok(config)
     }

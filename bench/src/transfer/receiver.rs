@@ -16,7 +16,7 @@ const EXPIRY: Duration = Duration::from_secs(120);
 pub(super) async fn serve() -> Result<()> {
     let mut orders = std::io::stdin().lock().lines();
     let Some(Order::Start(scenario)) = next(&mut orders)? else { bail!("the first order is to start") };
-    let node = TransferNode::start(scenario.config()?).await?;
+    let node = TransferNode::start(scenario.receiver_config()?).await?;
     let mut raw = None;
     answer(&Answer::Started)?;
     while let Some(order) = next(&mut orders)? {

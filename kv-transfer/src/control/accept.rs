@@ -133,6 +133,8 @@ async fn welcome(node: &NodeInner, stream: &mut Stream, offer: Offer) -> Result<
         geometry: GeometryWire::from(node.geometry()),
         offer: offer.bytes,
         descriptors: offer.descriptors.len() as u32,
+        staging_chunks: node.region().chunks,
+        chunk_bytes: node.region().chunk_bytes,
     };
     stream.write_all(&encode(Body::Welcome(welcome))).await?;
     if !offer.descriptors.is_empty() {
@@ -196,6 +198,10 @@ async fn listen<R: tokio::io::AsyncRead + Unpin>(
                 let Some(key) = manifest.key.checked() else { return FrameError::Unknown };
                 receiver.manifest(peer, key, &manifest);
             }
+            Body::Want(want) => {
+                let Some(key) = want.key.checked() else { return FrameError::Unknown };
+                receiver.want(peer, key, want.chunks);
+            }
             Body::Withdrawn(withdrawn) => {
                 let Some(key) = withdrawn.key.checked() else { return FrameError::Unknown };
                 receiver.withdrawn(peer, key, withdrawn.writes, &withdrawn.reason);
@@ -207,7 +213,7 @@ async fn listen<R: tokio::io::AsyncRead + Unpin>(
 
 fn attached(node: &NodeInner, peer: PeerId, conversion: &Arc<Conversion>, attach: &Attach) -> Body {
     let verdict = match attach.key.checked() {
-        Some(key) => node.receiver().attach(peer, conversion, key, attach.secret),
+        Some(key) => node.receiver().attach(peer, conversion, key, attach.secret, attach.staged),
         None => Err("no such slot"),
     };
     match verdict {

@@ -14,6 +14,7 @@ use crate::fabric::Offer;
 use crate::ids::{NodeId, PeerId, TransferKey};
 use crate::layout::Conversion;
 use crate::node::NodeInner;
+use crate::staging::Region;
 use crate::ticket::Ticket;
 use crate::wire::{
     Attach, Body, FrameError, GeometryWire, Hello, PROTOCOL, Refused, SMALL_FRAME_BYTES, Welcome, encode,
@@ -29,6 +30,8 @@ pub(crate) struct SendLink {
     pub(crate) outbox: Outbox,
     /// The peer's pool, as it said at the handshake.
     pub(crate) conversion: Arc<Conversion>,
+    /// The memory of theirs that we write.
+    pub(crate) region: Region,
     transfers: Mutex<Transfers>,
 }
 
@@ -113,10 +116,12 @@ async fn dial(node: &Arc<NodeInner>, ticket: &Ticket) -> Result<Arc<SendLink>, O
     let theirs = welcome.geometry.checked().map_err(|error| unreachable_peer(endpoint, &error))?;
     let conversion = convertible(endpoint, *node.geometry(), theirs)?;
     let (reply, connected) = oneshot::channel();
-    node.queue().send(Command::Connect { offer, pool_bytes: theirs.pool_bytes(), reply });
+    let region = Region::checked(theirs.pool_bytes(), welcome.staging_chunks, welcome.chunk_bytes)
+        .map_err(|error| unreachable_peer(endpoint, &error))?;
+    node.queue().send(Command::Connect { offer, region_bytes: region.bytes(), reply });
     let connected = connected.await.map_err(|_| OpenError::ShuttingDown)?;
     let peer = connected.map_err(|error| unreachable_peer(endpoint, &error))?;
-    Ok(start_link(node, ticket, stream, peer, Arc::new(conversion)))
+    Ok(start_link(node, ticket, stream, peer, Arc::new(conversion), region))
 }
 
 /// The verdict as one reads it who opens a ticket.
@@ -171,6 +176,7 @@ fn start_link(
     stream: Stream,
     peer: PeerId,
     conversion: Arc<Conversion>,
+    region: Region,
 ) -> Arc<SendLink> {
     let closed = node.cancel().child_token();
     let (outbox, frames) = Outbox::new(closed.clone());
@@ -180,6 +186,7 @@ fn start_link(
         endpoint,
         outbox: outbox.clone(),
         conversion,
+        region,
         transfers: Mutex::default(),
     });
     node.peers().insert(peer, outbox);
@@ -222,13 +229,18 @@ impl SendLink {
     }
 
     /// Asks the receiver for leave to write; it says under which slot the writes are counted. `None`: the connection ended first.
-    pub(crate) async fn attach(&self, key: TransferKey, secret: u64) -> Option<Result<TransferKey, String>> {
+    pub(crate) async fn attach(
+        &self,
+        key: TransferKey,
+        secret: u64,
+        staged: bool,
+    ) -> Option<Result<TransferKey, String>> {
         let (reply, answered) = oneshot::channel();
         self.lock().attaching.insert(key, reply);
         if self.outbox.closed().is_cancelled() {
             self.lock().attaching.remove(&key);
         }
-        self.outbox.send(Body::Attach(Attach { key: key.into(), secret }));
+        self.outbox.send(Body::Attach(Attach { key: key.into(), secret, staged }));
         answered.await.ok()
     }
 
@@ -244,6 +256,13 @@ impl SendLink {
                     self.answered(attached.key.checked(), Ok(arrivals));
                 }
                 Body::AttachRefused(refused) => self.answered(refused.key.checked(), Err(refused.reason)),
+                Body::Grant(grant) => {
+                    let Some(key) = grant.key.checked() else { return FrameError::Unknown };
+                    if grant.chunk >= self.region.chunks {
+                        return FrameError::Unknown;
+                    }
+                    node.queue().send(Command::Granted { peer: self.peer, key, chunk: grant.chunk });
+                }
                 Body::Abort(abort) => {
                     let Some(key) = abort.key.checked() else { return FrameError::Unknown };
                     node.queue().send(Command::AbortByPeer { peer: self.peer, key, reason: abort.reason });

@@ -3,10 +3,10 @@
 use tokio::sync::oneshot;
 
 use super::Sending;
+use crate::engine::Work;
 use crate::error::FabricError;
 use crate::fabric::Offer;
 use crate::ids::{PeerId, TransferKey};
-use crate::plan::Cursor;
 use crate::wire::Manifest;
 
 /// Identifies an outgoing transfer within this node.
@@ -16,11 +16,13 @@ pub(crate) enum Command {
     /// A peer will write here.
     Accept { address: Vec<u8>, reply: oneshot::Sender<Result<(PeerId, Offer), FabricError>> },
     /// We will write to a peer.
-    Connect { offer: Offer, pool_bytes: u64, reply: oneshot::Sender<Result<PeerId, FabricError>> },
+    Connect { offer: Offer, region_bytes: u64, reply: oneshot::Sender<Result<PeerId, FabricError>> },
     /// A transfer is attached; pushes follow.
     Open { id: SendId, sending: Box<Sending> },
     /// Blocks to write.
-    Push { id: SendId, cursor: Cursor },
+    Push { id: SendId, work: Work },
+    /// The receiver has room for one more chunk.
+    Granted { peer: PeerId, key: TransferKey, chunk: u32 },
     /// Nothing more will be pushed: announce, then settle.
     Finish { id: SendId, manifest: Box<Manifest> },
     /// The receiver did not let it attach.

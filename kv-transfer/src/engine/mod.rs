@@ -5,11 +5,13 @@ pub(crate) mod allocations;
 mod command;
 mod queue;
 mod sending;
+mod staged;
 mod thread;
 
 pub(crate) use command::{Command, SendId};
 pub(crate) use queue::{CommandQueue, NoRoom};
-pub(crate) use sending::Sending;
-pub(crate) use thread::DataPlane;
+pub(crate) use sending::{Sending, Work};
+pub(crate) use staged::{Staged, UnitCursor};
 #[cfg(test)]
 pub(crate) use thread::Round;
+pub(crate) use thread::{DataPlane, Memory};

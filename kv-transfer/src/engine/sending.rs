@@ -5,11 +5,30 @@ use std::sync::Arc;
 
 use crate::TransferError;
 use crate::control::Outbox;
+use crate::engine::{Staged, UnitCursor};
 use crate::ids::{Immediate, PeerId, Sequence};
-use crate::plan::{Cursor, PlannedWrite, WriteRules};
+use crate::plan::{Cursor, PlannedWrite};
 use crate::send::{OutgoingCell, Sent};
 use crate::tally::Tally;
-use crate::wire::{Body, Manifest, Withdrawn};
+use crate::wire::{Body, Manifest, Want, Withdrawn};
+
+/// What a push asks for.
+#[derive(Debug)]
+pub(crate) enum Work {
+    /// Writes straight into the receiver's blocks.
+    Tiles(Cursor),
+    /// Units, by way of chunks.
+    Units(UnitCursor),
+}
+
+impl Work {
+    fn is_done(&self) -> bool {
+        match self {
+            Self::Tiles(cursor) => cursor.is_done(),
+            Self::Units(cursor) => cursor.is_done(),
+        }
+    }
+}
 
 /// State of an outgoing transfer.
 ///
@@ -20,7 +39,9 @@ pub(crate) struct Sending {
     pub(crate) outbox: Outbox,
     /// Whether it stands in the thread's turn.
     pub(crate) in_turn: bool,
-    pushes: VecDeque<Cursor>,
+    pushes: VecDeque<Work>,
+    /// Set when all of its writes are of chunks.
+    pub(crate) staged: Option<Staged>,
     in_flight: u32,
     posted: u32,
     completed: Tally,
@@ -36,13 +57,14 @@ enum Phase {
 }
 
 impl Sending {
-    pub(crate) fn new(cell: Arc<OutgoingCell>, outbox: Outbox) -> Self {
+    pub(crate) fn new(cell: Arc<OutgoingCell>, outbox: Outbox, staged: Option<Staged>) -> Self {
         let (pushes, phase) = (VecDeque::new(), Phase::Open);
         Self {
             cell,
             outbox,
             in_turn: false,
             pushes,
+            staged,
             in_flight: 0,
             posted: 0,
             completed: Tally::default(),
@@ -61,30 +83,62 @@ impl Sending {
     }
 
     /// Takes a push; `false` if the transfer is past pushing and the push is dropped.
-    pub(crate) fn push(&mut self, cursor: Cursor) -> bool {
+    pub(crate) fn push(&mut self, work: Work) -> bool {
         let open = matches!(self.phase, Phase::Open);
         if open {
-            self.pushes.push_back(cursor);
+            self.pushes.push_back(work);
         }
         open
     }
 
-    pub(crate) fn next_write(&self, rules: WriteRules) -> Option<PlannedWrite> {
-        self.pushes.front()?.peek(rules)
+    /// What is to be posted next.
+    pub(crate) fn next(&self) -> Option<&Work> {
+        self.pushes.front()
     }
 
-    /// The write that `next_write` returned is posted; returns how many pushes that finished.
+    /// The write that a cursor showed is posted; returns how many pushes that finished.
     pub(crate) fn write_posted(&mut self, write: &PlannedWrite) -> usize {
+        self.posted(write.bytes(), |work| {
+            if let Work::Tiles(cursor) = work {
+                cursor.advance(write);
+            }
+        })
+    }
+
+    /// A chunk of so many units is posted; returns how many pushes that finished.
+    pub(crate) fn chunk_posted(&mut self, units: u32, bytes: u64) -> usize {
+        self.posted(bytes, |work| {
+            if let Work::Units(cursor) = work {
+                cursor.advance(units);
+            }
+        })
+    }
+
+    fn posted(&mut self, bytes: u64, advance: impl FnOnce(&mut Work)) -> usize {
         self.posted += 1;
         self.in_flight += 1;
-        self.bytes += write.bytes();
-        let Some(cursor) = self.pushes.front_mut() else { return 0 };
-        cursor.advance(write);
-        if !cursor.is_done() {
+        self.bytes += bytes;
+        let Some(work) = self.pushes.front_mut() else { return 0 };
+        advance(work);
+        if !work.is_done() {
             return 0;
         }
         self.pushes.pop_front();
         1
+    }
+
+    /// Asks the receiver for chunks, as far as there is something to fill them with.
+    pub(crate) fn ask_for_chunks(&mut self) {
+        let Some(staged) = &mut self.staged else { return };
+        let chunks = |work: &Work| match work {
+            Work::Units(cursor) => cursor.chunks(staged.room),
+            Work::Tiles(_) => 0,
+        };
+        let to_fill = self.pushes.iter().map(chunks).sum();
+        let more = staged.ask(to_fill);
+        if more > 0 {
+            self.outbox.send(Body::Want(Want { key: self.cell.key.into(), chunks: more }));
+        }
     }
 
     /// A write came back; `delivered` names it unless it failed.

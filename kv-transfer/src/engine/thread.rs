@@ -3,6 +3,7 @@
 mod in_flight;
 mod lost;
 mod posting;
+mod staging;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -11,16 +12,17 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use self::in_flight::InFlight;
-use super::{Command, CommandQueue, SendId, Sending};
-use crate::TransferError;
+use super::{Command, CommandQueue, SendId, Sending, Work};
 use crate::control::Peers;
 use crate::fabric::{Capabilities, Event, Fabric};
 use crate::ids::{PeerId, TransferKey};
-use crate::plan::Cursor;
-use crate::receive::{Effect, Receiver};
+use crate::memory::PoolMemory;
+use crate::receive::{Effect, Receiver, Scatter};
 use crate::send::Sent;
+use crate::staging::Region;
 use crate::stats::Counters;
 use crate::wire::{Body, Withdrawn};
+use crate::{TransferError, TransferLimits};
 
 /// Rounds without news before the thread sleeps: some microseconds, less than a wake-up costs.
 const SPINS: u32 = 200;
@@ -35,8 +37,8 @@ const POLL_PAUSE: Duration = Duration::from_millis(1);
 pub(crate) struct DataPlane {
     fabric: Box<dyn Fabric>,
     capabilities: Capabilities,
-    /// How long writes to a dead peer may take to come back before they are given up.
-    drain: Duration,
+    memory: Memory,
+    limits: TransferLimits,
     queue: Arc<CommandQueue>,
     receiver: Arc<Receiver>,
     peers: Arc<Peers>,
@@ -49,6 +51,10 @@ pub(crate) struct DataPlane {
     targets: BTreeMap<PeerId, Target>,
     initiators_lost: Vec<(PeerId, Instant)>,
     in_flight: InFlight,
+    in_flight_bytes: u64,
+    /// Chunks to send from that are not in use.
+    chunks: Vec<u32>,
+    scatters: Vec<Box<Scatter>>,
     events: Vec<Event>,
     effects: Vec<Effect>,
     commands: VecDeque<Command>,
@@ -66,17 +72,25 @@ pub(crate) enum Round {
     Stop,
 }
 
+/// The registered memory of this node.
+pub(crate) struct Memory {
+    pub(crate) pool: PoolMemory,
+    pub(crate) region: Region,
+}
+
 /// A peer that we write to.
 #[derive(Default)]
 struct Target {
     in_flight: usize,
+    in_flight_bytes: u64,
     lost: Option<Instant>,
 }
 
 impl DataPlane {
     pub(crate) fn new(
         fabric: Box<dyn Fabric>,
-        drain: Duration,
+        memory: Memory,
+        limits: TransferLimits,
         queue: Arc<CommandQueue>,
         receiver: Arc<Receiver>,
         peers: Arc<Peers>,
@@ -85,7 +99,11 @@ impl DataPlane {
         Self {
             capabilities: fabric.capabilities(),
             fabric,
-            drain,
+            chunks: (0..memory.region.chunks).rev().collect(),
+            scatters: Vec::new(),
+            memory,
+            limits,
+            in_flight_bytes: 0,
             queue,
             receiver,
             peers,
@@ -185,8 +203,8 @@ impl DataPlane {
                     self.fabric.disconnect(peer);
                 }
             }
-            Command::Connect { offer, pool_bytes, reply } => {
-                let connected = self.fabric.connect(offer, pool_bytes);
+            Command::Connect { offer, region_bytes, reply } => {
+                let connected = self.fabric.connect(offer, region_bytes);
                 if let Ok(peer) = &connected {
                     self.targets.insert(*peer, Target::default());
                 }
@@ -196,7 +214,8 @@ impl DataPlane {
                 }
             }
             Command::Open { id, sending } => self.open(id, *sending),
-            Command::Push { id, cursor } => self.push(id, cursor),
+            Command::Push { id, work } => self.push(id, work),
+            Command::Granted { peer, key, chunk } => self.granted(peer, key, chunk),
             Command::Finish { id, manifest } => {
                 self.with(id, |sending| {
                     sending.finish(manifest);
@@ -225,11 +244,17 @@ impl DataPlane {
         self.with(id, |_| 0);
     }
 
-    fn push(&mut self, id: SendId, cursor: Cursor) {
+    fn push(&mut self, id: SendId, work: Work) {
         let Some(sending) = self.sends.get_mut(&id) else { return self.queue.pushes_done(1) };
-        if !sending.push(cursor) {
+        if !sending.push(work) {
             return self.queue.pushes_done(1);
         }
+        self.queue_up(id);
+    }
+
+    /// Gives a transfer its place in the turn.
+    fn queue_up(&mut self, id: SendId) {
+        let Some(sending) = self.sends.get_mut(&id) else { return };
         if !std::mem::replace(&mut sending.in_turn, true) {
             self.ready.push_back(id);
         }

@@ -21,8 +21,9 @@ pub(crate) trait Fabric: Send {
     /// A peer that will write here: makes what it needs to do so.
     fn accept(&mut self, address: &[u8]) -> Result<(PeerId, Offer), FabricError>;
 
-    /// A peer to write to, from the offer it made. The offer is not to be trusted.
-    fn connect(&mut self, offer: Offer, pool_bytes: u64) -> Result<PeerId, FabricError>;
+    /// A peer to write to, from the offer it made: so many bytes of its registered memory, from the pool's first on. The offer is
+    /// not to be trusted.
+    fn connect(&mut self, offer: Offer, region_bytes: u64) -> Result<PeerId, FabricError>;
 
     /// Forgets a peer; no event of it follows. Only when none of its writes is in flight.
     fn disconnect(&mut self, peer: PeerId);
@@ -63,6 +64,9 @@ pub(crate) struct Capabilities {
     pub(crate) max_write_bytes: u64,
     /// A write may be rows at regular distances, at the cost of one: the fabric copies them itself.
     pub(crate) strided_writes: bool,
+    /// Contiguous writes that are shorter on average are gathered into chunks first: what the fabric needs to be near its
+    /// best. 0: never.
+    pub(crate) stage_below_bytes: u64,
     /// Writes and reads that may be in flight at once, over all peers.
     pub(crate) max_in_flight: usize,
     /// A write completed here is in the target's memory.

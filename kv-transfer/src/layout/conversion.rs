@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{KvGeometry, KvPlacement, Mismatch};
+use super::{KvGeometry, KvLayout, KvOrder, KvPlacement, Mismatch, TensorParallel};
 
 /// An end of a transfer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +21,8 @@ pub(crate) struct Conversion {
     /// The heads that go from here to there, as the model numbers them; empty when the receiver gets all of its heads
     /// from others.
     pub(crate) heads: Range<u32>,
+    /// The first of them, as each of the two workers numbers its own.
+    pub(crate) first_heads: (u32, u32),
     /// Senders that together have what the receiver holds.
     pub(crate) senders: u32,
 }
@@ -43,7 +45,31 @@ impl Conversion {
             let sends = chosen && needed.contains(&held.start);
             (if sends { held } else { 0..0 }, needed.len() as u32)
         };
-        Ok(Self { source, destination, heads, senders })
+        let first = |layout: &KvLayout| heads.start.saturating_sub(layout.heads().start);
+        let first_heads = (first(&ours), first(&theirs));
+        Ok(Self { source, destination, heads, first_heads, senders })
+    }
+
+    /// The same in two steps, with a place between: from the source into units that are together, and from there to the
+    /// destination. The place is as a pool of one layer, a block for each unit; `None` if not even one has room in `bytes`.
+    pub(crate) fn staged(&self, bytes: u64) -> Option<(Self, Self)> {
+        let layout = KvLayout {
+            layers: 1,
+            kv_heads: self.heads.len() as u32,
+            order: KvOrder::Hnd,
+            tensor_parallel: TensorParallel::SINGLE,
+            placement: match self.source.layout.placement {
+                KvPlacement::Latent => KvPlacement::Latent,
+                KvPlacement::Joined | KvPlacement::Split => KvPlacement::Joined,
+            },
+            ..self.source.layout
+        };
+        let blocks = u32::try_from(bytes / layout.block_bytes()).unwrap_or(u32::MAX);
+        let stage = KvGeometry { layout, blocks };
+        let (first, last) = self.first_heads;
+        let gather = Self { destination: stage, first_heads: (first, 0), ..self.clone() };
+        let scatter = Self { source: stage, first_heads: (0, last), ..self.clone() };
+        (blocks > 0).then_some((gather, scatter))
     }
 
     /// Whether the receiver gets anything from this sender.
@@ -67,14 +93,19 @@ impl Conversion {
 
     /// Payload of a whole transfer.
     pub(crate) fn bytes(&self, tokens: u32) -> u64 {
+        let last = self.units(tokens).saturating_sub(1);
+        let layer = u64::from(last) * self.unit_bytes(0, tokens) + self.unit_bytes(last, tokens);
+        u64::from(self.source.layout.layers) * layer
+    }
+
+    /// Payload of a unit: its tokens, or the whole block where blocks are moved as they are.
+    pub(crate) fn unit_bytes(&self, unit: u32, tokens: u32) -> u64 {
         let layout = &self.source.layout;
-        let layer = if self.keeps_blocks() {
-            u64::from(self.units(tokens)) * layout.block_bytes()
-        } else {
-            let rows = u64::from(tokens) * self.heads.len() as u64 * u64::from(layout.placement.tensors());
-            rows * layout.row_bytes()
-        };
-        u64::from(layout.layers) * layer
+        if self.keeps_blocks() {
+            return layout.block_bytes();
+        }
+        let rows = self.tokens(unit, tokens).len() as u64 * self.heads.len() as u64;
+        rows * u64::from(layout.placement.tensors()) * layout.row_bytes()
     }
 
     /// The tokens of a unit, of a sequence of so many.
@@ -98,7 +129,9 @@ impl Conversion {
         tokens: u32,
         block: impl Fn(u32) -> u32 + Copy + 'a,
     ) -> impl Iterator<Item = Range<usize>> + 'a {
-        let whole = self.keeps_blocks();
+        // What follows the last token is nobody's.
+        let full = self.tokens(unit, tokens).len() == self.source.layout.block_tokens as usize;
+        let whole = self.keeps_blocks() && full;
         let pieces = whole.then(|| self.geometry(side).pieces(layer, block(unit)));
         let rows = (!whole).then(move || self.rows(side, layer, self.tokens(unit, tokens), block));
         pieces.into_iter().flatten().chain(rows.into_iter().flatten())
@@ -114,7 +147,11 @@ impl Conversion {
         let geometry = self.geometry(side);
         let layout = &geometry.layout;
         let (each, row) = (layout.block_tokens, layout.row_bytes() as usize);
-        let first = layout.heads().start;
+        let first = self.heads.start
+            - match side {
+                Side::Source => self.first_heads.0,
+                Side::Destination => self.first_heads.1,
+            };
         let (token_stride, head_stride) = geometry.strides();
         let heads = move |tensor| self.heads.clone().map(move |head| (tensor, head - first));
         (0..layout.placement.tensors()).flat_map(heads).flat_map(move |(tensor, head)| {
@@ -147,7 +184,7 @@ fn check(source: &KvGeometry, destination: &KvGeometry) -> Result<(), Mismatch> 
 
 #[cfg(test)]
 mod tests {
-    use super::super::{KvDtype, KvLayout, KvOrder, TensorParallel};
+    use super::super::KvDtype;
     use super::*;
 
     const LAYOUT: KvLayout = KvLayout {

@@ -110,6 +110,14 @@ impl Mapping {
         unsafe { ptr::copy_nonoverlapping(from.as_ptr(), into, from.len()) };
     }
 
+    /// Copies between two places of the mapping, which must not overlap.
+    pub(crate) fn copy_within(&self, offset: usize, into: usize, len: usize) {
+        assert!(offset + len <= into || into + len <= offset, "the ranges overlap");
+        let (from, into) = (self.at(offset, len), self.at(into, len));
+        // SAFETY: both ranges lie in the mapping (checked by `at`) and do not overlap (asserted).
+        unsafe { ptr::copy_nonoverlapping(from, into, len) };
+    }
+
     /// Copies between two mappings: the one-sided write of the shared-memory fabric.
     pub(crate) fn copy_to(&self, offset: usize, target: &Mapping, target_offset: usize, len: usize) {
         let from = self.at(offset, len);

@@ -17,23 +17,34 @@ pub(crate) use memfd::{create_sealed, create_sealed_huge, verify_sealed};
 /// complete, or never was), and goes through the raw pointer: a `&[u8]` over memory that another process writes is
 /// undefined behaviour.
 #[derive(Clone)]
-pub struct PoolMemory(Arc<Mapping>);
+pub struct PoolMemory {
+    mapping: Arc<Mapping>,
+    /// Bytes of the pool; what follows is not its owner's.
+    bytes: usize,
+}
 
 impl PoolMemory {
-    pub(crate) fn new(mapping: Arc<Mapping>) -> Self {
-        Self(mapping)
+    /// The first `bytes` of the mapping.
+    pub(crate) fn new(mapping: Arc<Mapping>, bytes: u64) -> Self {
+        assert!(bytes as usize <= mapping.len(), "the pool lies in its mapping");
+        Self { mapping, bytes: bytes as usize }
+    }
+
+    /// The pool and what follows it.
+    pub(crate) fn region(&self) -> &Arc<Mapping> {
+        &self.mapping
     }
 
     /// Start of the pool, aligned to a page.
     #[must_use]
     pub fn ptr(&self) -> NonNull<u8> {
-        self.0.ptr()
+        self.mapping.ptr()
     }
 
     /// Bytes of the pool.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.bytes
     }
 
     /// Never true: an empty pool is refused at start.
@@ -47,7 +58,8 @@ impl PoolMemory {
     /// # Panics
     /// When the range leaves the pool.
     pub fn copy_out(&self, offset: usize, into: &mut [u8]) {
-        self.0.copy_out(offset, into);
+        assert!(offset + into.len() <= self.bytes, "the range leaves the pool");
+        self.mapping.copy_out(offset, into);
     }
 
     /// Copies bytes into the pool. The caller owns the blocks it writes.
@@ -55,7 +67,8 @@ impl PoolMemory {
     /// # Panics
     /// When the range leaves the pool.
     pub fn copy_in(&self, offset: usize, from: &[u8]) {
-        self.0.copy_in(offset, from);
+        assert!(offset + from.len() <= self.bytes, "the range leaves the pool");
+        self.mapping.copy_in(offset, from);
     }
 }
 

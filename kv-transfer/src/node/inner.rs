@@ -10,13 +10,15 @@ use tokio_util::task::TaskTracker;
 
 use super::FabricDescription;
 use crate::control::{Links, Peers, SendLink};
-use crate::engine::{Command, CommandQueue, Sending};
+use crate::engine::{Command, CommandQueue, Sending, Staged};
 use crate::fabric::Capabilities;
 use crate::ids::NodeId;
 use crate::layout::Conversion;
 use crate::memory::PoolMemory;
+use crate::plan::mean_write_bytes;
 use crate::receive::Receiver;
 use crate::send::{OpenGuard, Outgoing, OutgoingCell, check_compatible};
+use crate::staging::Region;
 use crate::stats::Counters;
 use crate::ticket::Ticket;
 use crate::wire::SMALL_FRAME_BYTES;
@@ -31,6 +33,7 @@ pub(crate) struct NodeInner {
     pub(super) address: Vec<u8>,
     pub(super) capabilities: Capabilities,
     pub(super) pool: PoolMemory,
+    pub(super) region: Region,
     pub(super) counters: Arc<Counters>,
     pub(super) receiver: Arc<Receiver>,
     pub(super) peers: Arc<Peers>,
@@ -88,6 +91,10 @@ impl NodeInner {
             provider: self.capabilities.provider.clone(),
             control_endpoint: self.endpoint.clone(),
         }
+    }
+
+    pub(crate) fn region(&self) -> &Region {
+        &self.region
     }
 
     pub(crate) fn pool(&self) -> &PoolMemory {
@@ -150,14 +157,16 @@ impl NodeInner {
         if !link.claim(ticket.key) {
             return Err(revoked("it is open here already".to_owned()));
         }
-        let mut open = self.register(&link, &ticket);
+        let staged = self.staged(&link, &ticket);
+        let is_staged = staged.is_some();
+        let mut open = self.register(&link, &ticket, staged);
         open.cell.quiet.hold(Box::new(permit));
         let after = self.limits().handshake;
-        match tokio::time::timeout(after, link.attach(ticket.key, ticket.secret)).await {
+        match tokio::time::timeout(after, link.attach(ticket.key, ticket.secret, is_staged)).await {
             Ok(Some(Ok(arrivals))) => {
                 open.cell.attached(arrivals);
                 self.counters.outgoing_started.add(1);
-                Ok(Outgoing::new(open, ticket, link.conversion.clone()))
+                Ok(Outgoing::new(open, ticket, link.conversion.clone(), is_staged))
             }
             Ok(Some(Err(reason))) => {
                 self.queue.send(Command::Refused { id: open.id });
@@ -174,12 +183,30 @@ impl NodeInner {
 
     /// Makes the transfer known to the data thread. Before attaching: an abort that overtakes us must find it, or the
     /// receiver would be told that nothing will be written.
-    fn register(self: &Arc<Self>, link: &Arc<SendLink>, ticket: &Ticket) -> OpenGuard {
+    fn register(
+        self: &Arc<Self>,
+        link: &Arc<SendLink>,
+        ticket: &Ticket,
+        staged: Option<Staged>,
+    ) -> OpenGuard {
         let id = self.next_send.fetch_add(1, Ordering::Relaxed);
         let cell = Arc::new(OutgoingCell::new(ticket.key, link.clone()));
-        let sending = Box::new(Sending::new(cell.clone(), link.outbox.clone()));
+        let sending = Box::new(Sending::new(cell.clone(), link.outbox.clone(), staged));
         self.queue.send(Command::Open { id, sending });
         OpenGuard { node: self.clone(), id, cell, settled: false }
+    }
+
+    /// How a transfer is gathered, if its writes would be too short for the fabric as they are.
+    fn staged(&self, link: &SendLink, ticket: &Ticket) -> Option<Staged> {
+        let below = self.capabilities.stage_below_bytes;
+        let ours = self.region;
+        let fits = ours.chunk_bytes <= self.capabilities.max_write_bytes;
+        if below == 0 || ours.chunks.min(link.region.chunks) == 0 || !fits {
+            return None;
+        }
+        let (conversion, theirs) = (&link.conversion, link.region);
+        let too_short = mean_write_bytes(conversion, &ticket.blocks, ticket.tokens) < below;
+        too_short.then(|| Staged::new(conversion.clone(), ticket.tokens, ours, theirs)).flatten()
     }
 
     pub(super) async fn shutdown(&self) {

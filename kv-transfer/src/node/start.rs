@@ -10,7 +10,7 @@ use tokio_util::task::TaskTracker;
 
 use super::NodeInner;
 use crate::control::{Links, Listener, Peers, serve_listener};
-use crate::engine::{CommandQueue, DataPlane};
+use crate::engine::{CommandQueue, DataPlane, Memory};
 use crate::fabric::libfabric::Libfabric;
 use crate::fabric::shm::ShmFabric;
 use crate::fabric::{Capabilities, Fabric};
@@ -75,9 +75,12 @@ pub(crate) fn assemble(
     let queue = Arc::new(CommandQueue::new(fabric.waker(), counters.clone(), config.limits.queued_pushes));
     let endpoint = listener.endpoint().map_err(|source| control(&config, source))?;
     let address = fabric.address();
+    let region = config.region();
+    let memory = Memory { pool: pool.clone(), region };
     let plane = DataPlane::new(
         fabric,
-        config.limits.drain,
+        memory,
+        config.limits,
         queue.clone(),
         receiver.clone(),
         peers.clone(),
@@ -98,6 +101,7 @@ pub(crate) fn assemble(
         address,
         capabilities,
         pool,
+        region,
         counters,
         receiver: receiver.clone(),
         peers,
@@ -140,6 +144,9 @@ fn check(config: &TransferConfig) -> Result<(), StartError> {
         ("blocks_per_transfer", limits.blocks_per_transfer, 1 << 18),
         ("peers", limits.peers, 1 << 16),
         ("queued_pushes", limits.queued_pushes, 1 << 20),
+        // None is allowed.
+        ("staging_chunks", limits.staging_chunks.max(1), 1 << 16),
+        ("staging_chunk_bytes", limits.staging_chunk_bytes, 1 << 20),
         ("bytes of `model`", config.model.len().max(1), MAX_MODEL_BYTES),
     ];
     match bounds.into_iter().find(|&(_, value, max)| value == 0 || value > max) {
@@ -156,6 +163,7 @@ fn rules(config: &TransferConfig, capabilities: &Capabilities) -> TableRules {
         blocks_per_transfer: config.limits.blocks_per_transfer,
         drain: capabilities.buffers_bytes.then_some(config.limits.drain),
         completed_is_delivered: capabilities.completed_is_delivered,
+        chunks: config.region().chunks,
     }
 }
 
@@ -181,7 +189,7 @@ pub(crate) async fn open_fabric(config: &TransferConfig) -> Result<OpenFabric, S
     let opened = tokio::task::spawn_blocking(move || -> Result<OpenFabric, StartError> {
         match &config.fabric {
             FabricSpec::Shm => {
-                let (fabric, pool) = ShmFabric::open(config.geometry.pool_bytes(), config.huge_pages)?;
+                let (fabric, pool) = ShmFabric::open(config.region().bytes(), config.huge_pages)?;
                 Ok((Box::new(fabric), pool))
             }
             FabricSpec::Libfabric { provider } => {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::engine::{Command, Sending};
+use crate::engine::{Command, Sending, Work};
 use crate::plan::{Cursor, Plan};
 use crate::send::OutgoingCell;
 use crate::ticket::Ticket;
@@ -36,11 +36,11 @@ async fn a_late_write_is_counted_and_completes_nothing() {
     let inner = sender.inner();
     let link = inner.links().get(inner, &stale).await.unwrap();
     let cell = Arc::new(OutgoingCell::new(stale.key, link.clone()));
-    let sending = Box::new(Sending::new(cell.clone(), link.outbox.clone()));
+    let sending = Box::new(Sending::new(cell.clone(), link.outbox.clone(), None));
     inner.queue().send(Command::Open { id: u64::MAX, sending });
     let plan = Plan::new(&link.conversion, &[(3, 0)], &stale.blocks, stale.tokens);
     let cursor = Cursor::new(0..1, Arc::new(plan));
-    inner.queue().push(Command::Push { id: u64::MAX, cursor }, Duration::ZERO).unwrap();
+    inner.queue().push(Command::Push { id: u64::MAX, work: Work::Tiles(cursor) }, Duration::ZERO).unwrap();
 
     tokio::time::timeout(LONG, async {
         while receiver.stats().late_writes == late_before {

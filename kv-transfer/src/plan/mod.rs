@@ -8,4 +8,4 @@ mod runs;
 mod tiles;
 
 pub(crate) use cursor::{Cursor, PlannedWrite, WriteRules};
-pub(crate) use tiles::{Plan, Step, Tile};
+pub(crate) use tiles::{Plan, Step, Tile, mean_write_bytes, unit_tiles};

@@ -76,7 +76,8 @@ impl Plan {
         let tiles = if conversion.keeps_blocks() {
             whole_blocks(conversion, pairs, blocks)
         } else {
-            let tiles = pairs.iter().flat_map(|&(block, unit)| cut(conversion, block, unit, blocks, tokens));
+            let block_at = |index: u32| blocks[index as usize];
+            let tiles = pairs.iter().flat_map(|&pair| unit_tiles(conversion, pair, block_at, tokens));
             merge(tiles.collect())
         };
         Self {
@@ -85,6 +86,17 @@ impl Plan {
             destination_layer: conversion.destination.layer_bytes(),
         }
     }
+}
+
+/// The length of a contiguous write, on average, if the `blocks` of a sequence are written from blocks that are neighbours.
+pub(crate) fn mean_write_bytes(conversion: &Conversion, blocks: &[u32], tokens: u32) -> u64 {
+    let pairs: Vec<(u32, u32)> = (0..conversion.units(tokens)).map(|unit| (unit, unit)).collect();
+    if conversion.keeps_blocks() {
+        let tiles = whole_blocks(conversion, &pairs, blocks);
+        return tiles.iter().map(Tile::bytes).sum::<u64>() / tiles.len().max(1) as u64;
+    }
+    let block_at = |index: u32| blocks[index as usize];
+    unit_tiles(conversion, (0, 0), block_at, tokens).next().map_or(0, |tile| tile.len)
 }
 
 fn whole_blocks(conversion: &Conversion, pairs: &[(u32, u32)], blocks: &[u32]) -> Vec<Tile> {
@@ -100,12 +112,11 @@ fn whole_blocks(conversion: &Conversion, pairs: &[(u32, u32)], blocks: &[u32]) -
     tiles
 }
 
-/// One unit: a tile for K and for V of each destination block that it touches.
-fn cut<'a>(
+/// One unit, as pair of source block and unit: a tile for K and for V of each destination block that it touches.
+pub(crate) fn unit_tiles<'a>(
     conversion: &'a Conversion,
-    block: u32,
-    unit: u32,
-    blocks: &'a [u32],
+    (block, unit): (u32, u32),
+    block_at: impl Fn(u32) -> u32 + Copy + 'a,
     tokens: u32,
 ) -> impl Iterator<Item = Tile> + 'a {
     let tokens = conversion.tokens(unit, tokens);
@@ -116,7 +127,7 @@ fn cut<'a>(
         let offsets = (part.start - tokens.start, part.start - index * each);
         let tensors = 0..conversion.source.layout.placement.tensors();
         tensors.map(move |tensor| {
-            let tile = Part { tensor, source: block, destination: blocks[index as usize], offsets };
+            let tile = Part { tensor, source: block, destination: block_at(index), offsets };
             tile.tile(conversion, part.len() as u32)
         })
     })
@@ -136,13 +147,13 @@ impl Part {
         let Conversion { source, destination, heads, .. } = conversion;
         let (from_token, from_head) = source.strides();
         let (to_token, to_head) = destination.strides();
-        let first = |geometry: &KvGeometry| u64::from(heads.start - geometry.layout.heads().start);
+        let first_heads = conversion.first_heads;
         let from = source.tensor_offset(0, self.tensor, self.source)
             + u64::from(self.offsets.0) * from_token
-            + first(source) * from_head;
+            + u64::from(first_heads.0) * from_head;
         let to = destination.tensor_offset(0, self.tensor, self.destination)
             + u64::from(self.offsets.1) * to_token
-            + first(destination) * to_head;
+            + u64::from(first_heads.1) * to_head;
         let by_token = Step { count: tokens, source: from_token, destination: to_token };
         let by_head = Step { count: heads.len() as u32, source: from_head, destination: to_head };
         // Along the destination's order, so that it is written front to back.

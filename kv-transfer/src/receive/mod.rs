@@ -9,4 +9,4 @@ pub(crate) use incoming::{Arrival, IncomingCell};
 pub use incoming::{Incoming, Received};
 pub(crate) use manifest::CheckedManifest;
 pub(crate) use receiver::Receiver;
-pub(crate) use table::{Effect, Expected, ReceiveTable, TableRules};
+pub(crate) use table::{Effect, Expected, ReceiveTable, Scatter, TableRules};

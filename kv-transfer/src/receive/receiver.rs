@@ -5,14 +5,14 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{Effect, Expected, IncomingCell, ReceiveTable, TableRules};
+use super::{Effect, Expected, IncomingCell, ReceiveTable, Scatter, TableRules};
 use crate::ExpectError;
 use crate::control::Peers;
 use crate::ids::{PeerId, TransferKey};
 use crate::layout::Conversion;
 use crate::stats::Counters;
 use crate::tally::Tally;
-use crate::wire::{Body, Manifest, Reason};
+use crate::wire::{Body, Grant, Manifest, Reason};
 
 /// Shared by the owners of transfers, the control tasks and the data thread.
 #[derive(Debug)]
@@ -48,8 +48,17 @@ impl Receiver {
         conversion: &Arc<Conversion>,
         key: TransferKey,
         secret: u64,
+        staged: bool,
     ) -> Result<TransferKey, &'static str> {
-        self.lock().attach(from, conversion, key, secret)
+        self.lock().attach(from, conversion, key, secret, staged)
+    }
+
+    pub(crate) fn want(&self, from: PeerId, key: TransferKey, chunks: u32) {
+        self.change(|table, effects| table.want(from, key, chunks, effects));
+    }
+
+    pub(crate) fn scattered(&self, scatter: &Scatter, outcome: Result<(), String>) {
+        self.change(|table, effects| table.scattered(scatter, outcome, effects));
     }
 
     pub(crate) fn manifest(&self, from: PeerId, key: TransferKey, manifest: &Manifest) {
@@ -72,17 +81,19 @@ impl Receiver {
         self.lock().has_sender()
     }
 
-    /// Counts a batch of landed writes under one lock. `effects` is the caller's scratch space.
+    /// Counts a batch of landed writes under one lock; puts chunks that are to be scattered into `scatters`. `effects` is the
+    /// caller's scratch space.
     pub(crate) fn landed(
         &self,
         writes: impl Iterator<Item = (Option<PeerId>, u32)>,
         effects: &mut Vec<Effect>,
+        scatters: &mut Vec<Box<Scatter>>,
     ) {
         {
             let mut table = self.lock();
             writes.for_each(|(from, immediate)| table.write_landed(from, immediate, effects));
         }
-        self.carry_out(effects);
+        self.carry_out(effects, scatters);
     }
 
     /// Keeps deadlines until cancelled.
@@ -127,10 +138,12 @@ impl Receiver {
         if nearer {
             self.changed.notify_one();
         }
-        self.carry_out(&mut effects);
+        let mut scatters = Vec::new();
+        self.carry_out(&mut effects, &mut scatters);
+        debug_assert!(scatters.is_empty(), "only what has landed is scattered");
     }
 
-    fn carry_out(&self, effects: &mut Vec<Effect>) {
+    fn carry_out(&self, effects: &mut Vec<Effect>, scatters: &mut Vec<Box<Scatter>>) {
         for effect in effects.drain(..) {
             match effect {
                 Effect::Quiet(cell) => {
@@ -140,6 +153,10 @@ impl Receiver {
                 Effect::TellAbort { peer, key, reason } => {
                     self.peers.send(peer, Body::Abort(Reason { key: key.into(), reason }));
                 }
+                Effect::Grant { peer, key, chunk } => {
+                    self.peers.send(peer, Body::Grant(Grant { key: key.into(), chunk }));
+                }
+                Effect::Scatter(scatter) => scatters.push(scatter),
             }
         }
     }

@@ -17,6 +17,7 @@
 
 mod inputs;
 mod parts;
+mod staging;
 mod transitions;
 
 use std::collections::{BTreeSet, VecDeque};
@@ -26,8 +27,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use self::parts::Part;
+use self::staging::Chunks;
 use super::IncomingCell;
-use crate::ids::{Generation, PeerId, Slot, TransferKey};
+use crate::ids::{Generation, PeerId, Sequence, Slot, TransferKey};
+use crate::layout::Conversion;
 use crate::stats::Counters;
 use crate::{ChecksumMode, ExpectError, KvGeometry, TransferError};
 
@@ -43,6 +46,8 @@ pub(crate) struct TableRules {
     pub(crate) drain: Option<Duration>,
     /// Whether a write that completed at the sender is in our memory.
     pub(crate) completed_is_delivered: bool,
+    /// Chunks that senders can be granted.
+    pub(crate) chunks: u32,
 }
 
 /// What the caller does once the lock is released.
@@ -52,6 +57,22 @@ pub(crate) enum Effect {
     TellAbort { peer: PeerId, key: TransferKey, reason: String },
     /// Nobody will write these blocks again: open the latch.
     Quiet(Arc<IncomingCell>),
+    /// Tell an attached sender where its next staged write goes.
+    Grant { peer: PeerId, key: TransferKey, chunk: u32 },
+    /// Bring a chunk that has landed to its blocks, then say so.
+    Scatter(Box<Scatter>),
+}
+
+/// A chunk that has landed.
+#[derive(Debug)]
+pub(crate) struct Scatter {
+    pub(crate) key: TransferKey,
+    pub(crate) sender: PeerId,
+    pub(crate) sequence: Sequence,
+    pub(crate) chunk: u32,
+    pub(crate) cell: Arc<IncomingCell>,
+    pub(crate) tokens: u32,
+    pub(crate) conversion: Arc<Conversion>,
 }
 
 /// A transfer to expect.
@@ -70,6 +91,7 @@ pub(crate) struct ReceiveTable {
     busy: Box<[bool]>,
     deadlines: BTreeSet<(Instant, TransferKey)>,
     counters: Arc<Counters>,
+    chunks: Chunks,
     /// Senders attached, those of fenced transfers included.
     attached: usize,
     closed: bool,
@@ -128,6 +150,7 @@ impl ReceiveTable {
             free: (0..rules.slots as u32).filter_map(Slot::try_new).collect(),
             busy: vec![false; rules.geometry.blocks as usize].into_boxed_slice(),
             deadlines: BTreeSet::new(),
+            chunks: Chunks::new(rules.chunks),
             rules,
             counters,
             attached: 0,

@@ -29,6 +29,8 @@ fn geometry(rank: u32, size: u32) -> KvGeometry {
 struct Bench {
     /// Whether the senders are two ranks, `SENDER` the first and `OTHER` the second.
     ranks: bool,
+    /// Whether all writes are of chunks.
+    staged: bool,
     arrivals: BTreeMap<(TransferKey, PeerId), TransferKey>,
     table: ReceiveTable,
     now: Instant,
@@ -48,10 +50,20 @@ impl Bench {
             blocks_per_transfer: 8,
             drain,
             completed_is_delivered: true,
+            chunks: 2,
         };
         let table = ReceiveTable::new(rules, counters.clone());
         let (ranks, arrivals, landed) = (false, BTreeMap::new(), BTreeMap::new());
-        Self { ranks, arrivals, table, now: Instant::now(), counters, effects: Vec::new(), landed }
+        Self {
+            ranks,
+            staged: false,
+            arrivals,
+            table,
+            now: Instant::now(),
+            counters,
+            effects: Vec::new(),
+            landed,
+        }
     }
 
     fn expect(&mut self, blocks: &[u32]) -> Result<Arc<IncomingCell>, ExpectError> {
@@ -71,8 +83,11 @@ impl Bench {
     }
 
     fn attach(&mut self, peer: PeerId, key: TransferKey, secret: u64) -> Result<(), &'static str> {
-        let arrivals = self.table.attach(peer, &self.conversion(peer), key, secret)?;
+        let arrivals = self.table.attach(peer, &self.conversion(peer), key, secret, self.staged)?;
         self.arrivals.insert((key, peer), arrivals);
+        if self.staged {
+            self.table.want(peer, key, 3, &mut self.effects);
+        }
         Ok(())
     }
 
@@ -121,6 +136,17 @@ impl Bench {
 
     fn withdraw_from(&mut self, peer: PeerId, key: TransferKey, writes: Option<u32>) {
         self.table.withdrawn(peer, key, writes.map(Tally::first), "gave up", self.now, &mut self.effects);
+    }
+
+    /// Says of some chunks that have landed that they are in the blocks, or are not what they should be.
+    fn scatter(&mut self, sound: bool) {
+        let is_scatter = |effect: &mut Effect| matches!(effect, Effect::Scatter(_));
+        let scatters: Vec<Effect> = self.effects.extract_if(.., is_scatter).collect();
+        for effect in scatters {
+            let Effect::Scatter(scatter) = effect else { unreachable!("extracted") };
+            let outcome = if sound { Ok(()) } else { Err("it is empty".to_owned()) };
+            self.table.scattered(&scatter, outcome, &mut self.effects);
+        }
     }
 
     fn quiet(&self, cell: &Arc<IncomingCell>) -> bool {
@@ -322,6 +348,7 @@ enum Step {
     Announce(usize, bool, u32),
     Withdraw(usize, bool, Option<u32>),
     Abort(usize),
+    Scatter(bool),
     Lose(bool),
     Wait(u64),
 }
@@ -335,6 +362,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => (0usize..8, prop::bool::weighted(0.8), prop::option::of(0u32..4))
             .prop_map(|(i, ours, writes)| Step::Withdraw(i, ours, writes)),
         2 => (0usize..8).prop_map(Step::Abort),
+        3 => prop::bool::weighted(0.9).prop_map(Step::Scatter),
         1 => any::<bool>().prop_map(Step::Lose),
         1 => (0u64..20_000).prop_map(Step::Wait),
     ];
@@ -347,8 +375,8 @@ proptest! {
     /// Whatever happens in whatever order: no block is lost or owned twice, every write is counted once, every transfer
     /// becomes quiet exactly once, and the table empties when the peers are gone and time has passed.
     #[test]
-    fn conservation_under_any_schedule(steps in steps(), drained: bool, ranks: bool) {
-        let mut bench = Bench { ranks, ..Bench::new(drained.then_some(DRAIN)) };
+    fn conservation_under_any_schedule(steps in steps(), drained: bool, ranks: bool, staged: bool) {
+        let mut bench = Bench { ranks, staged, ..Bench::new(drained.then_some(DRAIN)) };
         let peer = |ours| if ours { SENDER } else { OTHER };
         let mut cells: Vec<Arc<IncomingCell>> = Vec::new();
         let mut landed = 0;
@@ -366,6 +394,7 @@ proptest! {
                 Step::Announce(i, ours, writes) => if let Some(cell) = pick(i) { bench.announce_from(peer(ours), &cell, writes); },
                 Step::Withdraw(i, ours, writes) => if let Some(cell) = pick(i) { bench.withdraw_from(peer(ours), cell.key, writes); },
                 Step::Abort(i) => if let Some(cell) = pick(i) { bench.table.abort(cell.key, &mut bench.effects); },
+                Step::Scatter(sound) => bench.scatter(sound),
                 Step::Lose(ours) => bench.table.peer_lost(peer(ours), "peer", bench.now, &mut bench.effects),
                 Step::Wait(ms) => {
                     bench.now += Duration::from_millis(ms);
@@ -375,6 +404,7 @@ proptest! {
             bench.check();
             prop_assert_eq!(bench.counters.late_writes.get() + bench.counters.writes_received.get(), landed);
         }
+        bench.scatter(true);
         bench.now += EXPIRY;
         bench.table.tick(bench.now, &mut bench.effects);
         for peer in [SENDER, OTHER] {
@@ -384,6 +414,7 @@ proptest! {
         bench.table.tick(bench.now, &mut bench.effects);
         prop_assert!(bench.table.is_empty());
         prop_assert_eq!(bench.table.next_deadline(), None);
+        prop_assert_eq!(bench.table.chunks.free(), 2);
         bench.check();
         let mut quiet = BTreeMap::new();
         for effect in &bench.effects {

@@ -8,7 +8,7 @@ use super::{OutgoingCell, Sent};
 use crate::checksum::{Selection, hash_ranges};
 use crate::control::convertible;
 use crate::coverage::Coverage;
-use crate::engine::{Command, NoRoom, SendId};
+use crate::engine::{Command, NoRoom, SendId, UnitCursor, Work};
 use crate::latch::Quiesced;
 use crate::layout::{Conversion, Side};
 use crate::node::NodeInner;
@@ -26,6 +26,7 @@ pub struct Outgoing {
     open: OpenGuard,
     ticket: Ticket,
     conversion: Arc<Conversion>,
+    staged: bool,
     selection: Selection,
     progress: Mutex<Progress>,
 }
@@ -35,6 +36,8 @@ struct Progress {
     hashes: Vec<u64>,
     /// The blocks that were pushed last, and the plan they make: the next layers are mostly of the same.
     planned: (Vec<(u32, u32)>, Arc<Plan>),
+    /// Of a staged transfer: the same blocks, to be gathered.
+    units: Arc<[(u32, u32)]>,
 }
 
 /// An opened transfer; aborts it when dropped, unless it was finished or refused.
@@ -66,7 +69,7 @@ pub(crate) fn check_compatible(node: &NodeInner, ticket: &Ticket) -> Result<(), 
 }
 
 impl Outgoing {
-    pub(crate) fn new(open: OpenGuard, ticket: Ticket, conversion: Arc<Conversion>) -> Self {
+    pub(crate) fn new(open: OpenGuard, ticket: Ticket, conversion: Arc<Conversion>, staged: bool) -> Self {
         let (layers, units) = (ticket.geometry.layout.layers, conversion.units(ticket.tokens));
         // The stricter of the two wishes; both modes come from the same ordered list.
         let mode = checksums_to_wire(ticket.checksums).max(checksums_to_wire(open.node.checksums()));
@@ -74,8 +77,8 @@ impl Outgoing {
         let selection = Selection::new(mode, ticket.secret, layers, units);
         let hashes = vec![0; selection.len()];
         let (coverage, planned) = (Coverage::new(layers, units), (Vec::new(), Arc::default()));
-        let progress = Mutex::new(Progress { coverage, hashes, planned });
-        Self { open, ticket, conversion, selection, progress }
+        let progress = Mutex::new(Progress { coverage, hashes, planned, units: Arc::default() });
+        Self { open, ticket, conversion, staged, selection, progress }
     }
 
     /// Tokens that the receiver expects the blocks to hold.
@@ -126,13 +129,9 @@ impl Outgoing {
             return Ok(());
         }
         self.hash(&mut progress.hashes, &layers, blocks);
-        if progress.planned.0 != blocks {
-            let plan = Plan::new(&self.conversion, blocks, &self.ticket.blocks, self.ticket.tokens);
-            progress.planned = (blocks.to_vec(), plan.into());
-        }
-        let plan = progress.planned.1.clone();
+        let work = self.work(&mut progress, layers, blocks);
         drop(progress);
-        let command = Command::Push { id: self.open.id, cursor: Cursor::new(layers, plan) };
+        let command = Command::Push { id: self.open.id, work };
         let patience = node.limits().push_patience;
         node.queue().push(command, patience).map_err(|no_room| match no_room {
             NoRoom::Full { limit } => PushError::Backlogged { limit, waited: patience },
@@ -176,6 +175,21 @@ impl Outgoing {
     /// Gives the transfer up, if it is not over, and says when its source blocks are no longer read.
     pub fn abort(self) -> Quiesced {
         Quiesced(self.open.cell.quiet.clone())
+    }
+
+    /// What the data thread is to do for a push.
+    fn work(&self, progress: &mut Progress, layers: Range<u32>, blocks: &[(u32, u32)]) -> Work {
+        if self.staged {
+            if *progress.units != *blocks {
+                progress.units = blocks.into();
+            }
+            return Work::Units(UnitCursor::new(layers, progress.units.clone()));
+        }
+        if progress.planned.0 != blocks {
+            let plan = Plan::new(&self.conversion, blocks, &self.ticket.blocks, self.ticket.tokens);
+            progress.planned = (blocks.to_vec(), plan.into());
+        }
+        Work::Tiles(Cursor::new(layers, progress.planned.1.clone()))
     }
 
     fn hash(&self, hashes: &mut [u64], layers: &Range<u32>, blocks: &[(u32, u32)]) {

@@ -159,6 +159,7 @@ async fn send(
             Err(OpenError::Revoked { .. }
                 | OpenError::Unreachable { .. }
                 | OpenError::ShuttingDown
+                | OpenError::Full { .. }
                 | OpenError::StaleIncarnation { .. }
                 | OpenError::TimedOut { .. })
         );

@@ -61,8 +61,12 @@ impl Blocks {
         self.uses.lock().unwrap_or_else(PoisonError::into_inner).iter().filter(|used| used.is_none()).count()
     }
 
-    /// The first block that `bytes` of the pool touch and that is not in use as `expected`.
+    /// The first block that `bytes` of the pool touch and that is not in use as `expected`. What lies behind the pool are no
+    /// blocks; that the right bytes go through it shows at the end.
     pub(super) fn first_wrong(&self, bytes: Range<u64>, expected: Use) -> Option<(u32, Option<Use>)> {
+        if bytes.start >= self.geometry.pool_bytes() {
+            return None;
+        }
         let uses = self.uses.lock().unwrap_or_else(PoisonError::into_inner);
         let size = self.geometry.pieces(0, 0).next().map_or(1, |piece| piece.len() as u64);
         (bytes.start / size..bytes.end.div_ceil(size))

@@ -13,6 +13,7 @@ use crate::error::FabricError;
 use crate::fabric::{Capabilities, Event, Fabric, Offer, Read, Wake, Write};
 use crate::ids::PeerId;
 use crate::memory::{Mapping, PoolMemory};
+use crate::staging::Region;
 
 /// Writes in flight; few, so that credits run out.
 const CREDITS: usize = 12;
@@ -23,6 +24,7 @@ pub(crate) struct SimFabric {
     completes_early: bool,
     max_write_bytes: u64,
     strided_writes: bool,
+    stage_below_bytes: u64,
     next_peer: u64,
     /// Node and its number for us.
     targets: BTreeMap<PeerId, (usize, PeerId)>,
@@ -46,11 +48,11 @@ impl SimFabric {
     /// A new node on the network, with a pool of so many bytes.
     pub(super) fn join(
         net: &Net,
-        pool_bytes: u64,
+        region: Region,
         max_write_bytes: u64,
         strided_writes: bool,
     ) -> (usize, Self, PoolMemory) {
-        let pool = Arc::new(Mapping::anonymous(pool_bytes as usize).expect("memory for a small pool"));
+        let pool = Arc::new(Mapping::anonymous(region.bytes() as usize).expect("memory for a small pool"));
         let wake = Arc::new(Notify::new());
         let mut state = net.lock();
         let node = state.ports.len();
@@ -70,12 +72,14 @@ impl SimFabric {
             completes_early,
             max_write_bytes,
             strided_writes,
+            // Everything, where there is something to stage in.
+            stage_below_bytes: if region.chunks > 0 { u64::MAX } else { 0 },
             next_peer: 0,
             targets: BTreeMap::new(),
             initiators: BTreeSet::new(),
             wake,
         };
-        (node, fabric, PoolMemory::new(pool))
+        (node, fabric, PoolMemory::new(pool, region.pool_bytes))
     }
 
     fn new_peer(&mut self) -> PeerId {
@@ -91,6 +95,7 @@ impl Fabric for SimFabric {
             provider: "sim".to_owned(),
             max_write_bytes: self.max_write_bytes,
             strided_writes: self.strided_writes,
+            stage_below_bytes: self.stage_below_bytes,
             max_in_flight: CREDITS,
             completed_is_delivered: !self.completes_early,
             buffers_bytes: true,
@@ -112,7 +117,7 @@ impl Fabric for SimFabric {
         Ok((peer, Offer { bytes, descriptors: Vec::new() }))
     }
 
-    fn connect(&mut self, offer: Offer, _pool_bytes: u64) -> Result<PeerId, FabricError> {
+    fn connect(&mut self, offer: Offer, _region_bytes: u64) -> Result<PeerId, FabricError> {
         let (words, []) = offer.bytes.as_chunks::<8>() else { return Err(fault("connect", "no offer")) };
         let [node, number] = *words else { return Err(fault("connect", "no offer")) };
         let peer = self.new_peer();

@@ -161,9 +161,14 @@ impl World {
         let geometry = KvGeometry { layout: KvLayout { tensor_parallel, ..layout }, blocks: 24 };
         let max_write = 32 << self.random.random_range(0..5);
         let strided_writes = self.random.random_bool(0.5);
-        let (number, fabric, pool) =
-            SimFabric::join(&self.net, geometry.pool_bytes(), max_write, strided_writes);
-        let mut config = TransferConfig::new(FabricSpec::Shm, geometry, "sim");
+        // Shared memory needs no staging; whether there is any is all that the name decides here.
+        let staged = !strided_writes && self.random.random_bool(0.5);
+        let fabric = if staged { FabricSpec::Libfabric { provider: None } } else { FabricSpec::Shm };
+        let mut config = TransferConfig::new(fabric, geometry, "sim");
+        config.limits.staging_chunks = 2;
+        config.limits.staging_chunk_bytes = 800;
+        let (region, max_write) = (config.region(), if staged { 800 } else { max_write });
+        let (number, fabric, pool) = SimFabric::join(&self.net, region, max_write, strided_writes);
         // A corrupted piece must be seen wherever it is.
         config.checksums =
             if self.climate.faults.corrupted > 0 { ChecksumMode::Full } else { ChecksumMode::Sampled };

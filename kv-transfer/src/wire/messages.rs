@@ -6,7 +6,7 @@ use crate::tally::Tally;
 
 #[derive(Clone, PartialEq, prost::Message)]
 pub(crate) struct Frame {
-    #[prost(oneof = "Body", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
+    #[prost(oneof = "Body", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11")]
     pub(crate) body: Option<Body>,
 }
 
@@ -30,6 +30,10 @@ pub(crate) enum Body {
     Abort(Reason),
     #[prost(message, tag = "9")]
     Withdrawn(Withdrawn),
+    #[prost(message, tag = "10")]
+    Want(Want),
+    #[prost(message, tag = "11")]
+    Grant(Grant),
 }
 
 /// The sender's first word.
@@ -70,6 +74,11 @@ pub(crate) struct Welcome {
     /// Descriptors that follow with one byte of their own.
     #[prost(uint32, tag = "4")]
     pub(crate) descriptors: u32,
+    /// Chunks behind the pool that a sender may be granted, and as many again that are the receiver's own affair.
+    #[prost(uint32, tag = "5")]
+    pub(crate) staging_chunks: u32,
+    #[prost(uint64, tag = "6")]
+    pub(crate) chunk_bytes: u64,
 }
 
 /// The receiver's no, naming what differs.
@@ -111,6 +120,27 @@ pub(crate) struct Attach {
     pub(crate) key: Key,
     #[prost(fixed64, tag = "2")]
     pub(crate) secret: u64,
+    /// Every write will be of a chunk, into one that was granted.
+    #[prost(bool, tag = "3")]
+    pub(crate) staged: bool,
+}
+
+/// The sender could fill so many more chunks now.
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub(crate) struct Want {
+    #[prost(message, required, tag = "1")]
+    pub(crate) key: Key,
+    #[prost(uint32, tag = "2")]
+    pub(crate) chunks: u32,
+}
+
+/// A chunk for the sender's next staged write that has none yet.
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub(crate) struct Grant {
+    #[prost(message, required, tag = "1")]
+    pub(crate) key: Key,
+    #[prost(uint32, tag = "2")]
+    pub(crate) chunk: u32,
 }
 
 /// Leave to write.

@@ -6,6 +6,8 @@
 //!    │ ◄──────────────────── Welcome (+fds) │ Refused   its layout, fabric address, keys of the pool
 //!    │ Attach ─────────────────────────────────► │   for each transfer, before its first write
 //!    │ ◄──────────────────── Attached │ AttachRefused
+//!    │ Want ───────────────────────────────────► │   staged transfers: chunks that could be filled now
+//!    │ ◄─────────────────────────────── Grant    │
 //!    │ ═══ one-sided writes ═══════════════════► │
 //!    │ Manifest ───────────────────────────────► │   how many writes, what they cover, hashes
 //!    │ ◄──────────────────────────────── Abort   │   at any time
@@ -20,7 +22,7 @@ mod messages;
 pub(crate) use frame::{FrameError, encode, read_frame};
 pub(crate) use geometry::GeometryWire;
 pub(crate) use messages::{
-    Attach, AttachRefused, Attached, Body, Hello, Manifest, Reason, Refused, Welcome, Withdrawn,
+    Attach, AttachRefused, Attached, Body, Grant, Hello, Manifest, Reason, Refused, Want, Welcome, Withdrawn,
 };
 
 /// Version of this protocol; both ends must speak the same.

@@ -18,6 +18,8 @@ pub(super) struct Flying {
     pub(super) peer: PeerId,
     pub(super) bytes: u64,
     pub(super) sequence: Sequence,
+    /// The chunk of ours that it is of.
+    pub(super) chunk: Option<u32>,
     /// Its peer died and it never came back; its context stays taken, its credit does not.
     pub(super) given_up: bool,
 }

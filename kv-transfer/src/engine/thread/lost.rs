@@ -13,7 +13,7 @@ use crate::ids::PeerId;
 impl DataPlane {
     pub(super) fn target_lost(&mut self, peer: PeerId) {
         let Some(target) = self.targets.get_mut(&peer) else { return };
-        target.lost = Some(Instant::now() + self.drain);
+        target.lost = Some(Instant::now() + self.limits.drain);
         let lost = |sending: &Sending| TransferError::PeerLost { peer: sending.cell.endpoint.clone() };
         self.end_all(|sending| sending.peer() == peer, lost);
     }
@@ -24,7 +24,7 @@ impl DataPlane {
             tracing::debug!(%error, "polling after a peer's death");
         }
         self.receiver.peer_lost(peer, name);
-        let buffered = if self.capabilities.buffers_bytes { self.drain } else { Duration::ZERO };
+        let buffered = if self.capabilities.buffers_bytes { self.limits.drain } else { Duration::ZERO };
         self.initiators_lost.push((peer, Instant::now() + buffered));
     }
 

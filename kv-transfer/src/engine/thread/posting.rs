@@ -2,6 +2,7 @@
 
 use super::in_flight::Flying;
 use super::{DataPlane, SendId};
+use crate::engine::Work;
 use crate::fabric::{Event, Write};
 use crate::ids::Sequence;
 use crate::plan::{Tile, WriteRules};
@@ -16,13 +17,20 @@ const PEER_SHARE: usize = 4;
 const TURN_BYTES: u64 = 4 << 20;
 
 /// What came of trying to post a transfer's next write.
-enum Post {
+pub(super) enum Post {
     /// So many bytes.
     Posted(u64),
     /// No credit, or no room: later.
     Blocked,
     /// It has nothing to post; it leaves the turn.
     Nothing,
+}
+
+/// What came of one write.
+pub(super) enum Tried {
+    Posted,
+    NoRoom,
+    Failed,
 }
 
 impl DataPlane {
@@ -37,7 +45,7 @@ impl DataPlane {
         if any {
             let mut landed = landed.peekable();
             if landed.peek().is_some() {
-                self.receiver.landed(landed, &mut self.effects);
+                self.receiver.landed(landed, &mut self.effects, &mut self.scatters);
             }
         }
         for event in events.drain(..) {
@@ -52,6 +60,7 @@ impl DataPlane {
             }
         }
         self.events = events;
+        self.scatter();
         polled.map(|()| any)
     }
 
@@ -63,6 +72,7 @@ impl DataPlane {
         self.counters.in_flight_writes.sub(1);
         if let Some(target) = self.targets.get_mut(&flying.peer) {
             target.in_flight -= 1;
+            target.in_flight_bytes -= flying.bytes;
         }
         match failure {
             None => {
@@ -81,6 +91,8 @@ impl DataPlane {
     }
 
     pub(super) fn write_done(&mut self, flying: &Flying, delivered: Option<Sequence>) {
+        self.in_flight_bytes -= flying.bytes;
+        self.chunks.extend(flying.chunk);
         self.with(flying.send, |sending| {
             sending.write_done(delivered);
             0
@@ -116,46 +128,76 @@ impl DataPlane {
     }
 
     fn post_one(&mut self, id: SendId) -> Post {
-        let rules = WriteRules {
-            max_bytes: self.capabilities.max_write_bytes,
-            strided: self.capabilities.strided_writes,
-        };
         let Some(sending) = self.sends.get_mut(&id) else { return Post::Nothing };
-        let Some(planned) = sending.next_write(rules) else {
-            sending.in_turn = false;
-            return Post::Nothing;
-        };
+        match sending.next() {
+            None => {
+                sending.in_turn = false;
+                Post::Nothing
+            }
+            Some(Work::Units(_)) => self.post_chunk(id),
+            Some(Work::Tiles(cursor)) => {
+                let rules = WriteRules {
+                    max_bytes: self.capabilities.max_write_bytes,
+                    strided: self.capabilities.strided_writes,
+                };
+                match cursor.peek(rules) {
+                    Some(tile) => self.post_tile(id, &tile),
+                    None => Post::Nothing,
+                }
+            }
+        }
+    }
+
+    fn post_tile(&mut self, id: SendId, tile: &Tile) -> Post {
+        match self.try_post(id, tile, None) {
+            Tried::Posted => {
+                let posted = self.sends.get_mut(&id).map_or(0, |sending| sending.write_posted(tile));
+                self.with(id, |_| posted);
+                Post::Posted(tile.bytes())
+            }
+            Tried::NoRoom => Post::Blocked,
+            Tried::Failed => Post::Nothing,
+        }
+    }
+
+    /// Posts one write, within the credits of all and of its peer. One that fails ends its transfer.
+    pub(super) fn try_post(&mut self, id: SendId, tile: &Tile, chunk: Option<u32>) -> Tried {
+        let Some(sending) = self.sends.get_mut(&id) else { return Tried::Failed };
         let peer = sending.peer();
+        let Some(target) = self.targets.get_mut(&peer) else { return Tried::Failed };
+        let Tile { source, destination, len, inner, outer } = *tile;
+        let bytes = tile.bytes();
         let share = (self.capabilities.max_in_flight / PEER_SHARE).max(1);
-        let Some(target) = self.targets.get_mut(&peer) else { return Post::Nothing };
-        if self.in_flight.count >= self.capabilities.max_in_flight || target.in_flight >= share {
-            return Post::Blocked;
+        let room = self.in_flight.count < self.capabilities.max_in_flight && target.in_flight < share;
+        // One is always let through, however large.
+        let within = |in_flight: u64, limit: u64| in_flight == 0 || in_flight + bytes <= limit;
+        let (per_peer, in_all) = (self.limits.in_flight_bytes_per_peer, self.limits.in_flight_bytes);
+        if !room || !within(target.in_flight_bytes, per_peer) || !within(self.in_flight_bytes, in_all) {
+            return Tried::NoRoom;
         }
         let immediate = sending.immediate();
-        let bytes = planned.bytes();
-        let flying = Flying { send: id, peer, bytes, sequence: immediate.sequence, given_up: false };
+        let flying = Flying { send: id, peer, bytes, chunk, sequence: immediate.sequence, given_up: false };
         let context = self.in_flight.take_off(flying);
-        let Tile { source, destination, len, inner, outer } = planned;
         let immediate = immediate.encode();
         let write = Write { peer, source, destination, len, inner, outer, immediate, context };
         match self.fabric.post_write(&write) {
             Ok(true) => {
                 target.in_flight += 1;
+                target.in_flight_bytes += bytes;
+                self.in_flight_bytes += bytes;
                 self.counters.in_flight_writes.add(1);
-                let done = sending.write_posted(&planned);
-                self.with(id, |_| done);
-                Post::Posted(bytes)
+                Tried::Posted
             }
             Ok(false) => {
                 self.in_flight.land(context);
-                Post::Blocked
+                Tried::NoRoom
             }
             Err(error) => {
                 self.in_flight.land(context);
                 self.counters.writes_failed.add(1);
                 let reason = error.to_string();
                 self.with(id, |s| s.end(TransferError::Write { peer: s.cell.endpoint.clone(), reason }));
-                Post::Nothing
+                Tried::Failed
             }
         }
     }

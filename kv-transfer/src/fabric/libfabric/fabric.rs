@@ -20,6 +20,8 @@ use crate::{FabricError, StartError, TransferConfig};
 
 /// Large enough to keep any link busy, small enough that an abort is heard in good time.
 const MAX_WRITE_BYTES: u64 = 1 << 20;
+/// Measured with `baton bench transfer` over tcp (perf/RESULTS.md); networks with a higher cost for a write gain more.
+const STAGE_BELOW_BYTES: u64 = 16 << 10;
 /// Completions of our writes and immediates of peers share the queue.
 const QUEUE_PER_CREDIT: usize = 4;
 /// Longest address that is a string.
@@ -112,10 +114,11 @@ impl Libfabric {
         let library = Library::open(config.libfabric_path.as_deref())?;
         let info = Info::choose(library, provider, config.listen_ip)?;
         let facts = info.facts();
-        let bytes = config.geometry.pool_bytes();
+        let region = config.region();
+        let bytes = region.bytes();
         let mapping =
             Mapping::anonymous(bytes as usize).map_err(|reason| StartError::Pool { bytes, reason })?;
-        let pool = PoolMemory::new(Arc::new(mapping));
+        let pool = PoolMemory::new(Arc::new(mapping), region.pool_bytes);
         let fabric = Self::build(info, facts, pool.clone(), config.limits.peers)?;
         Ok((fabric, pool))
     }
@@ -182,8 +185,8 @@ impl Libfabric {
         let gone = || fault(name, &"the peer is disconnected");
         let peer = self.peers.get(&operation.peer).ok_or_else(gone)?;
         let target = peer.target.ok_or_else(|| fault(name, &"the peer offered no pool"))?;
-        assert!(operation.ours + len <= self.pool.len() as u64, "our range leaves the pool");
-        assert!(operation.theirs + len <= target.len, "the peer's range leaves its pool");
+        assert!(operation.ours + len <= self.pool.region().len() as u64, "our range leaves the region");
+        assert!(operation.theirs + len <= target.len, "the peer's range leaves its region");
         let ours = self.pool.ptr().as_ptr().wrapping_add(operation.ours as usize);
         let iov = sys::iovec { iov_base: ours.cast(), iov_len: len as usize };
         let rma =
@@ -255,6 +258,7 @@ impl Fabric for Libfabric {
             provider: self.facts.provider.clone(),
             max_write_bytes: self.facts.max_write_bytes.min(MAX_WRITE_BYTES),
             strided_writes: false,
+            stage_below_bytes: STAGE_BELOW_BYTES,
             max_in_flight: self.facts.queue_depth,
             completed_is_delivered: self.facts.delivery_complete,
             buffers_bytes: true,
@@ -274,12 +278,12 @@ impl Fabric for Libfabric {
         Ok((peer, Offer { bytes: offer.encode_to_vec(), descriptors: Vec::new() }))
     }
 
-    fn connect(&mut self, offer: Offer, pool_bytes: u64) -> Result<PeerId, FabricError> {
+    fn connect(&mut self, offer: Offer, region_bytes: u64) -> Result<PeerId, FabricError> {
         let wire = OfferWire::decode(offer.bytes.as_slice()).map_err(|error| fault("connect", &error))?;
-        if wire.base.checked_add(pool_bytes).is_none() {
+        if wire.base.checked_add(region_bytes).is_none() {
             return Err(fault("connect", &"the peer's pool leaves the address space"));
         }
-        self.add_peer(&wire.address, Some(Target { base: wire.base, key: wire.key, len: pool_bytes }))
+        self.add_peer(&wire.address, Some(Target { base: wire.base, key: wire.key, len: region_bytes }))
     }
 
     fn disconnect(&mut self, peer: PeerId) {

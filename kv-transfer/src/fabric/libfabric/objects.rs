@@ -338,7 +338,7 @@ impl Region {
         // SAFETY: an open domain's registration table is valid.
         let register = required(unsafe { (*(*domain.fid.0.as_ptr()).mr).reg }, "fi_mr_reg")?;
         let access = u64::from(sys::FI_WRITE | sys::FI_READ | sys::FI_REMOTE_WRITE | sys::FI_REMOTE_READ);
-        let (start, len) = (pool.ptr().as_ptr().cast::<c_void>(), pool.len());
+        let (start, len) = (pool.ptr().as_ptr().cast::<c_void>(), pool.region().len());
         let mut raw = ptr::null_mut();
         let fid = domain.fid.as_fid();
         // SAFETY: the range is mapped, and stays so as the region holds the pool.

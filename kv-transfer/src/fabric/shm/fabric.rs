@@ -46,7 +46,7 @@ impl ShmFabric {
         let pool = Arc::new(pool);
         let (doorbell, doorbell_fd) =
             Doorbell::create().map_err(|error| fault("create the doorbell", &error))?;
-        let memory = PoolMemory::new(pool.clone());
+        let memory = PoolMemory::new(pool.clone(), pool_bytes);
         let fabric = Self {
             pool,
             pool_fd,
@@ -111,6 +111,7 @@ impl Fabric for ShmFabric {
             provider: "shm".to_owned(),
             max_write_bytes: MAX_WRITE_BYTES,
             strided_writes: true,
+            stage_below_bytes: 0,
             max_in_flight: ENTRIES as usize,
             completed_is_delivered: true,
             buffers_bytes: false,
@@ -132,14 +133,14 @@ impl Fabric for ShmFabric {
         Ok((peer, Offer { bytes: Vec::new(), descriptors: vec![pool_fd, ring_fd, doorbell_fd] }))
     }
 
-    fn connect(&mut self, offer: Offer, pool_bytes: u64) -> Result<PeerId, FabricError> {
+    fn connect(&mut self, offer: Offer, region_bytes: u64) -> Result<PeerId, FabricError> {
         let count = offer.descriptors.len();
         let [pool_fd, ring_fd, doorbell_fd] = <[OwnedFd; DESCRIPTORS]>::try_from(offer.descriptors)
             .map_err(|_| fault("connect", &format!("{count} descriptors where {DESCRIPTORS} are needed")))?;
-        verify_sealed(pool_fd.as_fd(), pool_bytes).map_err(|error| fault("map the peer's pool", &error))?;
+        verify_sealed(pool_fd.as_fd(), region_bytes).map_err(|error| fault("map the peer's pool", &error))?;
         let open = || -> std::io::Result<Target> {
             Ok(Target {
-                pool: Arc::new(Mapping::shared(pool_fd.as_fd(), pool_bytes as usize)?),
+                pool: Arc::new(Mapping::shared(pool_fd.as_fd(), region_bytes as usize)?),
                 ring: Producer::open(&ring_fd)?,
                 doorbell: PeerDoorbell::open(&doorbell_fd)?,
             })

@@ -23,7 +23,11 @@ impl ReceiveTable {
         conversion: &Arc<Conversion>,
         key: TransferKey,
         secret: u64,
+        staged: bool,
     ) -> Result<TransferKey, &'static str> {
+        if staged && self.rules.chunks == 0 {
+            return Err("there is no staging here");
+        }
         let live = self.live(key).ok_or("it completed, was aborted or expired")?;
         if live.secret != secret {
             return Err("the ticket is forged");
@@ -49,7 +53,7 @@ impl ReceiveTable {
         }
         let live = self.live(key).expect("it was live just now");
         live.needed = conversion.senders as usize;
-        live.parts.push(Part::new(from, arrivals, conversion.clone()));
+        live.parts.push(Part::new(from, arrivals, conversion.clone(), staged));
         self.attached += 1;
         Ok(arrivals)
     }
@@ -72,8 +76,16 @@ impl ReceiveTable {
                 let Some(part) = live.parts.iter_mut().find(theirs) else {
                     return self.counters.late_writes.add(1);
                 };
-                part.arrived.add(sequence);
+                let sender = part.sender;
+                let staged = part.staged.is_some();
                 self.counters.writes_received.add(1);
+                if staged && let Some(scatter) = self.chunk_landed(key, sender, sequence) {
+                    return effects.push(Effect::Scatter(scatter));
+                }
+                // A staged write for which there is no chunk is a repeated one.
+                if let Some(part) = self.part(key, sender) {
+                    part.arrived.add(sequence);
+                }
                 self.judge(key, effects);
             }
             Some(State::Fenced(fenced)) => {

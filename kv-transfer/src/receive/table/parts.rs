@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
+use super::staging::Staged;
 use crate::ids::{PeerId, TransferKey};
 use crate::layout::Conversion;
 use crate::receive::CheckedManifest;
@@ -16,6 +17,8 @@ pub(super) struct Part {
     /// The slot and generation under which its writes are counted.
     pub(super) arrivals: TransferKey,
     pub(super) conversion: Arc<Conversion>,
+    /// Of a sender whose writes are all of chunks.
+    pub(super) staged: Option<Staged>,
     pub(super) arrived: Tally,
     pub(super) manifest: Option<CheckedManifest>,
     /// Which writes it made in all, once known: from its manifest or its withdrawal.
@@ -29,11 +32,17 @@ pub(super) struct Part {
 }
 
 impl Part {
-    pub(super) fn new(sender: PeerId, arrivals: TransferKey, conversion: Arc<Conversion>) -> Self {
+    pub(super) fn new(
+        sender: PeerId,
+        arrivals: TransferKey,
+        conversion: Arc<Conversion>,
+        staged: bool,
+    ) -> Self {
         Self {
             sender,
             arrivals,
             conversion,
+            staged: staged.then(Staged::default),
             arrived: Tally::default(),
             manifest: None,
             announced: None,
@@ -43,9 +52,20 @@ impl Part {
         }
     }
 
+    /// Nothing of it can arrive any more, and nothing that arrived is on its way to the blocks.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.quiet && self.is_scattered()
+    }
+
+    /// No chunk of it is on its way to the blocks.
+    fn is_scattered(&self) -> bool {
+        self.staged.as_ref().is_none_or(|staged| staged.scattering == 0)
+    }
+
     /// Everything that it announced is here, each once.
     pub(super) fn is_whole(&self) -> bool {
-        self.manifest.as_ref().is_some_and(|manifest| manifest.writes == self.arrived)
+        // A write that came twice may stand for one that is not in the blocks yet.
+        self.is_scattered() && self.manifest.as_ref().is_some_and(|manifest| manifest.writes == self.arrived)
     }
 
     /// As many writes as it announced are here, or more, and they are not the same ones.

@@ -23,7 +23,8 @@ impl ReceiveTable {
     }
 
     fn complete(&mut self, key: TransferKey, effects: &mut Vec<Effect>) {
-        let State::Live(live) = self.release(key) else { unreachable!("only a live transfer completes") };
+        let State::Live(mut live) = self.release(key) else { unreachable!("only a live transfer completes") };
+        self.take_chunks(&mut live.parts, effects);
         self.deadlines.remove(&(live.deadline, key));
         for at in live.parts.iter().filter_map(|part| part.quiet_at) {
             self.deadlines.remove(&(at, key));
@@ -106,15 +107,24 @@ impl ReceiveTable {
     /// Ends a fence that nobody needs any more.
     pub(super) fn lift_if_quiet(&mut self, key: TransferKey, effects: &mut Vec<Effect>) {
         match self.state(key) {
-            Some(State::Fenced(fenced)) if fenced.parts.iter().all(|part| part.quiet) => {}
+            Some(State::Fenced(fenced)) if fenced.parts.iter().all(Part::is_quiet) => {}
             _ => return,
         }
-        let State::Fenced(fenced) = self.release(key) else { unreachable!("only a fence is lifted") };
+        let State::Fenced(mut fenced) = self.release(key) else { unreachable!("only a fence is lifted") };
+        self.take_chunks(&mut fenced.parts, effects);
         for at in fenced.parts.iter().filter_map(|part| part.quiet_at) {
             self.deadlines.remove(&(at, key));
         }
         self.counters.quarantined_blocks.sub(fenced.cell.blocks.len() as u64);
         effects.push(Effect::Quiet(fenced.cell));
+    }
+
+    /// Takes back what was granted and never used.
+    fn take_chunks(&mut self, parts: &mut [Part], effects: &mut Vec<Effect>) {
+        for staged in parts.iter_mut().filter_map(|part| part.staged.take()) {
+            self.take_back(staged);
+        }
+        self.grant(effects);
     }
 
     /// Frees the slots and the blocks of a transfer.

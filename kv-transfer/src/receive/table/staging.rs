@@ -1,0 +1,137 @@
+//! Chunks: who may write which, in turn.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::{Effect, Failure, ReceiveTable, Scatter, State};
+use crate::TransferError;
+use crate::ids::{PeerId, Sequence, TransferKey};
+use crate::staging::CHUNKS_AHEAD;
+
+/// The chunks of this node, and who waits for one.
+#[derive(Debug)]
+pub(super) struct Chunks {
+    free: Vec<u32>,
+    /// In turn; each sender of a transfer stands here at most once.
+    waiting: VecDeque<(TransferKey, PeerId)>,
+}
+
+/// A sender's chunks.
+#[derive(Debug, Default)]
+pub(super) struct Staged {
+    /// Asked for, and not granted yet.
+    wanted: u32,
+    /// Granted in all.
+    granted: u32,
+    /// By the number of the write for which each was granted.
+    held: BTreeMap<u32, u32>,
+    /// Landed, and not in the blocks yet.
+    pub(super) scattering: u32,
+}
+
+impl Chunks {
+    pub(super) fn new(count: u32) -> Self {
+        Self { free: (0..count).collect(), waiting: VecDeque::new() }
+    }
+}
+
+#[cfg(test)]
+impl Chunks {
+    pub(super) fn free(&self) -> usize {
+        self.free.len()
+    }
+}
+
+impl Staged {
+    /// All chunks that it has, when it is over.
+    pub(super) fn into_chunks(self) -> impl Iterator<Item = u32> {
+        debug_assert_eq!(self.scattering, 0, "a transfer ends when its chunks are scattered");
+        self.held.into_values()
+    }
+}
+
+impl ReceiveTable {
+    /// A sender could fill so many more chunks.
+    pub(crate) fn want(&mut self, from: PeerId, key: TransferKey, chunks: u32, effects: &mut Vec<Effect>) {
+        if self.live(key).is_none() {
+            return;
+        }
+        let Some(staged) = self.part(key, from).and_then(|part| part.staged.as_mut()) else { return };
+        let waits = staged.wanted > 0;
+        // Whoever asks for more than it may, waits longer.
+        staged.wanted = (staged.wanted + chunks.min(CHUNKS_AHEAD)).min(CHUNKS_AHEAD);
+        if !waits && staged.wanted > 0 {
+            self.chunks.waiting.push_back((key, from));
+        }
+        self.grant(effects);
+    }
+
+    /// Grants free chunks to those that wait, one each in turn.
+    pub(super) fn grant(&mut self, effects: &mut Vec<Effect>) {
+        while let Some(&chunk) = self.chunks.free.last() {
+            let Some((key, peer)) = self.chunks.waiting.pop_front() else { return };
+            if self.live(key).is_none() {
+                continue;
+            }
+            let Some(staged) = self.part(key, peer).and_then(|part| part.staged.as_mut()) else { continue };
+            staged.held.insert(Sequence::of(staged.granted).number(), chunk);
+            staged.granted += 1;
+            staged.wanted -= 1;
+            let wants_more = staged.wanted > 0;
+            self.chunks.free.pop();
+            if wants_more {
+                self.chunks.waiting.push_back((key, peer));
+            }
+            effects.push(Effect::Grant { peer, key, chunk });
+        }
+    }
+
+    pub(super) fn take_back(&mut self, staged: Staged) {
+        self.chunks.free.extend(staged.into_chunks());
+    }
+
+    /// A staged write of a live transfer landed: what is to be scattered, if it was granted.
+    pub(super) fn chunk_landed(
+        &mut self,
+        key: TransferKey,
+        sender: PeerId,
+        sequence: Sequence,
+    ) -> Option<Box<Scatter>> {
+        let part = self.part(key, sender)?;
+        let conversion = part.conversion.clone();
+        let staged = part.staged.as_mut()?;
+        let chunk = staged.held.remove(&sequence.number())?;
+        staged.scattering += 1;
+        let Some(State::Live(live)) = self.state(key) else { return None };
+        let (cell, tokens) = (live.cell.clone(), live.tokens);
+        Some(Box::new(Scatter { key, sender, sequence, chunk, cell, tokens, conversion }))
+    }
+
+    /// A chunk is in the blocks, or was not what it should be.
+    pub(crate) fn scattered(
+        &mut self,
+        scatter: &Scatter,
+        outcome: Result<(), String>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Scatter { key, sender, sequence, chunk, .. } = *scatter;
+        self.chunks.free.push(chunk);
+        let Some(part) = self.part(key, sender) else {
+            debug_assert!(false, "a transfer ends when its chunks are scattered");
+            return;
+        };
+        part.arrived.add(sequence);
+        part.quiet |= part.withdrawn && part.announced == Some(part.arrived);
+        if let Some(staged) = &mut part.staged {
+            staged.scattering -= 1;
+        }
+        if self.live(key).is_none() {
+            self.lift_if_quiet(key, effects);
+        } else if let Err(reason) = outcome {
+            let error = TransferError::Staging { reason };
+            self.fail(key, Failure { error, reason: "a chunk is wrong", ended: None }, effects);
+        } else {
+            self.judge(key, effects);
+        }
+        self.grant(effects);
+    }
+}
