@@ -54,7 +54,7 @@ pub(crate) struct DataPlane {
     in_flight_bytes: u64,
     /// Chunks to send from that are not in use.
     chunks: Vec<u32>,
-    scatters: Vec<Box<Scatter>>,
+    scatters: Vec<Scatter>,
     events: Vec<Event>,
     effects: Vec<Effect>,
     commands: VecDeque<Command>,

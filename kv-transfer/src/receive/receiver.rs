@@ -87,7 +87,7 @@ impl Receiver {
         &self,
         writes: impl Iterator<Item = (Option<PeerId>, u32)>,
         effects: &mut Vec<Effect>,
-        scatters: &mut Vec<Box<Scatter>>,
+        scatters: &mut Vec<Scatter>,
     ) {
         {
             let mut table = self.lock();
@@ -143,7 +143,7 @@ impl Receiver {
         debug_assert!(scatters.is_empty(), "only what has landed is scattered");
     }
 
-    fn carry_out(&self, effects: &mut Vec<Effect>, scatters: &mut Vec<Box<Scatter>>) {
+    fn carry_out(&self, effects: &mut Vec<Effect>, scatters: &mut Vec<Scatter>) {
         for effect in effects.drain(..) {
             match effect {
                 Effect::Quiet(cell) => {

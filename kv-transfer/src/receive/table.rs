@@ -60,7 +60,7 @@ pub(crate) enum Effect {
     /// Tell an attached sender where its next staged write goes.
     Grant { peer: PeerId, key: TransferKey, chunk: u32 },
     /// Bring a chunk that has landed to its blocks, then say so.
-    Scatter(Box<Scatter>),
+    Scatter(Scatter),
 }
 
 /// A chunk that has landed.

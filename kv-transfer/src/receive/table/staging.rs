@@ -95,7 +95,7 @@ impl ReceiveTable {
         key: TransferKey,
         sender: PeerId,
         sequence: Sequence,
-    ) -> Option<Box<Scatter>> {
+    ) -> Option<Scatter> {
         let part = self.part(key, sender)?;
         let conversion = part.conversion.clone();
         let staged = part.staged.as_mut()?;
@@ -103,7 +103,7 @@ impl ReceiveTable {
         staged.scattering += 1;
         let Some(State::Live(live)) = self.state(key) else { return None };
         let (cell, tokens) = (live.cell.clone(), live.tokens);
-        Some(Box::new(Scatter { key, sender, sequence, chunk, cell, tokens, conversion }))
+        Some(Scatter { key, sender, sequence, chunk, cell, tokens, conversion })
     }
 
     /// A chunk is in the blocks, or was not what it should be.
