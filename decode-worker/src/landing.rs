@@ -1,9 +1,10 @@
 //! Reserved blocks that a peer may be writing.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use baton_engine::{GeneratedToken, Reservation};
 use baton_kv_transfer::{Incoming, Quiesced, Received, TransferError};
+use tokio::time::timeout;
 
 /// A transfer into reserved blocks. However it is dropped, the blocks stay out of the pool until no peer can write them.
 pub(crate) struct Landing {
@@ -13,8 +14,26 @@ pub(crate) struct Landing {
     pub(crate) first: Option<(GeneratedToken, Instant)>,
     /// Set once it is decided.
     pub(crate) outcome: Option<Result<Received, TransferError>>,
+    /// The lease is renewed until then.
+    until: Instant,
     // Taken together, by `part`.
     transfer: Option<(Incoming, Reservation)>,
+}
+
+/// How long the transfer may write if nobody renews that.
+pub(crate) const LEASE: Duration = Duration::from_secs(30);
+/// Several times in a lease, for a machine that stalls.
+const RENEW_EVERY: Duration = Duration::from_secs(5);
+
+/// Waits, and keeps the lease until `until`.
+async fn wait_renewing(incoming: &mut Incoming, until: Instant) -> Result<Received, TransferError> {
+    while timeout(RENEW_EVERY, incoming.wait()).await.is_err() {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() || !incoming.renew(LEASE.min(left)) {
+            break;
+        }
+    }
+    incoming.wait().await
 }
 
 /// A transfer that arrived whole, and the first token.
@@ -27,8 +46,8 @@ pub(crate) struct Landed {
 }
 
 impl Landing {
-    pub(crate) fn new(attempt: u32, incoming: Incoming, reservation: Reservation) -> Self {
-        Self { attempt, first: None, outcome: None, transfer: Some((incoming, reservation)) }
+    pub(crate) fn new(attempt: u32, incoming: Incoming, reservation: Reservation, until: Instant) -> Self {
+        Self { attempt, first: None, outcome: None, until, transfer: Some((incoming, reservation)) }
     }
 
     /// Waits for the outcome; never returns again once that is set.
@@ -36,9 +55,9 @@ impl Landing {
     /// # Cancel safety
     /// Cancel safe.
     pub(crate) async fn decided(&mut self) -> &Result<Received, TransferError> {
-        let Self { outcome, transfer, .. } = self;
+        let Self { outcome, transfer, until, .. } = self;
         match transfer {
-            Some((incoming, _)) if outcome.is_none() => outcome.insert(incoming.wait().await),
+            Some((incoming, _)) if outcome.is_none() => outcome.insert(wait_renewing(incoming, *until).await),
             _ => std::future::pending().await,
         }
     }

@@ -17,7 +17,7 @@ use baton_worker::{
 use tokio::{sync::mpsc, time::sleep_until};
 use tonic::{Status, Streaming};
 
-use crate::landing::{Landed, Landing};
+use crate::landing::{LEASE, Landed, Landing};
 
 /// Longest that a transfer is expected when the request has no deadline.
 const MOST_PATIENCE: Duration = Duration::from_secs(600);
@@ -164,9 +164,10 @@ impl Session<'_> {
         let attempt = expect.attempt;
         let ids: Vec<u32> = reservation.prompt_block_ids().iter().map(|id| id.0).collect();
         let tokens = u32::try_from(self.request.prompt.len()).unwrap_or(u32::MAX);
-        let patience =
-            self.request.deadline.map_or(MOST_PATIENCE, |d| d.saturating_duration_since(Instant::now()));
-        match self.worker.node.expect(&ids, tokens, patience) {
+        let now = Instant::now();
+        let until = self.request.deadline.unwrap_or(now + MOST_PATIENCE);
+        let lease = LEASE.min(until.saturating_duration_since(now));
+        match self.worker.node.expect(&ids, tokens, lease) {
             Ok(incoming) => {
                 tracing::debug!(
                     request_id = self.request.id,
@@ -176,7 +177,7 @@ impl Session<'_> {
                     "transfer expected"
                 );
                 let ticket = incoming.ticket().into();
-                let landing = Landing::new(attempt, incoming, reservation);
+                let landing = Landing::new(attempt, incoming, reservation, until);
                 self.send(Event::Ticket(Ticket { ticket, attempt })).await?;
                 Ok(Blocks::Landing(Box::new(landing)))
             }

@@ -310,6 +310,23 @@ async fn a_paused_sender_keeps_its_blocks_quarantined_until_it_wakes(fabric: &st
     world.at_rest().await;
 }
 
+async fn a_lease_lives_while_it_is_renewed(fabric: &str) {
+    let world = World::new(shape(fabric)).await;
+    world.peer.must(Order::Fill { blocks: vec![8], seed: 2 }).await;
+    let mut incoming = world.node.expect(&[3], 1, Duration::from_millis(300)).unwrap();
+    world.peer.must(Order::Open { id: 1, ticket: incoming.ticket() }).await;
+    for _ in 0..10 {
+        assert!(incoming.renew(SOON));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    world.peer.must(Order::Push { id: 1, layers: (0, 6), blocks: pairs(&[8]) }).await;
+    world.peer.must(Order::Finish { id: 1 }).await;
+    incoming.wait().await.unwrap();
+    assert_eq!(first_wrong(&world.node.pool(), &world.setup.geometry(), &[3], 2), None);
+    assert!(!incoming.renew(SOON), "it is over");
+    world.at_rest().await;
+}
+
 /// Two senders that hold half of the heads each, in larger blocks and in another order, make one cache; then the other way.
 async fn differing_layouts_and_ranks_are_converted(fabric: &str) {
     const TOKENS: u32 = 43;
@@ -408,6 +425,7 @@ macro_rules! conformance {
             a_sender_killed_after_its_push_changes_nothing,
             a_killed_receiver_fails_its_senders_soon,
             a_paused_sender_keeps_its_blocks_quarantined_until_it_wakes,
+            a_lease_lives_while_it_is_renewed,
             differing_layouts_and_ranks_are_converted,
             corrupted_bytes_are_named,
             shutdown_quiesces_both_ends_in_time,

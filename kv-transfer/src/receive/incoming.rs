@@ -115,6 +115,15 @@ impl Incoming {
         self.cell.quiet.hold(Box::new(guard));
     }
 
+    /// Renews the lease: the transfer expires so long from now. `false` when it is over already.
+    ///
+    /// Whoever waits for long (for a prefill worker that is busy) renews a short lease rather than taking a long one: then
+    /// the blocks of a waiter that is stuck come back.
+    #[must_use = "a lease that is over is not renewed"]
+    pub fn renew(&self, expires_in: Duration) -> bool {
+        self.node.receiver().renew(self.cell.key, expires_in)
+    }
+
     /// Waits until the transfer is complete and checked, or failed. Later calls give the same answer.
     ///
     /// # Errors

@@ -1,6 +1,8 @@
 //! The slot table behind its lock, and the carrying out of its effects.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -36,6 +38,12 @@ impl Receiver {
         let cell = self.lock().expect(expected, Instant::now())?;
         self.changed.notify_one();
         Ok(cell)
+    }
+
+    pub(crate) fn renew(&self, key: TransferKey, expires_in: Duration) -> bool {
+        let mut renewed = false;
+        self.change(|table, _| renewed = table.renew(key, expires_in, Instant::now()));
+        renewed
     }
 
     pub(crate) fn abort(&self, key: TransferKey) {

@@ -300,6 +300,23 @@ fn impossible_requests_leave_no_trace() {
 }
 
 #[test]
+fn a_renewed_lease_ends_later_and_one_that_is_over_stays_over() {
+    let mut bench = Bench::new(None);
+    let cell = bench.attached(&[1]);
+    bench.now += EXPIRY / 2;
+    assert!(bench.table.renew(cell.key, EXPIRY, bench.now));
+    bench.now += EXPIRY * 3 / 4;
+    bench.table.tick(bench.now, &mut bench.effects);
+    assert!(!bench.told(cell.key), "it would have expired");
+    bench.check();
+    bench.now += EXPIRY / 4;
+    bench.table.tick(bench.now, &mut bench.effects);
+    assert!(bench.told(cell.key) && !bench.table.renew(cell.key, EXPIRY, bench.now));
+    bench.withdraw(cell.key, Some(0));
+    assert_eq!(bench.table.next_deadline(), None);
+}
+
+#[test]
 fn two_ranks_make_one_transfer_each_counted_apart() {
     let mut bench = Bench { ranks: true, ..Bench::new(None) };
     let cell = bench.attached(&[1, 2]);
@@ -348,6 +365,7 @@ enum Step {
     Announce(usize, bool, u32),
     Withdraw(usize, bool, Option<u32>),
     Abort(usize),
+    Renew(usize, u64),
     Scatter(bool),
     Lose(bool),
     Wait(u64),
@@ -362,6 +380,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => (0usize..8, prop::bool::weighted(0.8), prop::option::of(0u32..4))
             .prop_map(|(i, ours, writes)| Step::Withdraw(i, ours, writes)),
         2 => (0usize..8).prop_map(Step::Abort),
+        1 => (0usize..8, 0u64..20_000).prop_map(|(i, ms)| Step::Renew(i, ms)),
         3 => prop::bool::weighted(0.9).prop_map(Step::Scatter),
         1 => any::<bool>().prop_map(Step::Lose),
         1 => (0u64..20_000).prop_map(Step::Wait),
@@ -394,6 +413,9 @@ proptest! {
                 Step::Announce(i, ours, writes) => if let Some(cell) = pick(i) { bench.announce_from(peer(ours), &cell, writes); },
                 Step::Withdraw(i, ours, writes) => if let Some(cell) = pick(i) { bench.withdraw_from(peer(ours), cell.key, writes); },
                 Step::Abort(i) => if let Some(cell) = pick(i) { bench.table.abort(cell.key, &mut bench.effects); },
+                Step::Renew(i, ms) => if let Some(cell) = pick(i) {
+                    bench.table.renew(cell.key, Duration::from_millis(ms), bench.now);
+                },
                 Step::Scatter(sound) => bench.scatter(sound),
                 Step::Lose(ours) => bench.table.peer_lost(peer(ours), "peer", bench.now, &mut bench.effects),
                 Step::Wait(ms) => {
@@ -405,7 +427,7 @@ proptest! {
             prop_assert_eq!(bench.counters.late_writes.get() + bench.counters.writes_received.get(), landed);
         }
         bench.scatter(true);
-        bench.now += EXPIRY;
+        bench.now += 2 * EXPIRY;
         bench.table.tick(bench.now, &mut bench.effects);
         for peer in [SENDER, OTHER] {
             bench.table.peer_lost(peer, "peer", bench.now, &mut bench.effects);

@@ -1,6 +1,7 @@
 //! What comes in: attaches, writes, manifests, withdrawals, deaths, time.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -157,6 +158,16 @@ impl ReceiveTable {
         } else {
             self.quiet_at(key, from, drained);
         }
+    }
+
+    /// Gives a live transfer so long from now; `false` when it is over, or as good as lost.
+    pub(crate) fn renew(&mut self, key: TransferKey, expires_in: Duration, now: Instant) -> bool {
+        let Some(live) = self.live(key).filter(|live| live.lost.is_none()) else { return false };
+        let (old, new) = (live.deadline, now + expires_in);
+        (live.deadline, live.expires_in) = (new, new - live.started);
+        self.deadlines.remove(&(old, key));
+        self.deadlines.insert((new, key));
+        true
     }
 
     /// This side gives up. Nothing happens if the transfer is over.
