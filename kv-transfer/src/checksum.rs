@@ -4,10 +4,12 @@
 //! a source block that is overwritten before its write went out shows at the receiver.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use twox_hash::XxHash3_64;
 
 use crate::ChecksumMode;
+use crate::layout::{Conversion, Side};
 use crate::memory::PoolMemory;
 
 /// Pieces hashed in one transfer by [`ChecksumMode::Sampled`].
@@ -92,10 +94,32 @@ pub(crate) fn hash_ranges(pool: &PoolMemory, ranges: impl Iterator<Item = Range<
     XxHash3_64::oneshot_with_seed(hash, &scratch[..filled])
 }
 
+/// What a sender vouches for.
+#[derive(Clone, Debug)]
+pub(crate) struct Hashed {
+    /// How its bytes become ours.
+    pub(crate) conversion: Arc<Conversion>,
+    pub(crate) selection: Selection,
+    pub(crate) hashes: Vec<u64>,
+}
+
+/// Layer and first token of the first unit, in these blocks of ours, whose bytes are not those that the sender hashed.
+pub(crate) fn first_difference(
+    pool: &PoolMemory,
+    blocks: &[u32],
+    tokens: u32,
+    hashed: &Hashed,
+) -> Option<(u32, u32)> {
+    let Hashed { conversion, selection, hashes } = hashed;
+    let block = |index: u32| blocks[index as usize];
+    selection.iter().zip(hashes).find_map(|((layer, unit), &hash)| {
+        let ranges = conversion.ranges(Side::Destination, (layer, unit), tokens, block);
+        (hash_ranges(pool, ranges) != hash).then(|| (layer, conversion.tokens(unit, tokens).start))
+    })
+}
+
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use proptest::prelude::*;
 
     use super::*;

@@ -87,8 +87,10 @@ pub struct TransferConfig {
 pub struct TransferLimits {
     /// Transfers that may be expected at once, fenced ones included; at most 4096 (12 bits of the immediate).
     pub incoming: usize,
-    /// Transfers that may be open for sending at once.
+    /// Transfers that may be open for sending or fetching at once.
     pub outgoing: usize,
+    /// Offers that may be live at once.
+    pub offers: usize,
     /// Destination blocks in one transfer.
     pub blocks_per_transfer: usize,
     /// Peers connected at once, in each direction.
@@ -120,6 +122,7 @@ impl Default for TransferLimits {
         Self {
             incoming: 4096,
             outgoing: 4096,
+            offers: 4096,
             blocks_per_transfer: 65_536,
             peers: 256,
             queued_pushes: 4096,

@@ -201,6 +201,23 @@ pub enum OpenError {
     ShuttingDown,
 }
 
+/// Blocks could not be fetched from a peer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FetchError {
+    /// The destination blocks are not free for it.
+    #[error(transparent)]
+    Blocks(#[from] ExpectError),
+    /// The ticket or the peer.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The owner holds only some of the heads.
+    #[error("{endpoint} holds only some of the KV heads that this worker needs: have its ranks push instead")]
+    Partial {
+        /// The owner's control endpoint.
+        endpoint: String,
+    },
+}
+
 /// Blocks could not be queued for sending. After any of these the transfer cannot complete: abort it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PushError {
@@ -306,6 +323,14 @@ pub enum TransferError {
         arrived: u32,
         /// Writes in the manifest.
         announced: u32,
+    },
+    /// The owner of blocks that were read took them back before the last byte was read.
+    #[error("{peer} does not confirm what was read from it: {reason}")]
+    OfferGone {
+        /// Its control endpoint.
+        peer: String,
+        /// What it said.
+        reason: String,
     },
     /// A staged chunk is not what it should be.
     #[error("a staged chunk from the sender is wrong: {reason}")]

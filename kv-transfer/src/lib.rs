@@ -58,6 +58,7 @@ mod coverage;
 mod engine;
 mod error;
 mod fabric;
+mod fetch;
 mod ids;
 mod latch;
 mod layout;
@@ -79,8 +80,9 @@ mod wire;
 pub use config::{
     ChecksumMode, FabricSpec, TransferConfig, TransferLimits, UnknownChecksumMode, UnknownFabric,
 };
-pub use error::{ExpectError, FabricError, OpenError, PushError, StartError, TransferError};
+pub use error::{ExpectError, FabricError, FetchError, OpenError, PushError, StartError, TransferError};
 pub use fabric::libfabric::{LibfabricSurvey, ProviderFacts, ProviderSurvey};
+pub use fetch::{Fetching, Offered};
 pub use latch::Quiesced;
 pub use layout::{
     GeometryError, KvDtype, KvGeometry, KvLayout, KvOrder, KvPlacement, Mismatch, TensorParallel,

@@ -14,12 +14,13 @@ pub(crate) use start::open_fabric;
 #[cfg(test)]
 pub(crate) use start::{Assembly, assemble};
 
+use crate::fetch::{Fetching, OfferTicket, Offered};
 use crate::ids::TransferKey;
 use crate::memory::PoolMemory;
 use crate::receive::{Expected, Incoming};
 use crate::send::Outgoing;
 use crate::ticket::Ticket;
-use crate::{ExpectError, OpenError, StartError, TransferConfig, TransferStats};
+use crate::{ExpectError, FetchError, OpenError, StartError, TransferConfig, TransferStats};
 
 /// What moves the bytes, for logs, registration and metrics.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,6 +109,46 @@ impl TransferNode {
         let node = self.inner();
         let ticket = Ticket::decode(ticket, node.limits().blocks_per_transfer)?;
         node.open(ticket).await
+    }
+
+    /// Lets peers read `tokens` tokens in `blocks`, for `expires_in` from now: a prefix that this worker has cached. The blocks
+    /// stay as they are while it lasts; see [`Offered`].
+    ///
+    /// # Errors
+    /// [`ExpectError`]: blocks that do not go with the tokens or that there are not, or too many offers.
+    pub fn offer(&self, blocks: &[u32], tokens: u32, expires_in: Duration) -> Result<Offered, ExpectError> {
+        let node = self.inner();
+        node.receiver().check(blocks, tokens)?;
+        let id = crate::random::number();
+        node.offers().insert(id, blocks, tokens, expires_in, node.limits())?;
+        node.counters().offers_live.add(1);
+        // Where arrivals wake nobody, the data thread must start to poll.
+        node.queue().nudge();
+        let ticket = OfferTicket {
+            endpoint: node.endpoint().to_owned(),
+            node: node.id(),
+            id,
+            geometry: *node.geometry(),
+            model: node.model().to_owned(),
+            tokens,
+            checksums: node.checksums(),
+            blocks: blocks.to_vec(),
+        };
+        Ok(Offered::new(node.clone(), ticket))
+    }
+
+    /// Reads what the ticket of an [`offer`](Self::offer) names into `blocks`, which belong to the fetch from here on; see
+    /// [`Fetching`]. Layouts are converted; but an owner that has only some of this worker's heads is refused.
+    ///
+    /// # Errors
+    /// See [`FetchError`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future gives it up before anything is read.
+    pub async fn fetch(&self, ticket: &[u8], blocks: &[u32]) -> Result<Fetching, FetchError> {
+        let node = self.inner();
+        let ticket = OfferTicket::decode(ticket, node.limits().blocks_per_transfer)?;
+        node.fetch(ticket, blocks).await
     }
 
     /// What was done so far.

@@ -49,10 +49,18 @@ counters! {
     outgoing_aborted,
     /// Immediates of no live transfer: late, of an old generation, or invented.
     late_writes,
+    /// Fetches that completed, were confirmed and passed every check.
+    fetches_completed,
+    /// Fetches that failed.
+    fetches_failed,
+    /// Payload bytes of completed fetches.
+    bytes_fetched,
     /// Pieces whose checksum differed.
     checksum_failures,
     /// Peers refused at the handshake or at attach.
     refusals,
+    /// Gauge: offers that their owner holds.
+    offers_live,
     /// Gauge: slots in use at this receiver, fenced ones included.
     incoming_live,
     /// Gauge: destination blocks that a peer may still write though their transfer is over.

@@ -9,7 +9,7 @@ use crate::wire::GeometryWire;
 use crate::{ChecksumMode, KvGeometry, OpenError};
 
 /// Longest ticket that is looked at.
-const MAX_TICKET_BYTES: usize = 4 << 20;
+pub(crate) const MAX_TICKET_BYTES: usize = 4 << 20;
 const VERSION: u32 = 2;
 
 /// A ticket, checked: its blocks are distinct and lie in the receiver's pool, its geometry is possible.
@@ -112,7 +112,7 @@ impl Ticket {
     }
 }
 
-fn check_distinct(blocks: &[u32], pool_blocks: u32) -> Result<(), String> {
+pub(crate) fn check_distinct(blocks: &[u32], pool_blocks: u32) -> Result<(), String> {
     let mut sorted = blocks.to_vec();
     sorted.sort_unstable();
     if let Some(block) = sorted.last().filter(|&&block| block >= pool_blocks) {

@@ -310,6 +310,69 @@ async fn a_paused_sender_keeps_its_blocks_quarantined_until_it_wakes(fabric: &st
     world.at_rest().await;
 }
 
+/// Reading what a peer offers: of the same layout, and of one that is converted.
+async fn offered_blocks_are_fetched_and_taken_back_ones_are_not_used(fabric: &str) {
+    const TOKENS: u32 = 21;
+    let base = Setup { layers: 3, kv_heads: 2, block_bytes: 8 << 10, block_tokens: 4, ..shape(fabric) };
+    for theirs in [base.clone(), Setup { block_tokens: 8, block_bytes: 16 << 10, nhd: true, ..base.clone() }]
+    {
+        let world = World::with_peer(base.clone(), &theirs).await;
+        let needed = TOKENS.div_ceil(theirs.block_tokens);
+        let held: Vec<u32> = (0..needed).map(|i| 40 - 3 * i).collect();
+        let ours: Vec<u32> = (10..16).collect();
+        world.peer.must(Order::Fill { blocks: held.clone(), seed: 8 }).await;
+        let offer = |id| Order::Offer { id, blocks: held.clone(), tokens: TOKENS, expires_ms: 30_000 };
+        let ticket = world.peer.ticket(offer(1)).await;
+        let geometry = world.setup.geometry();
+        for _ in 0..2 {
+            let mut fetching = world.node.fetch(&ticket, &ours).await.unwrap();
+            let busy = world.node.expect(&ours[..1], 4, LONG).unwrap_err();
+            assert_eq!(busy, ExpectError::BlockBusy { block: 10 });
+            fetching.wait().await.unwrap();
+            assert_eq!(first_wrong_of(&world.node.pool(), &geometry, &ours, TOKENS, 8), None);
+            fetching.abort().await;
+        }
+        // Taken back while the reader reads: what it read is not used.
+        let mut late = world.node.fetch(&ticket, &ours).await.unwrap();
+        world.peer.must(Order::TakeBack { id: 1 }).await;
+        world.peer.must(Order::Fill { blocks: held.clone(), seed: 9 }).await;
+        assert!(matches!(late.wait().await, Err(TransferError::OfferGone { .. })));
+        drop(late);
+        world.node.expect(&ours, TOKENS, LONG).unwrap();
+
+        // And the other way.
+        fill(&world.node.pool(), &geometry, &ours, 4);
+        let offered = world.node.offer(&ours, TOKENS, LONG).unwrap();
+        world.peer.must(Order::Fetch { ticket: offered.ticket(), blocks: held.clone() }).await;
+        let check = Order::Check { blocks: held.clone(), tokens: TOKENS, seed: 4 };
+        assert!(matches!(world.peer.must(check).await, Reply::Wrong(None)));
+        assert!(offered.renew(Duration::ZERO) && !offered.renew(LONG), "it is over");
+        let order = Order::Fetch { ticket: offered.ticket(), blocks: held.clone() };
+        let error = world.peer.fails(order).await;
+        assert!(error.contains("does not confirm"), "{error}");
+        assert_eq!(world.node.stats().offers_live, 1);
+        drop(offered);
+        assert_eq!(world.node.stats().offers_live, 0);
+        world.at_rest().await;
+    }
+}
+
+async fn an_owner_killed_while_it_is_read_is_known_at_once(fabric: &str) {
+    let world = World::new(Setup { layers: 48, block_bytes: 64 << 10, ..shape(fabric) }).await;
+    let held: Vec<u32> = (0..90).collect();
+    let offer = Order::Offer { id: 1, blocks: held.clone(), tokens: 90, expires_ms: 30_000 };
+    let ticket = world.peer.ticket(offer).await;
+    let mut fetching = world.node.fetch(&ticket, &held).await.unwrap();
+    world.peer.kill();
+    let started = Instant::now();
+    // It may have been quick.
+    let outcome = fetching.wait().await;
+    assert!(outcome.is_err(), "a dead owner confirms nothing: {outcome:?}");
+    fetching.abort().await;
+    assert!(started.elapsed() < SOON, "{:?}", started.elapsed());
+    world.node.expect(&held, 90, LONG).unwrap();
+}
+
 async fn a_lease_lives_while_it_is_renewed(fabric: &str) {
     let world = World::new(shape(fabric)).await;
     world.peer.must(Order::Fill { blocks: vec![8], seed: 2 }).await;
@@ -426,6 +489,8 @@ macro_rules! conformance {
             a_killed_receiver_fails_its_senders_soon,
             a_paused_sender_keeps_its_blocks_quarantined_until_it_wakes,
             a_lease_lives_while_it_is_renewed,
+            offered_blocks_are_fetched_and_taken_back_ones_are_not_used,
+            an_owner_killed_while_it_is_read_is_known_at_once,
             differing_layouts_and_ranks_are_converted,
             corrupted_bytes_are_named,
             shutdown_quiesces_both_ends_in_time,

@@ -100,9 +100,13 @@ fn encode_transfers(encoder: &mut DescriptorEncoder<'_>, stats: &TransferStats) 
         outgoing_completed,
         outgoing_failed,
         outgoing_aborted,
+        fetches_completed,
+        fetches_failed,
+        bytes_fetched,
         late_writes,
         checksum_failures,
         refusals,
+        offers_live,
         incoming_live,
         quarantined_blocks,
         in_flight_writes,
@@ -123,6 +127,9 @@ fn encode_transfers(encoder: &mut DescriptorEncoder<'_>, stats: &TransferStats) 
         ("baton_transfer_outgoing_completed", "Transfers sent whole", outgoing_completed),
         ("baton_transfer_outgoing_failed", "Opened transfers that failed", outgoing_failed),
         ("baton_transfer_outgoing_aborted", "Opened transfers given up by either side", outgoing_aborted),
+        ("baton_transfer_fetches_completed", "Fetches that were read whole and confirmed", fetches_completed),
+        ("baton_transfer_fetches_failed", "Fetches that failed", fetches_failed),
+        ("baton_transfer_bytes_fetched", "Payload bytes of completed fetches", bytes_fetched),
         ("baton_transfer_late_writes", "Writes of no live transfer, never used", late_writes),
         ("baton_transfer_checksum_failures", "Pieces whose checksum differed", checksum_failures),
         ("baton_transfer_refusals", "Peers refused", refusals),
@@ -130,6 +137,7 @@ fn encode_transfers(encoder: &mut DescriptorEncoder<'_>, stats: &TransferStats) 
         counter(encoder, name, help, &[], value)?;
     }
     for (name, help, value) in [
+        ("baton_transfer_offers_live", "Offers of blocks that peers may read", offers_live),
         ("baton_transfer_incoming_live", "Transfer slots in use, fenced ones included", incoming_live),
         (
             "baton_transfer_quarantined_blocks",

@@ -15,7 +15,7 @@ use crate::ids::PeerId;
 use crate::layout::Conversion;
 use crate::node::NodeInner;
 use crate::wire::{
-    Attach, AttachRefused, Attached, Body, FrameError, GeometryWire, Hello, PROTOCOL, Refused,
+    Attach, AttachRefused, Attached, Body, FrameError, GeometryWire, Hello, OfferGone, PROTOCOL, Refused,
     SMALL_FRAME_BYTES, Welcome, encode, read_frame,
 };
 
@@ -179,7 +179,7 @@ fn hex(bytes: &[u8]) -> String {
 
 /// Hears a peer out until its connection ends.
 async fn listen<R: tokio::io::AsyncRead + Unpin>(
-    node: &NodeInner,
+    node: &Arc<NodeInner>,
     peer: PeerId,
     conversion: &Arc<Conversion>,
     mut reader: R,
@@ -197,6 +197,19 @@ async fn listen<R: tokio::io::AsyncRead + Unpin>(
             Body::Manifest(manifest) => {
                 let Some(key) = manifest.key.checked() else { return FrameError::Unknown };
                 receiver.manifest(peer, key, &manifest);
+            }
+            Body::Confirm(confirm) => {
+                // Hashing takes a while: not on this task.
+                let (node, outbox, pair) = (node.clone(), outbox.clone(), conversion.clone());
+                node.tasks().clone().spawn_blocking(move || {
+                    let answer = match Conversion::between(pair.destination, pair.source) {
+                        Ok(ours) => node.offers().confirm(&node, &ours, &confirm),
+                        Err(differ) => {
+                            Body::OfferGone(OfferGone { id: confirm.id, reason: differ.to_string() })
+                        }
+                    };
+                    outbox.send(answer);
+                });
             }
             Body::Want(want) => {
                 let Some(key) = want.key.checked() else { return FrameError::Unknown };

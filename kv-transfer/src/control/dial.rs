@@ -15,10 +15,9 @@ use crate::ids::{NodeId, PeerId, TransferKey};
 use crate::layout::Conversion;
 use crate::node::NodeInner;
 use crate::staging::Region;
-use crate::ticket::Ticket;
 use crate::wire::{
-    Attach, Body, FrameError, GeometryWire, Hello, PROTOCOL, Refused, SMALL_FRAME_BYTES, Welcome, encode,
-    read_frame,
+    Attach, Body, Confirm, Confirmed, FrameError, GeometryWire, Hello, PROTOCOL, Refused, SMALL_FRAME_BYTES,
+    Welcome, encode, read_frame,
 };
 use crate::{KvGeometry, Mismatch, OpenError};
 
@@ -40,6 +39,8 @@ struct Transfers {
     /// Opened here and not settled: a ticket is opened once.
     open: HashSet<TransferKey>,
     attaching: BTreeMap<TransferKey, oneshot::Sender<Result<TransferKey, String>>>,
+    /// Reads that wait for the owner\'s word, by offer; the same offer may be read several times at once.
+    confirming: Vec<(u64, oneshot::Sender<Result<Confirmed, String>>)>,
 }
 
 /// All links, by peer and incarnation; dialled once however many ask.
@@ -53,9 +54,10 @@ impl Links {
     pub(crate) async fn get(
         &self,
         node: &Arc<NodeInner>,
-        ticket: &Ticket,
+        endpoint: &str,
+        target: NodeId,
     ) -> Result<Arc<SendLink>, OpenError> {
-        let key = (ticket.endpoint.clone(), ticket.node);
+        let key = (endpoint.to_owned(), target);
         let cell = {
             let mut links = lock(&self.0);
             let limit = node.limits().peers;
@@ -65,12 +67,12 @@ impl Links {
             links.entry(key.clone()).or_default().clone()
         };
         let limit = node.limits().handshake;
-        let dialled = tokio::time::timeout(limit, cell.get_or_try_init(|| dial(node, ticket))).await;
+        let dialled = tokio::time::timeout(limit, cell.get_or_try_init(|| dial(node, &key))).await;
         let result = match dialled {
             Ok(Ok(link)) if !link.outbox.closed().is_cancelled() => return Ok(link.clone()),
             Ok(Ok(link)) => Err(unreachable_peer(&link.endpoint, &"the connection has ended")),
             Ok(Err(error)) => Err(error),
-            Err(_) => Err(OpenError::TimedOut { endpoint: ticket.endpoint.clone(), after: limit }),
+            Err(_) => Err(OpenError::TimedOut { endpoint: endpoint.to_owned(), after: limit }),
         };
         self.remove(&key, &cell);
         result
@@ -95,8 +97,8 @@ fn unreachable_peer(endpoint: &str, reason: &dyn std::fmt::Display) -> OpenError
     OpenError::Unreachable { endpoint: endpoint.to_owned(), reason: reason.to_string() }
 }
 
-async fn dial(node: &Arc<NodeInner>, ticket: &Ticket) -> Result<Arc<SendLink>, OpenError> {
-    let endpoint = ticket.endpoint.as_str();
+async fn dial(node: &Arc<NodeInner>, key: &LinkKey) -> Result<Arc<SendLink>, OpenError> {
+    let (endpoint, target) = (key.0.as_str(), key.1);
     let failed = |error: FrameError| unreachable_peer(endpoint, &error);
     #[cfg(not(test))]
     let connected = Stream::dial(endpoint).await;
@@ -104,7 +106,7 @@ async fn dial(node: &Arc<NodeInner>, ticket: &Ticket) -> Result<Arc<SendLink>, O
     let connected = Stream::dial_from(node.endpoint(), endpoint).await;
     let mut stream = connected.map_err(|error| unreachable_peer(endpoint, &error))?;
     stream
-        .write_all(&encode(Body::Hello(hello(node, ticket))))
+        .write_all(&encode(Body::Hello(hello(node, target))))
         .await
         .map_err(|error| failed(error.into()))?;
     let welcome = match read_frame(&mut stream, SMALL_FRAME_BYTES).await.map_err(failed)? {
@@ -121,7 +123,7 @@ async fn dial(node: &Arc<NodeInner>, ticket: &Ticket) -> Result<Arc<SendLink>, O
     node.queue().send(Command::Connect { offer, region_bytes: region.bytes(), reply });
     let connected = connected.await.map_err(|_| OpenError::ShuttingDown)?;
     let peer = connected.map_err(|error| unreachable_peer(endpoint, &error))?;
-    Ok(start_link(node, ticket, stream, peer, Arc::new(conversion), region))
+    Ok(start_link(node, key, stream, peer, Arc::new(conversion), region))
 }
 
 /// The verdict as one reads it who opens a ticket.
@@ -136,11 +138,11 @@ pub(crate) fn convertible(
     })
 }
 
-fn hello(node: &NodeInner, ticket: &Ticket) -> Hello {
+fn hello(node: &NodeInner, target: NodeId) -> Hello {
     Hello {
         protocol: PROTOCOL,
         node: node.id().0.to_vec(),
-        target: ticket.node.0.to_vec(),
+        target: target.0.to_vec(),
         fabric: node.fabric_name(),
         geometry: GeometryWire::from(node.geometry()),
         model: node.model().to_owned(),
@@ -172,7 +174,7 @@ async fn receive_offer(stream: &Stream, welcome: &Welcome) -> std::io::Result<Of
 /// From here on the connection is served by tasks of the node.
 fn start_link(
     node: &Arc<NodeInner>,
-    ticket: &Ticket,
+    key: &LinkKey,
     stream: Stream,
     peer: PeerId,
     conversion: Arc<Conversion>,
@@ -180,7 +182,7 @@ fn start_link(
 ) -> Arc<SendLink> {
     let closed = node.cancel().child_token();
     let (outbox, frames) = Outbox::new(closed.clone());
-    let endpoint = ticket.endpoint.clone();
+    let endpoint = key.0.clone();
     let link = Arc::new(SendLink {
         peer,
         endpoint,
@@ -192,8 +194,7 @@ fn start_link(
     node.peers().insert(peer, outbox);
     let (reader, writer) = tokio::io::split(stream);
     node.tasks().spawn(write_frames(writer, frames, closed.clone()));
-    let key = (ticket.endpoint.clone(), ticket.node);
-    node.tasks().spawn(serve_link(node.clone(), link.clone(), key, reader, closed));
+    node.tasks().spawn(serve_link(node.clone(), link.clone(), key.clone(), reader, closed));
     link
 }
 
@@ -214,7 +215,10 @@ async fn serve_link<R: tokio::io::AsyncRead + Unpin>(
     node.links().remove_link(&key, &link);
     node.peers().remove(link.peer);
     // Whoever waits for an attach learns by the closed channel.
-    link.lock().attaching.clear();
+    let mut waiting = link.lock();
+    waiting.attaching.clear();
+    waiting.confirming.clear();
+    drop(waiting);
     node.queue().send(Command::TargetLost { peer: link.peer });
 }
 
@@ -244,13 +248,36 @@ impl SendLink {
         answered.await.ok()
     }
 
+    /// Asks the owner whether an offer was live until now, and for its hashes. `None`: the connection ended first.
+    pub(crate) async fn confirm(&self, id: u64, checksums: u32) -> Option<Result<Confirmed, String>> {
+        let (reply, answered) = oneshot::channel();
+        self.lock().confirming.push((id, reply));
+        if self.outbox.closed().is_cancelled() {
+            self.lock().confirming.clear();
+        }
+        self.outbox.send(Body::Confirm(Confirm { id, checksums }));
+        answered.await.ok()
+    }
+
+    fn confirmed(&self, id: u64, verdict: Result<Confirmed, String>) {
+        let mut transfers = self.lock();
+        let first = transfers.confirming.iter().position(|&(waiting, _)| waiting == id);
+        if let Some((_, waiting)) = first.map(|at| transfers.confirming.remove(at)) {
+            let _ = waiting.send(verdict);
+        }
+    }
+
     async fn listen<R: tokio::io::AsyncRead + Unpin>(&self, node: &NodeInner, mut reader: R) -> FrameError {
+        // The longest that an owner can have reason to send: every unit of the largest offer, hashed.
+        let limit = node.max_frame_bytes(&self.conversion);
         loop {
-            let body = match read_frame(&mut reader, SMALL_FRAME_BYTES).await {
+            let body = match read_frame(&mut reader, limit).await {
                 Ok(body) => body,
                 Err(end) => return end,
             };
             match body {
+                Body::Confirmed(confirmed) => self.confirmed(confirmed.id, Ok(confirmed)),
+                Body::OfferGone(gone) => self.confirmed(gone.id, Err(gone.reason)),
                 Body::Attached(attached) => {
                     let Some(arrivals) = attached.arrivals.checked() else { return FrameError::Unknown };
                     self.answered(attached.key.checked(), Ok(arrivals));

@@ -19,12 +19,12 @@ pub(crate) enum Command {
     Connect { offer: Offer, region_bytes: u64, reply: oneshot::Sender<Result<PeerId, FabricError>> },
     /// A transfer is attached; pushes follow.
     Open { id: SendId, sending: Box<Sending> },
-    /// Blocks to write.
+    /// Blocks to write, or to read.
     Push { id: SendId, work: Work },
     /// The receiver has room for one more chunk.
     Granted { peer: PeerId, key: TransferKey, chunk: u32 },
-    /// Nothing more will be pushed: announce, then settle.
-    Finish { id: SendId, manifest: Box<Manifest> },
+    /// Nothing more will be pushed or pulled: announce what was pushed, then settle.
+    Finish { id: SendId, manifest: Option<Box<Manifest>> },
     /// The receiver did not let it attach.
     Refused { id: SendId },
     /// Its owner gave it up.

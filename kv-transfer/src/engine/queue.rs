@@ -80,6 +80,20 @@ impl CommandQueue {
         Ok(())
     }
 
+    /// Queues a push beyond the bound; on a closed queue it is dropped.
+    pub(crate) fn push_at_once(&self, command: Command) {
+        {
+            let mut state = self.lock();
+            if state.closed {
+                return;
+            }
+            state.pushes += 1;
+            state.commands.push_back(command);
+            self.counters.queued_pushes.add(1);
+        }
+        self.waker.wake();
+    }
+
     /// Swaps what is queued with the thread's empty deque.
     pub(crate) fn take(&self, into: &mut VecDeque<Command>) {
         debug_assert!(into.is_empty(), "taken commands were carried out");

@@ -1,4 +1,4 @@
-//! One outgoing transfer as the data thread sees it.
+//! One transfer that this node writes, or reads, as the data thread sees it.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -51,7 +51,7 @@ pub(crate) struct Sending {
 
 enum Phase {
     Open,
-    Finishing(Box<Manifest>),
+    Finishing(Option<Box<Manifest>>),
     Announced,
     Ending(TransferError),
 }
@@ -78,8 +78,13 @@ impl Sending {
     }
 
     /// Of the next write.
-    pub(crate) fn immediate(&self) -> Immediate {
-        Immediate { key: self.cell.arrivals(), sequence: Sequence::of(self.posted) }
+    pub(crate) fn sequence(&self) -> Sequence {
+        Sequence::of(self.posted)
+    }
+
+    /// What the next write carries; `None` for a read.
+    pub(crate) fn immediate(&self) -> Option<Immediate> {
+        Some(Immediate { key: self.cell.arrivals()?, sequence: self.sequence() })
     }
 
     /// Takes a push; `false` if the transfer is past pushing and the push is dropped.
@@ -129,7 +134,7 @@ impl Sending {
 
     /// Asks the receiver for chunks, as far as there is something to fill them with.
     pub(crate) fn ask_for_chunks(&mut self) {
-        let Some(staged) = &mut self.staged else { return };
+        let (Some(staged), Some(key)) = (&mut self.staged, self.cell.key) else { return };
         let chunks = |work: &Work| match work {
             Work::Units(cursor) => cursor.chunks(staged.room),
             Work::Tiles(_) => 0,
@@ -137,7 +142,7 @@ impl Sending {
         let to_fill = self.pushes.iter().map(chunks).sum();
         let more = staged.ask(to_fill);
         if more > 0 {
-            self.outbox.send(Body::Want(Want { key: self.cell.key.into(), chunks: more }));
+            self.outbox.send(Body::Want(Want { key: key.into(), chunks: more }));
         }
     }
 
@@ -148,7 +153,7 @@ impl Sending {
         delivered.into_iter().for_each(|sequence| self.completed.add(sequence));
     }
 
-    pub(crate) fn finish(&mut self, manifest: Box<Manifest>) {
+    pub(crate) fn finish(&mut self, manifest: Option<Box<Manifest>>) {
         if matches!(self.phase, Phase::Open) {
             self.phase = Phase::Finishing(manifest);
         }
@@ -176,12 +181,10 @@ impl Sending {
         match &self.phase {
             Phase::Announced => Some(Ok(Sent { bytes: self.bytes, writes: self.posted })),
             Phase::Ending(error) => {
-                let withdrawn = Withdrawn {
-                    key: self.cell.key.into(),
-                    writes: Some(self.completed),
-                    reason: error.to_string(),
-                };
-                self.outbox.send(Body::Withdrawn(withdrawn));
+                if let Some(key) = self.cell.key {
+                    let (writes, reason) = (Some(self.completed), error.to_string());
+                    self.outbox.send(Body::Withdrawn(Withdrawn { key: key.into(), writes, reason }));
+                }
                 Some(Err(error.clone()))
             }
             Phase::Open | Phase::Finishing(_) => None,
@@ -189,9 +192,11 @@ impl Sending {
     }
 
     fn announce(&mut self) {
-        let Phase::Finishing(mut manifest) = std::mem::replace(&mut self.phase, Phase::Announced) else {
+        let Phase::Finishing(manifest) = std::mem::replace(&mut self.phase, Phase::Announced) else {
             unreachable!("only a finishing transfer is announced")
         };
+        // Whoever is read from is told nothing.
+        let Some(mut manifest) = manifest else { return };
         manifest.writes = self.posted;
         manifest.bytes = self.bytes;
         self.outbox.send(Body::Manifest(*manifest));

@@ -170,7 +170,11 @@ impl DataPlane {
 
     /// The fabric wakes nobody, and something may come.
     fn is_polled(&self) -> bool {
-        let expects = self.in_flight.count > 0 || self.next_lost().is_some() || self.receiver.has_sender();
+        let expects = self.in_flight.count > 0
+            || self.next_lost().is_some()
+            || self.receiver.has_sender()
+            // Some providers need the owner's hand even for one-sided reads.
+            || self.counters.offers_live.get() > 0;
         !self.capabilities.wakes_on_arrival && expects
     }
 
@@ -282,7 +286,8 @@ impl DataPlane {
     }
 
     fn abort_by_peer(&mut self, peer: PeerId, key: TransferKey, reason: String) {
-        let found = self.sends.iter().find(|(_, sending)| sending.peer() == peer && sending.cell.key == key);
+        let found =
+            self.sends.iter().find(|(_, sending)| sending.peer() == peer && sending.cell.key == Some(key));
         match found.map(|(&id, _)| id) {
             Some(id) => self.with(id, |sending| sending.end(TransferError::AbortedByPeer { reason })),
             None => self.answer_unknown(peer, key),

@@ -10,19 +10,20 @@ use tokio_util::task::TaskTracker;
 
 use super::FabricDescription;
 use crate::control::{Links, Peers, SendLink};
-use crate::engine::{Command, CommandQueue, Sending, Staged};
+use crate::engine::{Command, CommandQueue, Sending, Staged, Work};
 use crate::fabric::Capabilities;
-use crate::ids::NodeId;
+use crate::fetch::{Fetching, OfferTicket, Offers};
+use crate::ids::{NodeId, TransferKey};
 use crate::layout::Conversion;
 use crate::memory::PoolMemory;
-use crate::plan::mean_write_bytes;
+use crate::plan::{Cursor, Plan, mean_write_bytes};
 use crate::receive::Receiver;
 use crate::send::{OpenGuard, Outgoing, OutgoingCell, check_compatible};
 use crate::staging::Region;
 use crate::stats::Counters;
 use crate::ticket::Ticket;
 use crate::wire::SMALL_FRAME_BYTES;
-use crate::{ChecksumMode, KvGeometry, OpenError, TransferConfig, TransferLimits};
+use crate::{ChecksumMode, FetchError, KvGeometry, Mismatch, OpenError, TransferConfig, TransferLimits};
 
 /// The shared state of a node; every field is set at start.
 #[derive(Debug)]
@@ -39,6 +40,7 @@ pub(crate) struct NodeInner {
     pub(super) peers: Arc<Peers>,
     pub(super) queue: Arc<CommandQueue>,
     pub(super) links: Links,
+    pub(super) offers: Offers,
     pub(super) tasks: TaskTracker,
     pub(super) cancel: CancellationToken,
     pub(super) thread: Mutex<Option<JoinHandle<()>>>,
@@ -97,6 +99,10 @@ impl NodeInner {
         &self.region
     }
 
+    pub(crate) fn offers(&self) -> &Offers {
+        &self.offers
+    }
+
     pub(crate) fn pool(&self) -> &PoolMemory {
         &self.pool
     }
@@ -149,7 +155,7 @@ impl NodeInner {
         let limit = self.limits().outgoing;
         let full = OpenError::Full { what: "transfers", limit };
         let permit = self.outgoing.clone().try_acquire_owned().map_err(|_| full)?;
-        let link = self.links.get(self, &ticket).await?;
+        let link = self.links.get(self, &ticket.endpoint, ticket.node).await?;
         let revoked = |reason: String| OpenError::Revoked { endpoint: ticket.endpoint.clone(), reason };
         if link.conversion.destination != ticket.geometry {
             return Err(OpenError::BadTicket { reason: "its pool is not that of its node".to_owned() });
@@ -159,7 +165,7 @@ impl NodeInner {
         }
         let staged = self.staged(&link, &ticket);
         let is_staged = staged.is_some();
-        let mut open = self.register(&link, &ticket, staged);
+        let mut open = self.register(&link, Some(ticket.key), staged);
         open.cell.quiet.hold(Box::new(permit));
         let after = self.limits().handshake;
         match tokio::time::timeout(after, link.attach(ticket.key, ticket.secret, is_staged)).await {
@@ -181,16 +187,63 @@ impl NodeInner {
         }
     }
 
+    /// Starts to read what a decoded ticket offers; see [`TransferNode::fetch`](crate::TransferNode::fetch).
+    pub(crate) async fn fetch(
+        self: &Arc<Self>,
+        ticket: OfferTicket,
+        blocks: &[u32],
+    ) -> Result<Fetching, FetchError> {
+        if self.closing.is_cancelled() || self.queue.is_closed() {
+            return Err(OpenError::ShuttingDown.into());
+        }
+        let conversion = self.fetchable(&ticket)?;
+        let claim = Receiver::claim(&self.receiver, blocks, ticket.tokens)?;
+        let limit = self.limits().outgoing;
+        let permit = self.outgoing.clone().try_acquire_owned();
+        let permit = permit.map_err(|_| OpenError::Full { what: "transfers", limit })?;
+        let link = self.links.get(self, &ticket.endpoint, ticket.node).await?;
+        if link.conversion.destination != ticket.geometry {
+            return Err(OpenError::BadTicket { reason: "its pool is not that of its node".to_owned() }.into());
+        }
+        let open = self.register(&link, None, None);
+        open.cell.quiet.hold(Box::new((permit, claim)));
+        let pairs: Vec<(u32, u32)> = ticket.blocks.iter().copied().zip(0..).collect();
+        let plan = Plan::new(&conversion, &pairs, blocks, ticket.tokens);
+        let work = Work::Tiles(Cursor::new(0..self.geometry().layout.layers, plan.into()));
+        // Beyond the bound of pushes: there is one for each transfer, and those are bounded.
+        self.queue.push_at_once(Command::Push { id: open.id, work });
+        Ok(Fetching::new(open, link, ticket, conversion.into(), blocks))
+    }
+
+    /// Compares an offer with this node, before anything is read.
+    fn fetchable(&self, ticket: &OfferTicket) -> Result<Conversion, FetchError> {
+        let endpoint = ticket.endpoint.clone();
+        if ticket.node == self.id {
+            return Err(OpenError::BadTicket { reason: "it is this node's own".to_owned() }.into());
+        }
+        let incompatible = |field: &str, ours: String, theirs: String| {
+            let (endpoint, field) = (endpoint.clone(), field.to_owned());
+            OpenError::Incompatible { endpoint, field, ours, theirs }
+        };
+        if self.model() != ticket.model {
+            return Err(incompatible("model", self.model().to_owned(), ticket.model.clone()).into());
+        }
+        let conversion = Conversion::between(ticket.geometry, *self.geometry())
+            .map_err(|Mismatch { field, ours, theirs }| incompatible(field, theirs, ours))?;
+        let whole = conversion.heads == self.geometry().layout.heads();
+        if whole { Ok(conversion) } else { Err(FetchError::Partial { endpoint }) }
+    }
+
     /// Makes the transfer known to the data thread. Before attaching: an abort that overtakes us must find it, or the
     /// receiver would be told that nothing will be written.
     fn register(
         self: &Arc<Self>,
         link: &Arc<SendLink>,
-        ticket: &Ticket,
+        key: Option<TransferKey>,
         staged: Option<Staged>,
     ) -> OpenGuard {
         let id = self.next_send.fetch_add(1, Ordering::Relaxed);
-        let cell = Arc::new(OutgoingCell::new(ticket.key, link.clone()));
+        let cell = Arc::new(OutgoingCell::new(key, link.clone()));
         let sending = Box::new(Sending::new(cell.clone(), link.outbox.clone(), staged));
         self.queue.send(Command::Open { id, sending });
         OpenGuard { node: self.clone(), id, cell, settled: false }

@@ -14,6 +14,7 @@ use crate::engine::{CommandQueue, DataPlane, Memory};
 use crate::fabric::libfabric::Libfabric;
 use crate::fabric::shm::ShmFabric;
 use crate::fabric::{Capabilities, Fabric};
+use crate::fetch::Offers;
 use crate::ids::{NodeId, Slot};
 use crate::memory::PoolMemory;
 use crate::receive::{Receiver, TableRules};
@@ -107,6 +108,7 @@ pub(crate) fn assemble(
         peers,
         queue,
         links: Links::default(),
+        offers: Offers::default(),
         tasks: tasks.clone(),
         cancel: cancel.clone(),
         thread: Mutex::new(None),
@@ -141,6 +143,7 @@ fn check(config: &TransferConfig) -> Result<(), StartError> {
     let bounds = [
         ("incoming", limits.incoming, Slot::COUNT),
         ("outgoing", limits.outgoing, 1 << 20),
+        ("offers", limits.offers, 1 << 20),
         ("blocks_per_transfer", limits.blocks_per_transfer, 1 << 18),
         ("peers", limits.peers, 1 << 16),
         ("queued_pushes", limits.queued_pushes, 1 << 20),

@@ -34,8 +34,8 @@ async fn a_late_write_is_counted_and_completes_nothing() {
     let second = receiver.expect(&[1], 1, LONG).unwrap();
     let stale = Ticket::decode(&ticket, 8).unwrap();
     let inner = sender.inner();
-    let link = inner.links().get(inner, &stale).await.unwrap();
-    let cell = Arc::new(OutgoingCell::new(stale.key, link.clone()));
+    let link = inner.links().get(inner, &stale.endpoint, stale.node).await.unwrap();
+    let cell = Arc::new(OutgoingCell::new(Some(stale.key), link.clone()));
     let sending = Box::new(Sending::new(cell.clone(), link.outbox.clone(), None));
     inner.queue().send(Command::Open { id: u64::MAX, sending });
     let plan = Plan::new(&link.conversion, &[(3, 0)], &stale.blocks, stale.tokens);

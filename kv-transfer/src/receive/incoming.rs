@@ -8,10 +8,9 @@ use tokio::sync::Notify;
 
 use super::CheckedManifest;
 use crate::TransferError;
-use crate::checksum::hash_ranges;
+use crate::checksum::first_difference;
 use crate::ids::TransferKey;
 use crate::latch::{Latch, Quiesced};
-use crate::layout::Side;
 use crate::node::NodeInner;
 use crate::ticket::Ticket;
 
@@ -155,12 +154,15 @@ impl Incoming {
             duration,
         };
         let hashed = |manifest: &CheckedManifest| {
-            manifest.hashes.len() as u64 * manifest.conversion.source.layout.block_bytes()
+            manifest.hashed.hashes.len() as u64 * manifest.hashed.conversion.source.layout.block_bytes()
         };
         let hashed_bytes: u64 = manifests.iter().map(hashed).sum();
         let (node, cell, tokens) = (self.node.clone(), self.cell.clone(), self.ticket.tokens);
-        let compare =
-            move || manifests.iter().find_map(|manifest| first_difference(&node, &cell, tokens, manifest));
+        let compare = move || {
+            manifests
+                .iter()
+                .find_map(|manifest| first_difference(node.pool(), &cell.blocks, tokens, &manifest.hashed))
+        };
         let difference = if hashed_bytes <= INLINE_HASH_BYTES {
             compare()
         } else {
@@ -181,21 +183,6 @@ impl Incoming {
             }
         }
     }
-}
-
-/// Layer and first token of the first unit whose bytes are not those that the sender hashed.
-fn first_difference(
-    node: &NodeInner,
-    cell: &IncomingCell,
-    tokens: u32,
-    manifest: &CheckedManifest,
-) -> Option<(u32, u32)> {
-    let conversion = &manifest.conversion;
-    let block = |index: u32| cell.blocks[index as usize];
-    manifest.selection.iter().zip(&manifest.hashes).find_map(|((layer, unit), &hash)| {
-        let ranges = conversion.ranges(Side::Destination, (layer, unit), tokens, block);
-        (hash_ranges(node.pool(), ranges) != hash).then(|| (layer, conversion.tokens(unit, tokens).start))
-    })
 }
 
 impl Drop for Incoming {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::checksum::Selection;
+use crate::checksum::{Hashed, Selection};
 use crate::layout::Conversion;
 use crate::tally::Tally;
 use crate::ticket::{checksums_from_wire, checksums_to_wire};
@@ -14,10 +14,7 @@ use crate::{ChecksumMode, TransferError};
 pub(crate) struct CheckedManifest {
     pub(crate) writes: Tally,
     pub(crate) bytes: u64,
-    pub(crate) selection: Selection,
-    pub(crate) hashes: Vec<u64>,
-    /// How the sender's bytes became ours.
-    pub(crate) conversion: Arc<Conversion>,
+    pub(crate) hashed: Hashed,
 }
 
 /// What the receiver asked for.
@@ -52,8 +49,8 @@ impl CheckedManifest {
         same("hashes", manifest.hashes.len() as u64, selection.len() as u64 * 8)?;
         let hashes =
             manifest.hashes.as_chunks::<8>().0.iter().map(|&bytes| u64::from_le_bytes(bytes)).collect();
-        let (writes, conversion) = (Tally::first(manifest.writes), wanted.conversion.clone());
-        Ok(Self { writes, bytes: manifest.bytes, selection, hashes, conversion })
+        let hashed = Hashed { conversion: wanted.conversion.clone(), selection, hashes };
+        Ok(Self { writes: Tally::first(manifest.writes), bytes: manifest.bytes, hashed })
     }
 }
 

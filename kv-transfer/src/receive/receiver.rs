@@ -28,6 +28,18 @@ pub(crate) struct Receiver {
     freed: Notify,
 }
 
+/// Blocks that a fetch writes.
+pub(crate) struct Claim {
+    receiver: Arc<Receiver>,
+    blocks: Box<[u32]>,
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.receiver.lock().unclaim(&self.blocks);
+    }
+}
+
 impl Receiver {
     pub(crate) fn new(rules: TableRules, peers: Arc<Peers>, counters: Arc<Counters>) -> Self {
         let table = Mutex::new(ReceiveTable::new(rules, counters));
@@ -38,6 +50,17 @@ impl Receiver {
         let cell = self.lock().expect(expected, Instant::now())?;
         self.changed.notify_one();
         Ok(cell)
+    }
+
+    /// Whether a sequence of `tokens` can lie in `blocks`, whoever owns them.
+    pub(crate) fn check(&self, blocks: &[u32], tokens: u32) -> Result<(), ExpectError> {
+        self.lock().check(blocks, tokens)
+    }
+
+    /// Makes blocks busy until the claim is dropped, so that nothing is expected into them.
+    pub(crate) fn claim(this: &Arc<Self>, blocks: &[u32], tokens: u32) -> Result<Claim, ExpectError> {
+        this.lock().claim(blocks, tokens)?;
+        Ok(Claim { receiver: this.clone(), blocks: blocks.into() })
     }
 
     pub(crate) fn renew(&self, key: TransferKey, expires_in: Duration) -> bool {

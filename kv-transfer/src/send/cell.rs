@@ -20,7 +20,8 @@ pub struct Sent {
 
 #[derive(Debug)]
 pub(crate) struct OutgoingCell {
-    pub(crate) key: TransferKey,
+    /// The receiver's name for it; `None` when this node reads.
+    pub(crate) key: Option<TransferKey>,
     pub(crate) peer: PeerId,
     pub(crate) endpoint: String,
     /// Opens when no write reads the source blocks any more.
@@ -35,7 +36,7 @@ pub(crate) struct OutgoingCell {
 }
 
 impl OutgoingCell {
-    pub(crate) fn new(key: TransferKey, link: Arc<SendLink>) -> Self {
+    pub(crate) fn new(key: Option<TransferKey>, link: Arc<SendLink>) -> Self {
         Self {
             key,
             peer: link.peer,
@@ -53,9 +54,9 @@ impl OutgoingCell {
         let _ = self.arrivals.set(arrivals);
     }
 
-    /// What our writes carry.
-    pub(crate) fn arrivals(&self) -> TransferKey {
-        self.arrivals.get().copied().unwrap_or(self.key)
+    /// What our writes carry; `None` when this node reads.
+    pub(crate) fn arrivals(&self) -> Option<TransferKey> {
+        self.arrivals.get().copied().or(self.key)
     }
 
     pub(crate) fn fail(&self, error: TransferError) {
@@ -93,6 +94,8 @@ impl OutgoingCell {
 impl Drop for OutgoingCell {
     fn drop(&mut self) {
         // Settled, refused or lost with its thread: whichever, nobody can confuse it with a later one now.
-        self.link.forget(self.key);
+        if let Some(key) = self.key {
+            self.link.forget(key);
+        }
     }
 }

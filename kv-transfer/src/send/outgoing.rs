@@ -101,7 +101,7 @@ impl Outgoing {
     /// Where it goes, its name there, and what its writes carry.
     #[cfg(test)]
     pub(crate) fn target(&self) -> (&str, crate::ids::TransferKey, crate::ids::TransferKey) {
-        (&self.ticket.endpoint, self.ticket.key, self.open.cell.arrivals())
+        (&self.ticket.endpoint, self.ticket.key, self.open.cell.arrivals().unwrap_or(self.ticket.key))
     }
 
     /// Queues `layers` of the given blocks, as pairs of (source block in our pool, its position in the sequence): the block at
@@ -162,7 +162,7 @@ impl Outgoing {
             quiet.await;
             return Err(TransferError::Incomplete { layer, index });
         }
-        let manifest = Box::new(self.manifest(&hashes));
+        let manifest = Some(Box::new(self.manifest(&hashes)));
         self.open.node.queue().send(Command::Finish { id: self.open.id, manifest });
         let outcome = self.open.cell.settled().await;
         self.open.settled = true;
@@ -227,7 +227,7 @@ impl Outgoing {
         let tokens = self.ticket.tokens;
         let (layers, units) = (self.ticket.geometry.layout.layers, self.conversion.units(tokens));
         Manifest {
-            key: self.open.cell.key.into(),
+            key: self.ticket.key.into(),
             writes: 0,
             bytes: 0,
             layers,

@@ -6,7 +6,7 @@ use crate::tally::Tally;
 
 #[derive(Clone, PartialEq, prost::Message)]
 pub(crate) struct Frame {
-    #[prost(oneof = "Body", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11")]
+    #[prost(oneof = "Body", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14")]
     pub(crate) body: Option<Body>,
 }
 
@@ -34,6 +34,12 @@ pub(crate) enum Body {
     Want(Want),
     #[prost(message, tag = "11")]
     Grant(Grant),
+    #[prost(message, tag = "12")]
+    Confirm(Confirm),
+    #[prost(message, tag = "13")]
+    Confirmed(Confirmed),
+    #[prost(message, tag = "14")]
+    OfferGone(OfferGone),
 }
 
 /// The sender's first word.
@@ -205,5 +211,36 @@ pub(crate) struct Withdrawn {
     #[prost(message, optional, tag = "2")]
     pub(crate) writes: Option<Tally>,
     #[prost(string, tag = "3")]
+    pub(crate) reason: String,
+}
+
+/// A reader has read what an offer names.
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub(crate) struct Confirm {
+    #[prost(fixed64, tag = "1")]
+    pub(crate) id: u64,
+    /// The least that it wants hashed.
+    #[prost(uint32, tag = "2")]
+    pub(crate) checksums: u32,
+}
+
+/// The offer was live all the time, and this is what it holds.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct Confirmed {
+    #[prost(fixed64, tag = "1")]
+    pub(crate) id: u64,
+    #[prost(uint32, tag = "2")]
+    pub(crate) checksums: u32,
+    /// As a manifest has them.
+    #[prost(bytes = "vec", tag = "3")]
+    pub(crate) hashes: Vec<u8>,
+}
+
+/// The offer is over: what was read may be anything.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct OfferGone {
+    #[prost(fixed64, tag = "1")]
+    pub(crate) id: u64,
+    #[prost(string, tag = "2")]
     pub(crate) reason: String,
 }

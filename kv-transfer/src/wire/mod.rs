@@ -13,7 +13,7 @@
 //!    │ ◄──────────────────────────────── Abort   │   at any time
 //!    │ Withdrawn ──────────────────────────────► │   no write of this transfer is or will be under way
 //! ```
-//! The connection's end is the peer's death.
+//! Pulls use the same connection; see `fetch`. The connection's end is the peer's death.
 
 mod frame;
 mod geometry;
@@ -22,7 +22,8 @@ mod messages;
 pub(crate) use frame::{FrameError, encode, read_frame};
 pub(crate) use geometry::GeometryWire;
 pub(crate) use messages::{
-    Attach, AttachRefused, Attached, Body, Grant, Hello, Manifest, Reason, Refused, Want, Welcome, Withdrawn,
+    Attach, AttachRefused, Attached, Body, Confirm, Confirmed, Grant, Hello, Manifest, OfferGone, Reason,
+    Refused, Want, Welcome, Withdrawn,
 };
 
 /// Version of this protocol; both ends must speak the same.

@@ -5,7 +5,7 @@ use std::io::{BufRead, Write};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use baton_kv_transfer::{Incoming, Outgoing, Quiesced, TransferNode};
+use baton_kv_transfer::{Incoming, Offered, Outgoing, Quiesced, TransferNode};
 use serde::{Deserialize, Serialize};
 
 use super::world::{Setup, config};
@@ -14,16 +14,60 @@ use super::{fill, first_wrong_of};
 /// What the peer is told. `id` names a transfer within the peer.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Order {
-    Expect { id: u64, blocks: Vec<u32>, tokens: u32, expires_ms: u64 },
-    Wait { id: u64 },
-    AbortIncoming { id: u64 },
-    Open { id: u64, ticket: Vec<u8> },
-    Push { id: u64, layers: (u32, u32), blocks: Vec<(u32, u32)> },
-    Finish { id: u64 },
-    AbortOutgoing { id: u64 },
-    Quiet { id: u64 },
-    Fill { blocks: Vec<u32>, seed: u64 },
-    Check { blocks: Vec<u32>, tokens: u32, seed: u64 },
+    Expect {
+        id: u64,
+        blocks: Vec<u32>,
+        tokens: u32,
+        expires_ms: u64,
+    },
+    Wait {
+        id: u64,
+    },
+    AbortIncoming {
+        id: u64,
+    },
+    Open {
+        id: u64,
+        ticket: Vec<u8>,
+    },
+    Push {
+        id: u64,
+        layers: (u32, u32),
+        blocks: Vec<(u32, u32)>,
+    },
+    Finish {
+        id: u64,
+    },
+    AbortOutgoing {
+        id: u64,
+    },
+    /// Answers with a ticket.
+    Offer {
+        id: u64,
+        blocks: Vec<u32>,
+        tokens: u32,
+        expires_ms: u64,
+    },
+    TakeBack {
+        id: u64,
+    },
+    /// Fetches whole.
+    Fetch {
+        ticket: Vec<u8>,
+        blocks: Vec<u32>,
+    },
+    Quiet {
+        id: u64,
+    },
+    Fill {
+        blocks: Vec<u32>,
+        seed: u64,
+    },
+    Check {
+        blocks: Vec<u32>,
+        tokens: u32,
+        seed: u64,
+    },
     Stats,
     Shutdown,
 }
@@ -57,6 +101,7 @@ struct Agent {
     incoming: Mutex<HashMap<u64, Incoming>>,
     outgoing: Mutex<HashMap<u64, Arc<Outgoing>>>,
     quiesced: Mutex<HashMap<u64, Quiesced>>,
+    offered: Mutex<HashMap<u64, Offered>>,
 }
 
 /// Runs until standard input ends.
@@ -69,6 +114,7 @@ pub fn serve(setup: Setup) {
         incoming: Mutex::default(),
         outgoing: Mutex::default(),
         quiesced: Mutex::default(),
+        offered: Mutex::default(),
     });
     answer(u64::MAX, &Reply::Done);
     for line in std::io::stdin().lock().lines() {
@@ -128,6 +174,21 @@ impl Agent {
                 let quiesced = self.take_outgoing(id)?.abort();
                 self.quiesced.lock().unwrap().insert(id, quiesced);
                 Ok(Reply::Done)
+            }
+            Order::Offer { id, blocks, tokens, expires_ms } => {
+                let offered = self.node.offer(&blocks, tokens, Duration::from_millis(expires_ms));
+                let offered = offered.map_err(text)?;
+                let ticket = offered.ticket();
+                self.offered.lock().unwrap().insert(id, offered);
+                Ok(Reply::Ticket(ticket))
+            }
+            Order::TakeBack { id } => {
+                self.offered.lock().unwrap().remove(&id).ok_or("no such offer")?;
+                Ok(Reply::Done)
+            }
+            Order::Fetch { ticket, blocks } => {
+                let mut fetching = self.node.fetch(&ticket, &blocks).await.map_err(text)?;
+                fetching.wait().await.map(|received| Reply::Bytes(received.bytes)).map_err(text)
             }
             Order::Quiet { id } => {
                 let quiesced = self.quiesced.lock().unwrap().remove(&id).ok_or("not aborted")?;

@@ -94,6 +94,14 @@ impl Peer {
         }
     }
 
+    /// The ticket that an order gives.
+    pub async fn ticket(&self, order: Order) -> Vec<u8> {
+        match self.must(order).await {
+            Reply::Ticket(ticket) => ticket,
+            other => panic!("{other:?} is no ticket"),
+        }
+    }
+
     pub async fn expect(&self, id: u64, blocks: &[u32], expires: Duration) -> Vec<u8> {
         self.expect_tokens(id, blocks, blocks.len() as u32, expires).await
     }
@@ -101,10 +109,7 @@ impl Peer {
     pub async fn expect_tokens(&self, id: u64, blocks: &[u32], tokens: u32, expires: Duration) -> Vec<u8> {
         let (blocks, expires_ms) = (blocks.to_vec(), expires.as_millis() as u64);
         let order = Order::Expect { id, blocks, tokens, expires_ms };
-        match self.must(order).await {
-            Reply::Ticket(ticket) => ticket,
-            other => panic!("{other:?} is no ticket"),
-        }
+        self.ticket(order).await
     }
 
     /// Opens, pushes layer by layer and finishes.

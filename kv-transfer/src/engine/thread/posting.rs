@@ -3,7 +3,7 @@
 use super::in_flight::Flying;
 use super::{DataPlane, SendId};
 use crate::engine::Work;
-use crate::fabric::{Event, Write};
+use crate::fabric::{Event, Read, Write};
 use crate::ids::Sequence;
 use crate::plan::{Tile, WriteRules};
 use crate::{FabricError, TransferError};
@@ -138,7 +138,7 @@ impl DataPlane {
             Some(Work::Tiles(cursor)) => {
                 let rules = WriteRules {
                     max_bytes: self.capabilities.max_write_bytes,
-                    strided: self.capabilities.strided_writes,
+                    strided: self.capabilities.strided_writes && sending.immediate().is_some(),
                 };
                 match cursor.peek(rules) {
                     Some(tile) => self.post_tile(id, &tile),
@@ -160,7 +160,7 @@ impl DataPlane {
         }
     }
 
-    /// Posts one write, within the credits of all and of its peer. One that fails ends its transfer.
+    /// Posts one write or read, within the credits of all and of its peer. One that fails ends its transfer.
     pub(super) fn try_post(&mut self, id: SendId, tile: &Tile, chunk: Option<u32>) -> Tried {
         let Some(sending) = self.sends.get_mut(&id) else { return Tried::Failed };
         let peer = sending.peer();
@@ -175,12 +175,18 @@ impl DataPlane {
         if !room || !within(target.in_flight_bytes, per_peer) || !within(self.in_flight_bytes, in_all) {
             return Tried::NoRoom;
         }
-        let immediate = sending.immediate();
-        let flying = Flying { send: id, peer, bytes, chunk, sequence: immediate.sequence, given_up: false };
-        let context = self.in_flight.take_off(flying);
-        let immediate = immediate.encode();
-        let write = Write { peer, source, destination, len, inner, outer, immediate, context };
-        match self.fabric.post_write(&write) {
+        let sequence = sending.sequence();
+        let context =
+            self.in_flight.take_off(Flying { send: id, peer, bytes, chunk, sequence, given_up: false });
+        let posted = match sending.immediate() {
+            Some(immediate) => {
+                let immediate = immediate.encode();
+                let write = Write { peer, source, destination, len, inner, outer, immediate, context };
+                self.fabric.post_write(&write)
+            }
+            None => self.fabric.post_read(&Read { peer, source, destination, len, context }),
+        };
+        match posted {
             Ok(true) => {
                 target.in_flight += 1;
                 target.in_flight_bytes += bytes;

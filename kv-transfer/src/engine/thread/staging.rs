@@ -13,8 +13,10 @@ use crate::staging::{HEADER_BYTES, Header};
 impl DataPlane {
     /// A chunk was granted to one of our transfers.
     pub(super) fn granted(&mut self, peer: PeerId, key: TransferKey, chunk: u32) {
-        let mut theirs =
-            self.sends.iter_mut().filter(|(_, sending)| sending.peer() == peer && sending.cell.key == key);
+        let mut theirs = self
+            .sends
+            .iter_mut()
+            .filter(|(_, sending)| sending.peer() == peer && sending.cell.key == Some(key));
         let Some((&id, sending)) = theirs.next() else { return };
         let Some(staged) = &mut sending.staged else { return };
         staged.granted(chunk);

@@ -141,15 +141,20 @@ impl ReceiveTable {
             let counted = self.give_back_slot(part.arrivals.slot);
             debug_assert!(matches!(counted, State::PartOf(of) if of == key), "a part's slot is its own");
         }
-        for &block in &cell.blocks {
-            debug_assert!(self.busy[block as usize], "block {block} was owned by {key}");
-            self.busy[block as usize] = false;
-        }
+        let cell = cell.clone();
+        self.unclaim(&cell.blocks);
         state
     }
 
-    /// Marks the blocks as owned by a transfer, all or none.
-    pub(super) fn claim(&mut self, blocks: &[u32], tokens: u32) -> Result<(), ExpectError> {
+    pub(crate) fn unclaim(&mut self, blocks: &[u32]) {
+        for &block in blocks {
+            debug_assert!(self.busy[block as usize], "block {block} was owned");
+            self.busy[block as usize] = false;
+        }
+    }
+
+    /// Whether a sequence of `tokens` can lie in `blocks`, whoever owns them.
+    pub(crate) fn check(&self, blocks: &[u32], tokens: u32) -> Result<(), ExpectError> {
         let limit = self.rules.blocks_per_transfer;
         if blocks.is_empty() {
             return Err(ExpectError::Empty);
@@ -165,7 +170,14 @@ impl ReceiveTable {
         if let Some(&block) = blocks.iter().find(|&&block| block >= pool) {
             return Err(ExpectError::NoSuchBlock { block, blocks: pool });
         }
-        if let Some(&block) = blocks.iter().find(|&&block| self.busy[block as usize]) {
+        Ok(())
+    }
+
+    /// Marks the blocks as owned by a transfer, all or none.
+    pub(crate) fn claim(&mut self, blocks: &[u32], tokens: u32) -> Result<(), ExpectError> {
+        self.check(blocks, tokens)?;
+        let busy = |&&block: &&u32| self.busy[block as usize];
+        if let Some(&block) = blocks.iter().find(busy) {
             return Err(ExpectError::BlockBusy { block });
         }
         for (i, &block) in blocks.iter().enumerate() {
