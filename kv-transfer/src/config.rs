@@ -18,6 +18,11 @@ pub enum FabricSpec {
         /// Provider by its libfabric name (`tcp`, `shm`, `efa`…); `None` takes libfabric's first choice.
         provider: Option<String>,
     },
+    /// A NIXL agent, opened at run time.
+    Nixl {
+        /// Backend by its NIXL name (`UCX`…); `None` takes `UCX`.
+        backend: Option<String>,
+    },
 }
 
 /// How much of the payload is hashed at both ends.
@@ -65,10 +70,12 @@ impl fmt::Display for ChecksumMode {
 pub struct TransferConfig {
     /// Which fabric moves the bytes.
     pub fabric: FabricSpec,
-    /// Address that libfabric's control and data endpoints bind to; shm does not use it.
+    /// Address that the control endpoint binds to, and libfabric's data endpoints; shm does not use it.
     pub listen_ip: IpAddr,
     /// Where `libfabric.so.1` lies; `None` leaves it to the loader's search path.
     pub libfabric_path: Option<PathBuf>,
+    /// Where `libnixl_capi.so` lies (file or folder, or the `site-packages` that has NIXL); `None` leaves it to the loader.
+    pub nixl_path: Option<PathBuf>,
     /// Shape of this worker's KV pool.
     pub geometry: KvGeometry,
     /// Model, revision, dtype and layout as text; a transfer needs it equal at both ends.
@@ -128,6 +135,7 @@ impl TransferConfig {
             fabric,
             listen_ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
             libfabric_path: None,
+            nixl_path: None,
             geometry,
             compat: compat.into(),
             checksums: ChecksumMode::default(),
@@ -139,7 +147,7 @@ impl TransferConfig {
 
 /// A fabric name that this build does not know.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("unknown fabric `{name}`: use `shm`, `libfabric` or `libfabric:PROVIDER`")]
+#[error("unknown fabric `{name}`: use `shm`, `libfabric`, `libfabric:PROVIDER`, `nixl` or `nixl:BACKEND`")]
 pub struct UnknownFabric {
     /// What was asked for.
     pub name: String,
@@ -155,6 +163,10 @@ impl FromStr for FabricSpec {
             Some(("libfabric", provider)) if !provider.is_empty() => {
                 Ok(Self::Libfabric { provider: Some(provider.to_owned()) })
             }
+            None if text == "nixl" => Ok(Self::Nixl { backend: None }),
+            Some(("nixl", backend)) if !backend.is_empty() => {
+                Ok(Self::Nixl { backend: Some(backend.to_owned()) })
+            }
             _ => Err(UnknownFabric { name: text.to_owned() }),
         }
     }
@@ -166,6 +178,8 @@ impl fmt::Display for FabricSpec {
             Self::Shm => f.write_str("shm"),
             Self::Libfabric { provider: None } => f.write_str("libfabric"),
             Self::Libfabric { provider: Some(provider) } => write!(f, "libfabric:{provider}"),
+            Self::Nixl { backend: None } => f.write_str("nixl"),
+            Self::Nixl { backend: Some(backend) } => write!(f, "nixl:{backend}"),
         }
     }
 }
@@ -184,10 +198,10 @@ mod tests {
 
     #[test]
     fn fabric_names_read_back_as_written() {
-        for name in ["shm", "libfabric", "libfabric:tcp", "libfabric:tcp;ofi_rxm"] {
+        for name in ["shm", "libfabric", "libfabric:tcp", "libfabric:tcp;ofi_rxm", "nixl", "nixl:UCX"] {
             assert_eq!(name.parse::<FabricSpec>().unwrap().to_string(), name);
         }
-        for name in ["", "SHM", "libfabric:", "shm:x", "ucx"] {
+        for name in ["", "SHM", "libfabric:", "shm:x", "NIXL", "nixl:", "ucx"] {
             assert_eq!(name.parse::<FabricSpec>(), Err(UnknownFabric { name: name.to_owned() }));
         }
     }
