@@ -49,7 +49,8 @@
 //! Peers are processes of the same system, but what they send is checked before it is used: descriptors, ring counters,
 //! frame lengths, tickets, manifests. On shm only processes of the same user (or root) are let in. With the others the control
 //! port needs the receiver's random incarnation id, which only tickets carry; the link itself is neither encrypted nor
-//! authenticated: it belongs on a private network.
+//! authenticated: it belongs on a private network. NIXL's UCX has a port of its own: over tcp, whoever reaches that and speaks
+//! its protocol can write anywhere in the process.
 
 mod checksum;
 mod config;

@@ -1,6 +1,7 @@
 //! `Fabric` over a NIXL agent.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::ffi::{CStr, CString};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -179,26 +180,29 @@ impl Fabric for Nixl {
 
     fn connect(&mut self, offer: Offer, pool_bytes: u64) -> Result<PeerId, FabricError> {
         let CheckedOffer { agent, metadata, base } = CheckedOffer::decode(&offer.bytes, pool_bytes)?;
-        match self.remotes.get(&agent) {
-            Some(remote) if remote.is_offered_by(&metadata) => {}
-            Some(_) => return Err(fault("connect", &"the agent was known already, by other metadata")),
-            None => {
-                let remote = Remote::connect(&self.agent, agent.clone(), metadata)?;
-                self.remotes.insert(agent.clone(), remote);
+        let remote = match self.remotes.entry(agent.clone()) {
+            Entry::Vacant(place) => place.insert(Remote::connect(&self.agent, agent.clone(), metadata)?),
+            Entry::Occupied(known) if known.get().is_offered_by(&metadata) => known.into_mut(),
+            Entry::Occupied(_) => {
+                return Err(fault("connect", &"the agent is known already, by other metadata"));
             }
-        }
-        self.remotes.entry(agent.clone()).and_modify(|remote| remote.users += 1);
+        };
+        remote.users += 1;
         let peer = self.new_peer();
         self.targets.insert(peer, Target { agent, base, len: pool_bytes });
         Ok(peer)
     }
 
-    /// What is still under way to a dead peer is looked at until it has ended: NIXL can't be made to forget it sooner.
+    /// What is still under way to a dead peer fails now; a backend may take minutes to notice that nobody answers.
     fn disconnect(&mut self, peer: PeerId) {
         self.initiators.remove(peer);
         let Some(target) = self.targets.remove(&peer) else { return };
         let Some(remote) = self.remotes.get_mut(&target.agent) else { return };
         remote.users -= 1;
+        if remote.users > 0 {
+            return;
+        }
+        remote.abandon(&mut self.done);
         if remote.is_over() {
             self.remotes.remove(&target.agent);
         }

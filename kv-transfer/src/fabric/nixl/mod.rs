@@ -27,7 +27,9 @@
 //! The reason of a failed request is in NIXL's own log on standard error (`NIXL_LOG_LEVEL`); its C API says little more than
 //! that a backend failed. After a failure nothing more is posted to that agent until what was under way has ended; its
 //! metadata is loaded anew then, which opens a new connection. Of a failed request some bytes may have left already, so its
-//! contexts come back only after the time that arriving bytes are drained for.
+//! contexts come back only after the time that arriving bytes are drained for. A peer's death is mostly seen by the backend (a
+//! connection that is reset); a peer that merely falls silent is not, over tcp not for minutes, so `disconnect` fails what is
+//! under way at once, and the requests linger until the backend gives up.
 //!
 //! # Trust
 //! An offer's metadata is handed to NIXL and its backend, which check little of it: how long it is and whose it says it

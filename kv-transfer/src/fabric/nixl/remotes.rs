@@ -72,7 +72,6 @@ impl Remote {
         if found == self.name {
             return Ok(());
         }
-        self.agent.invalidate(&found);
         Err(fault("load a peer's metadata", &"it names another agent"))
     }
 
@@ -161,6 +160,15 @@ impl Remote {
             let Cooling { contexts, reason, .. } = cooled;
             events.extend(contexts.into_iter().map(|context| Event::Failed(context, reason.clone())));
         }
+    }
+
+    /// Its last user is gone, and the process with it: what was under way is told as failed. The requests themselves stay
+    /// until the backend lets go of them: NIXL cancels by freeing, and UCX may still look at what is freed then.
+    pub(super) fn abandon(&mut self, events: &mut Vec<Event>) {
+        let collected = [&mut self.writes, &mut self.reads].map(Batch::take);
+        let flying = self.flights.iter_mut().map(|flight| std::mem::take(&mut flight.contexts));
+        let contexts = collected.into_iter().chain(flying).flatten();
+        events.extend(contexts.map(|context| Event::Failed(context, "the peer is gone".to_owned())));
     }
 
     fn failed(&mut self, contexts: Vec<u32>, reason: String, drain: Duration) {
