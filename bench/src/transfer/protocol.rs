@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 pub(super) struct Scenario {
     fabric: String,
     libfabric: Option<PathBuf>,
+    nixl: Option<PathBuf>,
     checksums: String,
     pub(super) layers: u32,
     pub(super) piece_bytes: u64,
@@ -72,6 +73,7 @@ impl Scenario {
         Self {
             fabric: args.fabric.to_string(),
             libfabric: args.libfabric.clone(),
+            nixl: args.nixl.clone(),
             checksums: args.checksums.to_string(),
             layers: args.layers,
             piece_bytes,
@@ -94,6 +96,7 @@ impl Scenario {
         let fabric = self.fabric.parse().context("the fabric's name")?;
         let mut config = TransferConfig::new(fabric, self.geometry(), "bench");
         config.libfabric_path.clone_from(&self.libfabric);
+        config.nixl_path.clone_from(&self.nixl);
         config.checksums = self.checksums.parse().context("the checksums' mode")?;
         Ok(config)
     }
