@@ -57,6 +57,13 @@ fn libfabrics_shm_provider_and_more_workers_give_the_same_tokens() {
     );
 }
 
+#[test]
+fn nixl_gives_the_same_tokens() {
+    let model = ModelFolder::made_up(Shape::TINY);
+    let expected = answers(&Up::new(&model, 0, 1), &requests());
+    check_same("1P:1D over NIXL", &answers(&Up::new(&model, 1, 1).over_nixl(), &requests()), &expected);
+}
+
 fn check_same(route: &str, answers: &[Answer], expected: &[Answer]) {
     for (index, (answer, expected)) in answers.iter().zip(expected).enumerate() {
         assert_eq!(answer, expected, "{route}: request {index} of {:?} prompt tokens", expected.usage.0);

@@ -113,12 +113,18 @@ fn doctor_says_what_there_is_and_what_follows() {
     }
     assert!(plain.stdout.contains("libfabric              absent: "), "{}", plain.stdout);
     assert!(plain.stdout.contains("/nowhere/libfabric.so.1"), "{}", plain.stdout);
+    let lacks_nixl = Process::run(&["doctor", "--nixl", "/nowhere"]).stdout;
+    assert!(lacks_nixl.contains("nixl                   absent: "), "{lacks_nixl}");
 
     let libfabric = required_variable("BATON_TEST_LIBFABRIC", "the path of libfabric.so.1");
     let full = Process::run(&["doctor", "--libfabric", &libfabric]);
     for found in ["libfabric:tcp ", "libfabric:shm ", "usable: ", "passed over: "] {
         assert!(full.stdout.contains(found), "no {found} in:\n{}", full.stdout);
     }
+
+    let nixl = required_variable("BATON_TEST_NIXL", "the site-packages with nixl-cu13");
+    let full = Process::run(&["doctor", "--nixl", &nixl]);
+    assert!(full.stdout.contains("takes UCX (plugins: "), "{}", full.stdout);
 }
 
 fn help_of(command: &[&str]) -> String {

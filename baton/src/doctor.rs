@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use baton_kv_transfer::{LibfabricSurvey, ProviderFacts, ProviderSurvey};
+use baton_kv_transfer::{LibfabricSurvey, NixlSurvey, ProviderFacts, ProviderSurvey};
 
 /// Options of `baton doctor`.
 #[derive(clap::Args, Debug)]
@@ -23,6 +23,10 @@ pub(crate) struct DoctorArgs {
     #[arg(long, env = "BATON_LIBFABRIC", value_name = "FILE")]
     libfabric: Option<PathBuf>,
 
+    /// Where NIXL's libnixl_capi.so is: the file, its folder, or the site-packages with NIXL [default: where the loader finds it]
+    #[arg(long, env = "BATON_NIXL", value_name = "PATH")]
+    nixl: Option<PathBuf>,
+
     /// Address of this host that peers reach, for providers that speak IP
     #[arg(long, default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST), value_name = "IP")]
     listen_ip: IpAddr,
@@ -33,7 +37,7 @@ pub(crate) fn run(args: &DoctorArgs) -> anyhow::Result<()> {
     section(&mut text, "processor", &machine::processor());
     section(&mut text, "memory", &machine::memory());
     section(&mut text, "devices", &machine::devices());
-    section(&mut text, "fabrics", &fabrics(args.libfabric.as_deref(), args.listen_ip));
+    section(&mut text, "fabrics", &fabrics(args));
     std::io::stdout().write_all(text.as_bytes()).context("cannot write to standard output")
 }
 
@@ -51,10 +55,10 @@ fn section(text: &mut String, title: &str, findings: &[Finding]) {
     }
 }
 
-fn fabrics(libfabric: Option<&Path>, ip: IpAddr) -> Vec<Finding> {
+fn fabrics(args: &DoctorArgs) -> Vec<Finding> {
     let mut found =
         vec![finding("shm", "usable: workers of one host; what `baton up` takes unless told otherwise")];
-    match LibfabricSurvey::take(libfabric, ip) {
+    match LibfabricSurvey::take(args.libfabric.as_deref(), args.listen_ip) {
         Err(missing) => found.push(finding("libfabric", format!("absent: {missing}"))),
         Ok(survey) => {
             let choice = match &survey.choice {
@@ -65,7 +69,21 @@ fn fabrics(libfabric: Option<&Path>, ip: IpAddr) -> Vec<Finding> {
             found.extend(survey.providers.iter().map(provider));
         }
     }
+    found.push(finding("nixl", nixl(args.nixl.as_deref())));
     found
+}
+
+fn nixl(path: Option<&Path>) -> String {
+    let NixlSurvey { plugins } = match NixlSurvey::take(path) {
+        Ok(survey) => survey,
+        Err(missing) => return format!("absent: {missing}"),
+    };
+    let choice = if plugins.iter().any(|plugin| plugin == "UCX") {
+        "`--fabric nixl` takes UCX"
+    } else {
+        "no UCX among its plugins, so name one with `--fabric nixl:BACKEND`"
+    };
+    format!("present; {choice} (plugins: {})", plugins.join(", "))
 }
 
 fn provider(survey: &ProviderSurvey) -> Finding {

@@ -19,6 +19,11 @@ pub enum FabricSpec {
         /// Provider by its libfabric name (`tcp`, `shm`, `efa`…); `None` takes libfabric's first choice.
         provider: Option<String>,
     },
+    /// A NIXL agent, opened at run time.
+    Nixl {
+        /// Backend by its NIXL name (`UCX`…); `None` takes `UCX`.
+        backend: Option<String>,
+    },
 }
 
 /// How much of the payload is hashed at both ends.
@@ -66,10 +71,12 @@ impl fmt::Display for ChecksumMode {
 pub struct TransferConfig {
     /// Which fabric moves the bytes.
     pub fabric: FabricSpec,
-    /// Address that libfabric's control and data endpoints bind to; shm does not use it.
+    /// Address that the control endpoint binds to, and libfabric's data endpoints; shm does not use it.
     pub listen_ip: IpAddr,
     /// Where `libfabric.so.1` lies; `None` leaves it to the loader's search path.
     pub libfabric_path: Option<PathBuf>,
+    /// Where `libnixl_capi.so` lies (file or folder, or the `site-packages` that has NIXL); `None` leaves it to the loader.
+    pub nixl_path: Option<PathBuf>,
     /// Shape of this worker's KV pool.
     pub geometry: KvGeometry,
     /// Model and revision as text; a transfer needs it equal at both ends.
@@ -146,6 +153,7 @@ impl TransferConfig {
             fabric,
             listen_ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
             libfabric_path: None,
+            nixl_path: None,
             geometry,
             model: model.into(),
             checksums: ChecksumMode::default(),
@@ -160,7 +168,7 @@ impl TransferConfig {
     pub(crate) fn region(&self) -> Region {
         let chunks = match self.fabric {
             FabricSpec::Shm => 0,
-            FabricSpec::Libfabric { .. } => self.limits.staging_chunks as u32,
+            FabricSpec::Libfabric { .. } | FabricSpec::Nixl { .. } => self.limits.staging_chunks as u32,
         };
         let chunk_bytes = self.limits.staging_chunk_bytes as u64;
         Region { pool_bytes: self.geometry.pool_bytes(), chunks, chunk_bytes }
@@ -169,7 +177,7 @@ impl TransferConfig {
 
 /// A fabric name that this build does not know.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("unknown fabric `{name}`: use `shm`, `libfabric` or `libfabric:PROVIDER`")]
+#[error("unknown fabric `{name}`: use `shm`, `libfabric`, `libfabric:PROVIDER`, `nixl` or `nixl:BACKEND`")]
 pub struct UnknownFabric {
     /// What was asked for.
     pub name: String,
@@ -185,6 +193,10 @@ impl FromStr for FabricSpec {
             Some(("libfabric", provider)) if !provider.is_empty() => {
                 Ok(Self::Libfabric { provider: Some(provider.to_owned()) })
             }
+            None if text == "nixl" => Ok(Self::Nixl { backend: None }),
+            Some(("nixl", backend)) if !backend.is_empty() => {
+                Ok(Self::Nixl { backend: Some(backend.to_owned()) })
+            }
             _ => Err(UnknownFabric { name: text.to_owned() }),
         }
     }
@@ -196,6 +208,8 @@ impl fmt::Display for FabricSpec {
             Self::Shm => f.write_str("shm"),
             Self::Libfabric { provider: None } => f.write_str("libfabric"),
             Self::Libfabric { provider: Some(provider) } => write!(f, "libfabric:{provider}"),
+            Self::Nixl { backend: None } => f.write_str("nixl"),
+            Self::Nixl { backend: Some(backend) } => write!(f, "nixl:{backend}"),
         }
     }
 }
@@ -214,10 +228,10 @@ mod tests {
 
     #[test]
     fn fabric_names_read_back_as_written() {
-        for name in ["shm", "libfabric", "libfabric:tcp", "libfabric:tcp;ofi_rxm"] {
+        for name in ["shm", "libfabric", "libfabric:tcp", "libfabric:tcp;ofi_rxm", "nixl", "nixl:UCX"] {
             assert_eq!(name.parse::<FabricSpec>().unwrap().to_string(), name);
         }
-        for name in ["", "SHM", "libfabric:", "shm:x", "ucx"] {
+        for name in ["", "SHM", "libfabric:", "shm:x", "NIXL", "nixl:", "ucx"] {
             assert_eq!(name.parse::<FabricSpec>(), Err(UnknownFabric { name: name.to_owned() }));
         }
     }

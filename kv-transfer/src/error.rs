@@ -59,6 +59,23 @@ pub enum StartError {
         /// What is missing.
         reason: String,
     },
+    /// NIXL is not on this machine, or not this one's.
+    #[error(
+        "cannot open NIXL ({reason}); install it (for example `pip install --no-deps nixl-cu13`, which needs no GPU) and give \
+         the path of libnixl_capi.so, its folder or the environment's `site-packages` with BATON_NIXL, or use the fabric `shm`"
+    )]
+    NixlMissing {
+        /// Where it was looked for and what was found.
+        reason: String,
+    },
+    /// NIXL is there, and the backend is not usable.
+    #[error("NIXL has no usable backend `{backend}`: {reason}")]
+    NoBackend {
+        /// The backend asked for.
+        backend: String,
+        /// What is missing.
+        reason: String,
+    },
     /// The fabric refused an operation.
     #[error(transparent)]
     Fabric(#[from] FabricError),

@@ -1,4 +1,4 @@
-//! Moves paged KV blocks between workers with one-sided writes, over shared memory or libfabric.
+//! Moves paged KV blocks between workers with one-sided writes, over shared memory, libfabric or NIXL.
 //!
 //! A prefill worker computes the KV cache of a prompt; a decode worker needs it. This crate carries it from the one's pool
 //! into the other's while prefill still computes, and tells decode when every byte is there and checked. Whatever goes
@@ -39,7 +39,7 @@
 //!   [`hold`](Outgoing::hold) is kept exactly so long.
 //! - **Nothing unbounded.** [`TransferLimits`] holds every bound, [`TransferStats`] how full it is.
 //! - **Nothing sleeps on the path.** The data thread spins some microseconds, then waits on the fabric's own wait object. The
-//!   one exception is a provider that has none (libfabric `shm`): it is polled while a sender is attached.
+//!   one exception is a provider that has none (libfabric `shm`, NIXL): it is polled while a sender is attached.
 //!
 //! # What it leaves out
 //! Models, HTTP, metrics libraries, who talks to whom. Not here yet: pull, layout conversion, several rails, other fabrics;
@@ -47,9 +47,10 @@
 //!
 //! # Trust
 //! Peers are processes of the same system, but what they send is checked before it is used: descriptors, ring counters,
-//! frame lengths, tickets, manifests. On shm only processes of the same user (or root) are let in. With libfabric the control
+//! frame lengths, tickets, manifests. On shm only processes of the same user (or root) are let in. With the others the control
 //! port needs the receiver's random incarnation id, which only tickets carry; the link itself is neither encrypted nor
-//! authenticated: it belongs on a private network.
+//! authenticated: it belongs on a private network. NIXL's UCX has a port of its own: over tcp, whoever reaches that and speaks
+//! its protocol can write anywhere in the process.
 
 mod checksum;
 mod config;
@@ -82,6 +83,7 @@ pub use config::{
 };
 pub use error::{ExpectError, FabricError, FetchError, OpenError, PushError, StartError, TransferError};
 pub use fabric::libfabric::{LibfabricSurvey, ProviderFacts, ProviderSurvey};
+pub use fabric::nixl::NixlSurvey;
 pub use fetch::{Fetching, Offered};
 pub use latch::Quiesced;
 pub use layout::{

@@ -25,9 +25,9 @@ use crate::{ExpectError, FetchError, OpenError, StartError, TransferConfig, Tran
 /// What moves the bytes, for logs, registration and metrics.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FabricDescription {
-    /// `shm` or `libfabric`.
+    /// `shm`, `libfabric` or `nixl`.
     pub name: &'static str,
-    /// The implementation that was chosen (libfabric's provider name).
+    /// The implementation that was chosen (libfabric's provider, NIXL's backend).
     pub provider: String,
     /// Where peers dial: `unix:@NAME` or `tcp:IP:PORT`.
     pub control_endpoint: String,

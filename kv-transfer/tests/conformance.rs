@@ -505,10 +505,15 @@ macro_rules! conformance {
 }
 
 fn support_is_here(fabric: &str) -> bool {
-    !fabric.starts_with("libfabric")
-        || std::env::var_os("BATON_TEST_SKIP_LIBFABRIC").is_none_or(|skip| skip != "1")
+    let skip = match fabric.split(':').next() {
+        Some("libfabric") => "BATON_TEST_SKIP_LIBFABRIC",
+        Some("nixl") => "BATON_TEST_SKIP_NIXL",
+        _ => return true,
+    };
+    std::env::var_os(skip).is_none_or(|skip| skip != "1")
 }
 
 conformance!(shm, "shm");
 conformance!(libfabric_tcp, "libfabric:tcp");
 conformance!(libfabric_shm, "libfabric:shm");
+conformance!(nixl, "nixl");

@@ -51,6 +51,12 @@ impl Up {
         self.with("--fabric", format!("libfabric:{provider}")).with("--libfabric", library)
     }
 
+    /// Over a NIXL agent with UCX, from the package that `./dev test` installs.
+    pub(crate) fn over_nixl(self) -> Self {
+        let packages = required_variable("BATON_TEST_NIXL", "the site-packages with nixl-cu13");
+        self.with("--fabric", "nixl").with("--nixl", packages)
+    }
+
     /// The command line after `baton`.
     pub(crate) fn args(&self) -> &[String] {
         &self.args

@@ -42,13 +42,17 @@ pub struct WorkerArgs {
     #[arg(long, env = "BATON_THREADS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
 
-    /// What carries KV blocks: shm, libfabric or libfabric:PROVIDER
+    /// What carries KV blocks: shm, libfabric[:PROVIDER] or nixl[:BACKEND]
     #[arg(long, env = "BATON_FABRIC", default_value = "shm", value_name = "FABRIC")]
     pub fabric: FabricSpec,
 
     /// Where libfabric.so.1 is [default: where the system's loader finds it]
     #[arg(long, env = "BATON_LIBFABRIC", value_name = "PATH")]
     pub libfabric: Option<PathBuf>,
+
+    /// Where NIXL's libnixl_capi.so is: the file, its folder, or the site-packages with NIXL [default: where the loader finds it]
+    #[arg(long, env = "BATON_NIXL", value_name = "PATH")]
+    pub nixl: Option<PathBuf>,
 
     /// Requests computed at a time; others wait
     #[arg(long, default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]

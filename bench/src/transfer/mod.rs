@@ -29,13 +29,17 @@ Examples:
   baton bench transfer
   baton bench transfer --fabric libfabric:tcp --libfabric /path/to/libfabric.so.1 --pieces 64,1024 --runs 1")]
 pub struct Args {
-    /// What moves the bytes: shm, libfabric or libfabric:PROVIDER
+    /// What moves the bytes: shm, libfabric[:PROVIDER] or nixl[:BACKEND]
     #[arg(long, default_value = "shm", value_name = "FABRIC")]
     fabric: FabricSpec,
 
     /// Where libfabric.so.1 is, if not where the system looks
     #[arg(long, env = "BATON_LIBFABRIC", value_name = "FILE")]
     libfabric: Option<PathBuf>,
+
+    /// Where NIXL's libnixl_capi.so is: the file, its folder, or the site-packages with NIXL [default: where the loader finds it]
+    #[arg(long, env = "BATON_NIXL", value_name = "PATH")]
+    nixl: Option<PathBuf>,
 
     /// Sizes of a piece (one block in one layer), in KiB
     #[arg(long, value_delimiter = ',', default_value = "16,64,256,1024", value_name = "KIB,…", value_parser = clap::value_parser!(u64).range(1..=65_536))]

@@ -17,6 +17,7 @@ const KV_HEADS: u32 = 8;
 pub(super) struct Scenario {
     fabric: String,
     libfabric: Option<PathBuf>,
+    nixl: Option<PathBuf>,
     checksums: String,
     staging_chunks: u16,
     convert: bool,
@@ -79,6 +80,7 @@ impl Scenario {
         Self {
             fabric: args.fabric.to_string(),
             libfabric: args.libfabric.clone(),
+            nixl: args.nixl.clone(),
             checksums: args.checksums.to_string(),
             staging_chunks: args.staging_chunks,
             convert: args.convert,
@@ -133,6 +135,7 @@ impl Scenario {
         let mut config = TransferConfig::new(fabric, self.geometry(), "bench");
         config.libfabric_path.clone_from(&self.libfabric);
         config.limits.staging_chunks = usize::from(self.staging_chunks);
+        config.nixl_path.clone_from(&self.nixl);
         config.checksums = self.checksums.parse().context("the checksums' mode")?;
         Ok(config)
     }

@@ -1,6 +1,7 @@
 //! The seam to whatever moves the bytes. A fabric lives on the data thread and is called by it alone.
 
 pub(crate) mod libfabric;
+pub(crate) mod nixl;
 pub(crate) mod shm;
 
 use std::os::fd::OwnedFd;
@@ -56,7 +57,7 @@ pub(crate) trait Wake: Send + Sync {
 /// What a fabric can do, read from it rather than assumed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Capabilities {
-    /// `shm` or `libfabric`.
+    /// `shm`, `libfabric` or `nixl`.
     pub(crate) name: &'static str,
     /// Which implementation of it was chosen.
     pub(crate) provider: String,

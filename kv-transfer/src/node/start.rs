@@ -12,6 +12,7 @@ use super::NodeInner;
 use crate::control::{Links, Listener, Peers, serve_listener};
 use crate::engine::{CommandQueue, DataPlane, Memory};
 use crate::fabric::libfabric::Libfabric;
+use crate::fabric::nixl::Nixl;
 use crate::fabric::shm::ShmFabric;
 use crate::fabric::{Capabilities, Fabric};
 use crate::fetch::Offers;
@@ -177,7 +178,7 @@ async fn bind(config: &TransferConfig, id: NodeId) -> Result<Listener, StartErro
     }
     match config.fabric {
         FabricSpec::Shm => Listener::unix(id),
-        FabricSpec::Libfabric { .. } => Listener::tcp(config.listen_ip).await,
+        FabricSpec::Libfabric { .. } | FabricSpec::Nixl { .. } => Listener::tcp(config.listen_ip).await,
     }
     .map_err(|source| control(config, source))
 }
@@ -197,6 +198,10 @@ pub(crate) async fn open_fabric(config: &TransferConfig) -> Result<OpenFabric, S
             }
             FabricSpec::Libfabric { provider } => {
                 let (fabric, pool) = Libfabric::open(&config, provider.as_deref())?;
+                Ok((Box::new(fabric), pool))
+            }
+            FabricSpec::Nixl { backend } => {
+                let (fabric, pool) = Nixl::open(&config, backend.as_deref())?;
                 Ok((Box::new(fabric), pool))
             }
         }

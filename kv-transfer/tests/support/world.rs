@@ -71,6 +71,9 @@ pub fn config(setup: &Setup) -> TransferConfig {
     if let FabricSpec::Libfabric { .. } = fabric {
         config.libfabric_path = Some(library());
     }
+    if let FabricSpec::Nixl { .. } = fabric {
+        config.nixl_path = Some(nixl());
+    }
     config
 }
 
@@ -79,6 +82,13 @@ fn library() -> PathBuf {
     PathBuf::from(
         path.expect("BATON_TEST_LIBFABRIC names libfabric.so.1 (BATON_TEST_SKIP_LIBFABRIC=1 skips)"),
     )
+}
+
+fn nixl() -> PathBuf {
+    let path = std::env::var_os("BATON_TEST_NIXL");
+    PathBuf::from(path.expect(
+        "BATON_TEST_NIXL names the site-packages with nixl-cu13, which ./dev test installs (BATON_TEST_SKIP_NIXL=1 skips)",
+    ))
 }
 
 pub struct World {
