@@ -25,6 +25,15 @@
 //! the sender [`open`](TransferNode::open)s it, [`push`](Outgoing::push)es groups of layers as they are computed, and
 //! [`finish`](Outgoing::finish)es; the receiver [`wait`](Incoming::wait)s.
 //!
+//! A worker that holds a prefix which another needs [`offer`](TransferNode::offer)s it; the other
+//! [`fetch`](TransferNode::fetch)es it with one-sided reads.
+//!
+//! # Layouts
+//! A [`KvLayout`] says how a worker cuts its cache. The two ends of a connection exchange theirs, and come to one verdict: how
+//! the one is turned into the other, or the field in which they differ beyond that. Block size, order, placement of K and V and
+//! tensor-parallel ranks are converted: where the fabric copies itself (shm) in one pass, elsewhere by way of staging chunks
+//! when pieces would be short. A receiver whose heads are spread over several senders gives its ticket to all of them.
+//!
 //! # Invariants
 //! - **Counted, never ordered.** A transfer is complete when the manifest is here, the writes that it announces arrived, each
 //!   once (their number travels in the immediate, beside slot and generation), the coverage is every layer x every block
@@ -42,8 +51,7 @@
 //!   one exception is a provider that has none (libfabric `shm`, NIXL): it is polled while a sender is attached.
 //!
 //! # What it leaves out
-//! Models, HTTP, metrics libraries, who talks to whom. Not here yet: pull, layout conversion, several rails, other fabrics;
-//! the seam for them is `fabric::Fabric`.
+//! Models, HTTP, metrics libraries, who talks to whom. Not here yet: several rails, GPU memory.
 //!
 //! # Trust
 //! Peers are processes of the same system, but what they send is checked before it is used: descriptors, ring counters,

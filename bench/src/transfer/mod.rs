@@ -69,6 +69,10 @@ pub struct Args {
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(0..=4096))]
     crowd: u32,
 
+    /// Blocks of a transfer in which no two are neighbours, timed for what a write costs; 0 leaves that out
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(0..=200_000))]
+    operations: u32,
+
     /// What is hashed at both ends: off, sampled or full
     #[arg(long, default_value = "sampled", value_name = "MODE")]
     checksums: ChecksumMode,
@@ -113,6 +117,10 @@ pub async fn run(args: Args) -> Result<()> {
     if let Some(scenario) = smallest.filter(|scenario| args.crowd > 0 && scenario.blocks > 0) {
         let times = sender::measure_crowd(&scenario, args.crowd).await?;
         report::crowd(&scenario, &times)?;
+    }
+    if args.operations > 0 {
+        let operations = sender::measure_operations(&Scenario::of_operations(&args)).await?;
+        report::operations(&operations)?;
     }
     Ok(())
 }

@@ -9,6 +9,8 @@ use baton_kv_transfer::{
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
+/// A block of which only the number of writes matters.
+pub(super) const SMALL_PIECE_BYTES: u64 = 256;
 /// Of the model whose cache is moved.
 const KV_HEADS: u32 = 8;
 
@@ -91,6 +93,13 @@ impl Scenario {
         }
     }
 
+    /// One layer of small blocks, each of them one write.
+    pub(super) fn of_operations(args: &super::Args) -> Self {
+        let scenario = Self::new(args, 1, 1);
+        let (piece_bytes, blocks) = (SMALL_PIECE_BYTES, args.operations);
+        Self { layers: 1, piece_bytes, blocks, staging_chunks: 0, convert: false, ..scenario }
+    }
+
     /// Whether the fabric can be measured with nothing on top.
     pub(super) fn has_raw(&self) -> bool {
         self.fabric != "shm"
@@ -134,6 +143,8 @@ impl Scenario {
         let fabric = self.fabric.parse().context("the fabric's name")?;
         let mut config = TransferConfig::new(fabric, self.geometry(), "bench");
         config.libfabric_path.clone_from(&self.libfabric);
+        let blocks = config.limits.blocks_per_transfer.max(self.blocks as usize);
+        config.limits.blocks_per_transfer = blocks;
         config.limits.staging_chunks = usize::from(self.staging_chunks);
         config.nixl_path.clone_from(&self.nixl);
         config.checksums = self.checksums.parse().context("the checksums' mode")?;

@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use super::Args;
 use super::protocol::Scenario;
-use super::sender::Measured;
+use super::sender::{Measured, Operations};
 
 pub(super) fn begin(args: &Args) -> Result<()> {
     let mut out = std::io::stdout().lock();
@@ -54,6 +54,16 @@ pub(super) fn crowd(scenario: &Scenario, times: &[f64]) -> Result<()> {
         scenario.layers,
         scenario.piece_bytes >> 10,
         most / half
+    )?)
+}
+
+/// Below that: what a write costs beyond its bytes.
+pub(super) fn operations(operations: &Operations) -> Result<()> {
+    let Operations { writes, planning_ms, posting_ns } = operations;
+    Ok(writeln!(
+        std::io::stdout(),
+        "\n{writes} writes of {} bytes: planned in {planning_ms:.1} ms, then {posting_ns:.0} ns each until done",
+        super::protocol::SMALL_PIECE_BYTES
     )?)
 }
 

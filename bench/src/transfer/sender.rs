@@ -126,6 +126,43 @@ pub(super) async fn measure_crowd(scenario: &Scenario, transfers: u32) -> Result
     Ok(times)
 }
 
+/// What a write costs beyond its bytes.
+#[derive(Debug)]
+pub(super) struct Operations {
+    pub(super) writes: u32,
+    pub(super) planning_ms: f64,
+    pub(super) posting_ns: f64,
+}
+
+/// One transfer of many small blocks: the time that `push` takes, then the time until all writes are done; medians.
+pub(super) async fn measure_operations(scenario: &Scenario) -> Result<Operations> {
+    const ROUNDS: u32 = 5;
+    let mut receiver = Receiver::start(scenario)?;
+    let node = TransferNode::start(scenario.config()?).await?;
+    let source = table(scenario.blocks, 1, u64::MAX);
+    let (mut planning, mut posting, mut writes) = (Vec::new(), Vec::new(), 0);
+    for round in 0..WARM_UP + ROUNDS {
+        let transfer = Transfer { node: &node, layers: 1, source: &source };
+        let ticket = receiver.ticket(table(scenario.blocks, 1, u64::from(round)))?;
+        let outgoing = node.open(&ticket).await?;
+        let pairs = transfer.pairs();
+        let started = now_ns();
+        outgoing.push(0..1, &pairs)?;
+        let planned = now_ns();
+        let sent = outgoing.finish().await?;
+        let finished = now_ns();
+        receiver.received(started, sent.bytes)?;
+        writes = sent.writes;
+        if round >= WARM_UP {
+            planning.push((planned - started) as f64 / 1e6);
+            posting.push((finished - planned) as f64 / f64::from(sent.writes));
+        }
+    }
+    receiver.end()?;
+    node.shutdown().await;
+    Ok(Operations { writes, planning_ms: median(planning), posting_ns: median(posting) })
+}
+
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or_default()
