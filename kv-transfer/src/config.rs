@@ -114,6 +114,9 @@ pub struct TransferLimits {
     pub in_flight_bytes_per_peer: u64,
     /// Bytes of writes that may be in flight in all; more wait.
     pub in_flight_bytes: u64,
+    /// Bytes of computed layers that are pushed together; `None` chooses by the link's measured speed. Layers of a prompt that
+    /// has fewer bytes go in one push, at its end.
+    pub push_group_bytes: Option<u64>,
     /// How long `push` may hold its caller while the queue is full.
     pub push_patience: Duration,
     /// Connecting to a peer, its handshake, and each attach.
@@ -137,6 +140,7 @@ impl Default for TransferLimits {
             staging_chunk_bytes: 1 << 20,
             in_flight_bytes_per_peer: 128 << 20,
             in_flight_bytes: 512 << 20,
+            push_group_bytes: None,
             push_patience: Duration::from_millis(250),
             handshake: Duration::from_secs(5),
             drain: Duration::from_millis(300),

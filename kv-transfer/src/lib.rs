@@ -48,7 +48,8 @@
 //!   [`hold`](Outgoing::hold) is kept exactly so long.
 //! - **Nothing unbounded.** [`TransferLimits`] holds every bound, [`TransferStats`] how full it is.
 //! - **Nothing sleeps on the path.** The data thread spins some microseconds, then waits on the fabric's own wait object. The
-//!   one exception is a provider that has none (libfabric `shm`, NIXL): it is polled while a sender is attached.
+//!   one exception is a provider that has none (libfabric `shm`, NIXL): it is polled, once in a millisecond when nothing
+//!   happens, while a peer is connected.
 //!
 //! # What it leaves out
 //! Models, HTTP, metrics libraries, who talks to whom. Not here yet: several rails, GPU memory.

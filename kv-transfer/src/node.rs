@@ -122,8 +122,6 @@ impl TransferNode {
         let id = crate::random::number();
         node.offers().insert(id, blocks, tokens, expires_in, node.limits())?;
         node.counters().offers_live.add(1);
-        // Where arrivals wake nobody, the data thread must start to poll.
-        node.queue().nudge();
         let ticket = OfferTicket {
             endpoint: node.endpoint().to_owned(),
             node: node.id(),

@@ -26,7 +26,7 @@ pub struct WorkerArgs {
     #[arg(long, env = "BATON_MAX_CONTEXT", value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_context: Option<u32>,
 
-    /// Tokens in one KV block; the same on all workers
+    /// Tokens in one KV block; workers may differ in it
     #[arg(long, default_value_t = 16, value_name = "TOKENS", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub block_tokens: u16,
 
@@ -53,6 +53,10 @@ pub struct WorkerArgs {
     /// Where NIXL's libnixl_capi.so is: the file, its folder, or the site-packages with NIXL [default: where the loader finds it]
     #[arg(long, env = "BATON_NIXL", value_name = "PATH")]
     pub nixl: Option<PathBuf>,
+
+    /// Bytes of computed layers that are pushed together, such as 1MiB [default: by the link's measured speed]
+    #[arg(long, value_name = "SIZE")]
+    pub push_group: Option<ByteSize>,
 
     /// Requests computed at a time; others wait
     #[arg(long, default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]

@@ -37,6 +37,7 @@ pub(crate) async fn assemble(args: &WorkerArgs) -> Result<Assembly, RunError> {
     let mut transfer = transfer_config(args.fabric.clone(), &layout, num_blocks, model.revision());
     transfer.libfabric_path.clone_from(&args.libfabric);
     transfer.nixl_path.clone_from(&args.nixl);
+    transfer.limits.push_group_bytes = args.push_group.map(|size| size.0);
     transfer.listen_ip = args.listen.ip();
     let node = TransferNode::start(transfer)
         .await

@@ -13,13 +13,14 @@ pub struct EngineConfig {
     /// Output tokens that a reservation has room for from the start (fewer when `max_tokens` is less); more is taken as
     /// the sequence grows.
     pub growth_tokens: usize,
-    /// Layers that are reported to a [`PrefillSink`](super::PrefillSink) in one call.
+    /// Layers that are reported to a [`PrefillSink`](super::PrefillSink) in one call. The default of 1 leaves it to the sink to
+    /// group them, which knows where they go.
     pub layer_group: usize,
 }
 
 impl Default for EngineConfig {
     fn default() -> Self {
-        Self { max_step_tokens: 512, max_running: 64, max_waiting: 1024, growth_tokens: 64, layer_group: 4 }
+        Self { max_step_tokens: 512, max_running: 64, max_waiting: 1024, growth_tokens: 64, layer_group: 1 }
     }
 }
 

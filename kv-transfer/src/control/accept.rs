@@ -86,6 +86,8 @@ async fn serve_initiator(
     let (reader, writer) = tokio::io::split(stream);
     let (outbox, frames) = Outbox::new(closed.clone());
     node.peers().insert(peer, outbox.clone());
+    // Where arrivals wake nobody, the data thread must start to poll.
+    node.queue().nudge();
     node.tasks().spawn(write_frames(writer, frames, closed.clone()));
     let end = tokio::select! {
         biased;
@@ -230,11 +232,7 @@ fn attached(node: &NodeInner, peer: PeerId, conversion: &Arc<Conversion>, attach
         None => Err("no such slot"),
     };
     match verdict {
-        Ok(arrivals) => {
-            // Where arrivals wake nobody, the data thread must start to poll.
-            node.queue().nudge();
-            Body::Attached(Attached { key: attach.key, arrivals: arrivals.into() })
-        }
+        Ok(arrivals) => Body::Attached(Attached { key: attach.key, arrivals: arrivals.into() }),
         Err(reason) => {
             node.counters().refusals.add(1);
             Body::AttachRefused(AttachRefused { key: attach.key, reason: reason.to_owned() })

@@ -14,6 +14,7 @@ use crate::fabric::Offer;
 use crate::ids::{NodeId, PeerId, TransferKey};
 use crate::layout::Conversion;
 use crate::node::NodeInner;
+use crate::send::LinkSpeed;
 use crate::staging::Region;
 use crate::wire::{
     Attach, Body, Confirm, Confirmed, FrameError, GeometryWire, Hello, PROTOCOL, Refused, SMALL_FRAME_BYTES,
@@ -29,6 +30,7 @@ pub(crate) struct SendLink {
     pub(crate) outbox: Outbox,
     /// The peer's pool, as it said at the handshake.
     pub(crate) conversion: Arc<Conversion>,
+    pub(crate) speed: Arc<LinkSpeed>,
     /// The memory of theirs that we write.
     pub(crate) region: Region,
     transfers: Mutex<Transfers>,
@@ -118,12 +120,13 @@ async fn dial(node: &Arc<NodeInner>, key: &LinkKey) -> Result<Arc<SendLink>, Ope
     let theirs = welcome.geometry.checked().map_err(|error| unreachable_peer(endpoint, &error))?;
     let conversion = convertible(endpoint, *node.geometry(), theirs)?;
     let (reply, connected) = oneshot::channel();
+    let speed = Arc::<LinkSpeed>::default();
     let region = Region::checked(theirs.pool_bytes(), welcome.staging_chunks, welcome.chunk_bytes)
         .map_err(|error| unreachable_peer(endpoint, &error))?;
-    node.queue().send(Command::Connect { offer, region_bytes: region.bytes(), reply });
+    node.queue().send(Command::Connect { offer, region_bytes: region.bytes(), speed: speed.clone(), reply });
     let connected = connected.await.map_err(|_| OpenError::ShuttingDown)?;
     let peer = connected.map_err(|error| unreachable_peer(endpoint, &error))?;
-    Ok(start_link(node, key, stream, peer, Arc::new(conversion), region))
+    Ok(start_link(node, key, stream, peer, Arc::new(conversion), region, speed))
 }
 
 /// The verdict as one reads it who opens a ticket.
@@ -179,6 +182,7 @@ fn start_link(
     peer: PeerId,
     conversion: Arc<Conversion>,
     region: Region,
+    speed: Arc<LinkSpeed>,
 ) -> Arc<SendLink> {
     let closed = node.cancel().child_token();
     let (outbox, frames) = Outbox::new(closed.clone());
@@ -189,6 +193,7 @@ fn start_link(
         outbox: outbox.clone(),
         conversion,
         region,
+        speed,
         transfers: Mutex::default(),
     });
     node.peers().insert(peer, outbox);

@@ -1,5 +1,7 @@
 //! What the data thread is asked to do.
 
+use std::sync::Arc;
+
 use tokio::sync::oneshot;
 
 use super::Sending;
@@ -7,6 +9,7 @@ use crate::engine::Work;
 use crate::error::FabricError;
 use crate::fabric::Offer;
 use crate::ids::{PeerId, TransferKey};
+use crate::send::LinkSpeed;
 use crate::wire::Manifest;
 
 /// Identifies an outgoing transfer within this node.
@@ -16,7 +19,12 @@ pub(crate) enum Command {
     /// A peer will write here.
     Accept { address: Vec<u8>, reply: oneshot::Sender<Result<(PeerId, Offer), FabricError>> },
     /// We will write to a peer.
-    Connect { offer: Offer, region_bytes: u64, reply: oneshot::Sender<Result<PeerId, FabricError>> },
+    Connect {
+        offer: Offer,
+        region_bytes: u64,
+        speed: Arc<LinkSpeed>,
+        reply: oneshot::Sender<Result<PeerId, FabricError>>,
+    },
     /// A transfer is attached; pushes follow.
     Open { id: SendId, sending: Box<Sending> },
     /// Blocks to write, or to read.

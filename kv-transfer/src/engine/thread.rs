@@ -18,7 +18,7 @@ use crate::fabric::{Capabilities, Event, Fabric};
 use crate::ids::{PeerId, TransferKey};
 use crate::memory::PoolMemory;
 use crate::receive::{Effect, Receiver, Scatter};
-use crate::send::Sent;
+use crate::send::{LinkSpeed, Sent};
 use crate::staging::Region;
 use crate::stats::Counters;
 use crate::wire::{Body, Withdrawn};
@@ -83,6 +83,9 @@ pub(crate) struct Memory {
 struct Target {
     in_flight: usize,
     in_flight_bytes: u64,
+    speed: Arc<LinkSpeed>,
+    /// Since when there was always something in flight, and the bytes that were done since.
+    busy: Option<(Instant, u64)>,
     lost: Option<Instant>,
 }
 
@@ -172,9 +175,8 @@ impl DataPlane {
     fn is_polled(&self) -> bool {
         let expects = self.in_flight.count > 0
             || self.next_lost().is_some()
-            || self.receiver.has_sender()
-            // Some providers need the owner's hand even for one-sided reads.
-            || self.counters.offers_live.get() > 0;
+            // Some providers need the owner's hand even for one-sided reads, whether it still offers what is read or not.
+            || self.counters.peers.get() > 0;
         !self.capabilities.wakes_on_arrival && expects
     }
 
@@ -207,10 +209,10 @@ impl DataPlane {
                     self.fabric.disconnect(peer);
                 }
             }
-            Command::Connect { offer, region_bytes, reply } => {
+            Command::Connect { offer, region_bytes, speed, reply } => {
                 let connected = self.fabric.connect(offer, region_bytes);
                 if let Ok(peer) = &connected {
-                    self.targets.insert(*peer, Target::default());
+                    self.targets.insert(*peer, Target { speed, ..Target::default() });
                 }
                 if let Err(Ok(peer)) = reply.send(connected) {
                     self.targets.remove(&peer);

@@ -108,10 +108,6 @@ impl Receiver {
         self.change(ReceiveTable::close);
     }
 
-    pub(crate) fn has_sender(&self) -> bool {
-        self.lock().has_sender()
-    }
-
     /// Counts a batch of landed writes under one lock; puts chunks that are to be scattered into `scatters`. `effects` is the
     /// caller's scratch space.
     pub(crate) fn landed(

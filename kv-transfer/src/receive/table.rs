@@ -92,8 +92,6 @@ pub(crate) struct ReceiveTable {
     deadlines: BTreeSet<(Instant, TransferKey)>,
     counters: Arc<Counters>,
     chunks: Chunks,
-    /// Senders attached, those of fenced transfers included.
-    attached: usize,
     closed: bool,
 }
 
@@ -153,7 +151,6 @@ impl ReceiveTable {
             chunks: Chunks::new(rules.chunks),
             rules,
             counters,
-            attached: 0,
             closed: false,
         }
     }
@@ -192,11 +189,6 @@ impl ReceiveTable {
     /// Whether every slot is free.
     pub(crate) fn is_empty(&self) -> bool {
         self.free.len() == self.slots.len()
-    }
-
-    /// Whether a sender may be writing now: fabrics without interrupts need polling then.
-    pub(crate) fn has_sender(&self) -> bool {
-        self.attached > 0
     }
 
     /// Takes a free slot under its next generation; its state is the caller's to set.

@@ -59,6 +59,11 @@ impl OutgoingCell {
         self.arrivals.get().copied().or(self.key)
     }
 
+    /// Bytes that a group of layers should have on this link.
+    pub(crate) fn group_bytes(&self) -> u64 {
+        self.link.speed.group_bytes()
+    }
+
     pub(crate) fn fail(&self, error: TransferError) {
         let _ = self.failed.set(error);
     }

@@ -1,9 +1,11 @@
 //! The sending half: attaching to a ticket, pushing blocks, finishing.
 
 mod cell;
+mod group;
 mod outgoing;
 
 pub(crate) use cell::OutgoingCell;
 pub use cell::Sent;
+pub(crate) use group::LinkSpeed;
 pub use outgoing::Outgoing;
 pub(crate) use outgoing::{OpenGuard, check_compatible};

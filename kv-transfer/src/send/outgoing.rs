@@ -4,6 +4,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::group::Group;
 use super::{OutgoingCell, Sent};
 use crate::checksum::{Selection, hash_ranges};
 use crate::control::convertible;
@@ -33,6 +34,8 @@ pub struct Outgoing {
 
 struct Progress {
     coverage: Coverage,
+    /// Pushed by the caller, and held back for more.
+    group: Option<Group>,
     hashes: Vec<u64>,
     /// The blocks that were pushed last, and the plan they make: the next layers are mostly of the same.
     planned: (Vec<(u32, u32)>, Arc<Plan>),
@@ -77,7 +80,7 @@ impl Outgoing {
         let selection = Selection::new(mode, ticket.secret, layers, units);
         let hashes = vec![0; selection.len()];
         let (coverage, planned) = (Coverage::new(layers, units), (Vec::new(), Arc::default()));
-        let progress = Mutex::new(Progress { coverage, hashes, planned, units: Arc::default() });
+        let progress = Mutex::new(Progress { coverage, group: None, hashes, planned, units: Arc::default() });
         Self { open, ticket, conversion, staged, selection, progress }
     }
 
@@ -108,7 +111,8 @@ impl Outgoing {
     /// position `i` holds the tokens from `i * block_tokens` on, in this worker's blocks. The receiver may cut the sequence
     /// otherwise; the transfer converts.
     ///
-    /// For a compute thread: hashes the sampled pieces (some microseconds each), queues, and returns. While
+    /// For a compute thread: hashes the sampled pieces (some microseconds each), queues, and returns. Layers are held back until
+    /// they are worth a wake-up, as fast as the link is (`TransferLimits::push_group_bytes`). While
     /// `TransferLimits::queued_pushes` are queued it waits up to `TransferLimits::push_patience`.
     ///
     /// # Errors
@@ -129,8 +133,32 @@ impl Outgoing {
             return Ok(());
         }
         self.hash(&mut progress.hashes, &layers, blocks);
-        let work = self.work(&mut progress, layers, blocks);
+        let ready = self.group(&mut progress, layers, blocks);
         drop(progress);
+        ready.into_iter().flatten().try_for_each(|work| self.queue(work))
+    }
+
+    /// Adds to what is held back; what is to go now.
+    fn group(&self, progress: &mut Progress, layers: Range<u32>, blocks: &[(u32, u32)]) -> [Option<Work>; 2] {
+        let joined = progress.group.as_mut().is_some_and(|group| group.extend(&layers, blocks));
+        let others = if joined { None } else { progress.group.replace(Group::new(layers, blocks)) };
+        let others = others.map(|group| self.work(progress, &group));
+        let layout = &self.conversion.source.layout;
+        let enough = progress.group.as_ref().is_some_and(|group| {
+            let bytes = group.layers.len() as u64 * group.blocks.len() as u64 * layout.block_bytes();
+            group.layers.end == layout.layers || bytes >= self.group_bytes()
+        });
+        let full = if enough { progress.group.take() } else { None };
+        [others, full.map(|group| self.work(progress, &group))]
+    }
+
+    fn group_bytes(&self) -> u64 {
+        let configured = self.open.node.limits().push_group_bytes;
+        configured.unwrap_or_else(|| self.open.cell.group_bytes())
+    }
+
+    fn queue(&self, work: Work) -> Result<(), PushError> {
+        let node = &self.open.node;
         let command = Command::Push { id: self.open.id, work };
         let patience = node.limits().push_patience;
         node.queue().push(command, patience).map_err(|no_room| match no_room {
@@ -149,11 +177,12 @@ impl Outgoing {
     /// Dropping the future aborts the transfer, and the caller no longer learns when the source is free: use
     /// [`hold`](Self::hold) where that can happen.
     pub async fn finish(mut self) -> Result<Sent, TransferError> {
-        let (missing, hashes) = {
+        let (missing, hashes, rest) = {
             let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
             let complete = progress.coverage.is_complete();
             let missing = if complete { None } else { progress.coverage.first_missing() };
-            (missing, std::mem::take(&mut progress.hashes))
+            let rest = progress.group.take().map(|group| self.work(&mut progress, &group));
+            (missing, std::mem::take(&mut progress.hashes), rest)
         };
         // A transfer that failed already says why, not that it is incomplete.
         if let Some((layer, index)) = missing.filter(|_| self.open.cell.failure().is_none()) {
@@ -161,6 +190,9 @@ impl Outgoing {
             drop(self);
             quiet.await;
             return Err(TransferError::Incomplete { layer, index });
+        }
+        if let Some(work) = rest {
+            self.open.node.queue().push_at_once(Command::Push { id: self.open.id, work });
         }
         let manifest = Some(Box::new(self.manifest(&hashes)));
         self.open.node.queue().send(Command::Finish { id: self.open.id, manifest });
@@ -177,19 +209,20 @@ impl Outgoing {
         Quiesced(self.open.cell.quiet.clone())
     }
 
-    /// What the data thread is to do for a push.
-    fn work(&self, progress: &mut Progress, layers: Range<u32>, blocks: &[(u32, u32)]) -> Work {
+    /// What the data thread is to do for a group.
+    fn work(&self, progress: &mut Progress, group: &Group) -> Work {
+        let Group { layers, blocks } = group;
         if self.staged {
-            if *progress.units != *blocks {
-                progress.units = blocks.into();
+            if *progress.units != **blocks {
+                progress.units = blocks.as_slice().into();
             }
-            return Work::Units(UnitCursor::new(layers, progress.units.clone()));
+            return Work::Units(UnitCursor::new(layers.clone(), progress.units.clone()));
         }
-        if progress.planned.0 != blocks {
+        if progress.planned.0 != *blocks {
             let plan = Plan::new(&self.conversion, blocks, &self.ticket.blocks, self.ticket.tokens);
-            progress.planned = (blocks.to_vec(), plan.into());
+            progress.planned = (blocks.clone(), plan.into());
         }
-        Work::Tiles(Cursor::new(layers, progress.planned.1.clone()))
+        Work::Tiles(Cursor::new(layers.clone(), progress.planned.1.clone()))
     }
 
     fn hash(&self, hashes: &mut [u64], layers: &Range<u32>, blocks: &[(u32, u32)]) {

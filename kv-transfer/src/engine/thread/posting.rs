@@ -1,7 +1,9 @@
 //! Posting writes within credits, and taking completions.
 
 use super::in_flight::Flying;
-use super::{DataPlane, SendId};
+use tokio::time::Instant;
+
+use super::{DataPlane, SendId, Target};
 use crate::engine::Work;
 use crate::fabric::{Event, Read, Write};
 use crate::ids::Sequence;
@@ -13,6 +15,8 @@ const BATCH: usize = 32;
 /// No peer takes more than this part of the credits, so that one which stands still does not stop the others.
 const PEER_SHARE: usize = 4;
 
+/// Bytes over which the speed of a link is measured.
+const MEASURE_BYTES: u64 = 4 << 20;
 /// Bytes that a transfer posts before the next one has its turn.
 const TURN_BYTES: u64 = 4 << 20;
 
@@ -31,6 +35,22 @@ pub(super) enum Tried {
     Posted,
     NoRoom,
     Failed,
+}
+
+impl Target {
+    /// Measures the link, a few times for each group that it could carry.
+    fn note_done(&mut self, bytes: u64) {
+        let Some((since, done)) = &mut self.busy else { return };
+        *done += bytes;
+        if self.in_flight > 0 && *done < MEASURE_BYTES {
+            return;
+        }
+        // A few small writes say more of the way to the peer and back than of how much goes over it.
+        if *done >= MEASURE_BYTES / 8 {
+            self.speed.measured(*done, since.elapsed());
+        }
+        self.busy = (self.in_flight > 0).then(|| (Instant::now(), 0));
+    }
 }
 
 impl DataPlane {
@@ -73,6 +93,7 @@ impl DataPlane {
         if let Some(target) = self.targets.get_mut(&flying.peer) {
             target.in_flight -= 1;
             target.in_flight_bytes -= flying.bytes;
+            target.note_done(flying.bytes);
         }
         match failure {
             None => {
@@ -188,6 +209,7 @@ impl DataPlane {
         };
         match posted {
             Ok(true) => {
+                target.busy.get_or_insert_with(|| (Instant::now(), 0));
                 target.in_flight += 1;
                 target.in_flight_bytes += bytes;
                 self.in_flight_bytes += bytes;

@@ -55,7 +55,6 @@ impl ReceiveTable {
         let live = self.live(key).expect("it was live just now");
         live.needed = conversion.senders as usize;
         live.parts.push(Part::new(from, arrivals, conversion.clone(), staged));
-        self.attached += 1;
         Ok(arrivals)
     }
 

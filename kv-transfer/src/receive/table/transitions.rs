@@ -136,7 +136,6 @@ impl ReceiveTable {
             State::Fenced(fenced) => (&fenced.cell, &fenced.parts),
             State::Free | State::PartOf(_) => unreachable!("only a transfer is released"),
         };
-        self.attached -= parts.len();
         for part in parts.iter().filter(|part| part.arrivals != key) {
             let counted = self.give_back_slot(part.arrivals.slot);
             debug_assert!(matches!(counted, State::PartOf(of) if of == key), "a part's slot is its own");
