@@ -58,6 +58,8 @@ mod coverage;
 mod engine;
 mod error;
 mod fabric;
+#[cfg(any(test, fuzzing))]
+mod fuzz;
 mod ids;
 mod latch;
 mod layout;
@@ -80,6 +82,8 @@ pub use config::{
 };
 pub use error::{ExpectError, FabricError, OpenError, PushError, StartError, TransferError};
 pub use fabric::libfabric::{LibfabricSurvey, ProviderFacts, ProviderSurvey};
+#[cfg(fuzzing)]
+pub use fuzz::fuzz;
 pub use latch::Quiesced;
 pub use layout::{
     GeometryError, KvDtype, KvGeometry, KvLayout, KvOrder, KvPlacement, Mismatch, TensorParallel,

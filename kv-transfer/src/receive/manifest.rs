@@ -55,6 +55,11 @@ impl CheckedManifest {
         let (writes, conversion) = (Tally::first(manifest.writes), wanted.conversion.clone());
         Ok(Self { writes, bytes: manifest.bytes, selection, hashes, conversion })
     }
+
+    /// Bytes that comparing the hashes reads.
+    pub(crate) fn hashed_bytes(&self) -> u64 {
+        self.hashes.len() as u64 * self.conversion.source.layout.block_bytes()
+    }
 }
 
 fn mismatch(field: &str, announced: u64, expected: u64) -> TransferError {

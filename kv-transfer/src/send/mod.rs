@@ -6,4 +6,6 @@ mod outgoing;
 pub(crate) use cell::OutgoingCell;
 pub use cell::Sent;
 pub use outgoing::Outgoing;
+#[cfg(any(test, fuzzing))]
+pub(crate) use outgoing::convert;
 pub(crate) use outgoing::{OpenGuard, check_compatible};
