@@ -107,10 +107,10 @@ impl Outgoing {
         self.open.cell.quiet.hold(Box::new(guard));
     }
 
-    /// Where it goes, its name there, and what its writes carry.
+    /// Its name at the receiver, and what its writes carry.
     #[cfg(test)]
-    pub(crate) fn target(&self) -> (&str, crate::ids::TransferKey, crate::ids::TransferKey) {
-        (&self.ticket.endpoint, self.ticket.key, self.open.cell.arrivals())
+    pub(crate) fn target(&self) -> (crate::ids::TransferKey, crate::ids::TransferKey) {
+        (self.ticket.key, self.open.cell.arrivals())
     }
 
     /// Queues `layers` of the given blocks, as pairs of (source block in our pool, its position in the sequence): the block at
