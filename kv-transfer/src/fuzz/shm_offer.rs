@@ -22,11 +22,14 @@ pub(super) fn run(bytes: &[u8]) -> Verdict {
     let descriptors: Vec<OwnedFd> =
         pairs.iter().take(MAX_DESCRIPTORS).map(|&[kind, seals]| descriptor(kind, seals)).collect();
     let count = descriptors.len();
+    let theirs: Vec<OwnedFd> = descriptors.iter().map(|fd| fd.try_clone().expect("a descriptor")).collect();
     let (mut fabric, _pool) = ShmFabric::open(POOL_BYTES, false).expect("a small pool");
     let offer = Offer { bytes: Vec::new(), descriptors };
     let Ok(peer) = fabric.connect(offer, POOL_BYTES) else { return Refused };
     assert_eq!(count, 3, "a pool, a ring and a doorbell");
-    // The first and the last byte of what was announced; were a file short or able to shrink, this would be a SIGBUS.
+    let shrunk = theirs.iter().any(|fd| rustix::fs::ftruncate(fd, 0).is_ok());
+    assert!(!shrunk, "the peer keeps its descriptors, and must not be able to take pages from under us");
+    // The first and the last byte of what was announced; were a file short, this would be a SIGBUS.
     for (context, at) in [(0, 0), (1, POOL_BYTES - 8)] {
         let posted = fabric.post_write(&Write::contiguous(peer, 0, at, 8, context));
         assert!(posted.is_ok(), "a fresh ring has room or is refused: {posted:?}");

@@ -102,6 +102,8 @@ pub(super) struct State {
     pub(super) faults: Faults,
     /// A completed write may still be on its way.
     pub(super) completes_early: bool,
+    /// An arrival says whose write it was; many fabrics do not know.
+    tells_sender: bool,
     /// The transfers of which these slots of a node count a part.
     pub(super) parts: BTreeMap<(usize, TransferKey), TransferKey>,
     /// Ends control connections, by the nodes at their ends.
@@ -126,6 +128,7 @@ impl Net {
             flights: Vec::new(),
             faults,
             completes_early,
+            tells_sender: SmallRng::seed_from_u64(seed ^ 0x7e11).random(),
             parts: BTreeMap::new(),
             pipes: Vec::new(),
             violations: Vec::new(),
@@ -362,7 +365,8 @@ impl State {
         }
         let bytes = flight.bytes.clone().unwrap_or_default();
         self.write_into(flight, &bytes);
-        let landed = || Event::Landed { from: Some(flight.initiator), immediate: flight.write.immediate };
+        let from = self.tells_sender.then_some(flight.initiator);
+        let landed = || Event::Landed { from, immediate: flight.write.immediate };
         let times = match flight.fate {
             Fate::ArrivalLost => 0,
             Fate::ArrivalRepeated => 2,

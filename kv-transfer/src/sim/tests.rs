@@ -1,4 +1,4 @@
-//! Thousands of worlds in some seconds.
+//! Some 11,000 worlds in as many seconds on two cores.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -74,56 +74,56 @@ fn a_restart_and_a_crowd_replay_too() {
 
 #[test]
 fn on_a_calm_network_what_nobody_gives_up_arrives() {
-    let Report { transfers, received, seen, .. } = check(CALM, 1500);
+    let Report { transfers, received, seen, .. } = check(CALM, 1200);
     assert!(received * 10 > transfers * 4, "{received} of {transfers}");
     assert!(seen.joined * 20 > received, "{} of {received} had several senders", seen.joined);
 }
 
 #[test]
 fn deaths_pauses_and_cut_connections_leave_right_bytes_or_an_error_and_no_leak() {
-    let Report { transfers, received, seen, .. } = check(STORMY, 5000);
+    let Report { transfers, received, seen, .. } = check(STORMY, 4000);
     assert!(received * 10 > transfers * 2, "{received} of {transfers}");
     assert!(seen.joined * 12 > received, "{} of {received} had several senders", seen.joined);
 }
 
 #[test]
 fn a_node_restarted_under_its_name_is_not_taken_for_its_former_life() {
-    let Report { transfers, received, seen, .. } = check(RESTARTING, 2000);
+    let Report { transfers, received, seen, .. } = check(RESTARTING, 1500);
     assert!(received * 10 > transfers * 2, "{received} of {transfers}");
-    assert!(seen.stale_incarnations > 200, "{seen:?}");
+    assert!(seen.stale_incarnations > 120, "{seen:?}");
 }
 
 #[test]
 fn a_crowd_gets_through_with_few_blocks_slots_and_permits() {
-    let Report { transfers, received, seen, .. } = check(CROWDED, 500);
+    let Report { transfers, received, seen, .. } = check(CROWDED, 400);
     assert!(received * 10 > transfers * 5, "{received} of {transfers}");
     assert!(seen.shortages > transfers, "{seen:?}");
-    assert!(seen.joined > 150, "{seen:?}");
+    assert!(seen.joined > 100, "{seen:?}");
 }
 
 #[test]
 fn a_crowd_in_a_storm_ends() {
-    let Report { transfers, received, seen, .. } = check(CROWDED_AND_STORMY, 400);
+    let Report { transfers, received, seen, .. } = check(CROWDED_AND_STORMY, 300);
     assert!(received * 10 > transfers * 2, "{received} of {transfers}");
     assert!(seen.shortages > 500, "{seen:?}");
 }
 
 #[test]
 fn failed_writes_are_errors_at_both_ends() {
-    check(FAILING, 1100);
+    check(FAILING, 900);
 }
 
 #[test]
 fn lost_arrivals_end_at_the_deadline() {
-    check(LOSSY, 1100);
+    check(LOSSY, 900);
 }
 
 #[test]
 fn repeated_arrivals_do_not_make_up_for_lost_ones() {
-    check(REPEATING, 1100);
+    check(REPEATING, 900);
 }
 
 #[test]
 fn corrupted_bytes_are_not_served() {
-    check(CORRUPTING, 1100);
+    check(CORRUPTING, 900);
 }
