@@ -19,14 +19,17 @@ struct LatchState {
 
 impl Latch {
     pub(crate) fn open(&self) {
-        let taken = {
+        let wakers = loop {
             let mut state = self.lock();
-            state.open = true;
-            (std::mem::take(&mut state.wakers), std::mem::take(&mut state.guards))
+            if state.guards.is_empty() {
+                state.open = true;
+                break std::mem::take(&mut state.wakers);
+            }
+            // Outside the lock, as guards run foreign code; and gone before anyone is told, or comes and looks.
+            let guards = std::mem::take(&mut state.guards);
+            drop(state);
+            drop(guards);
         };
-        // Outside the lock: guards run foreign code, and must be gone before anyone is told.
-        let (wakers, guards) = taken;
-        drop(guards);
         wakers.into_iter().for_each(Waker::wake);
     }
 
@@ -101,6 +104,8 @@ impl Future for Quiesced {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
+
     use super::*;
 
     #[tokio::test]
@@ -116,5 +121,40 @@ mod tests {
         assert_eq!(Arc::strong_count(&lease), 1);
         Quiesced(latch).hold(lease.clone());
         assert_eq!(Arc::strong_count(&lease), 1, "an open latch keeps nothing");
+    }
+
+    /// A guard whose end takes a while.
+    struct Slow(mpsc::Receiver<()>);
+
+    impl Drop for Slow {
+        fn drop(&mut self) {
+            let _ = self.0.recv();
+        }
+    }
+
+    #[test]
+    fn nobody_is_told_while_a_guard_is_still_going() {
+        let latch = Arc::new(Latch::default());
+        let (go, wait) = mpsc::channel();
+        latch.hold(Box::new(Slow(wait)));
+        std::thread::scope(|scope| {
+            let opener = scope.spawn(|| latch.open());
+            while !latch.lock().guards.is_empty() {
+                std::thread::yield_now();
+            }
+            let mut quiesced = Quiesced(latch.clone());
+            let told = |quiesced: &mut Quiesced| {
+                Pin::new(quiesced).poll(&mut Context::from_waker(Waker::noop())).is_ready()
+            };
+            let early = told(&mut quiesced) || quiesced.is_quiet();
+            // Held in the middle of opening: it goes with the others.
+            let late = Arc::new(());
+            latch.hold(Box::new(late.clone()));
+            drop(go);
+            opener.join().unwrap();
+            assert!(!early, "told before the guard was gone");
+            assert!(told(&mut quiesced));
+            assert_eq!(Arc::strong_count(&late), 1);
+        });
     }
 }

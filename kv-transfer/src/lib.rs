@@ -69,6 +69,8 @@ mod engine;
 mod error;
 mod fabric;
 mod fetch;
+#[cfg(any(test, fuzzing))]
+mod fuzz;
 mod ids;
 mod latch;
 mod layout;
@@ -94,6 +96,8 @@ pub use error::{ExpectError, FabricError, FetchError, OpenError, PushError, Star
 pub use fabric::libfabric::{LibfabricSurvey, ProviderFacts, ProviderSurvey};
 pub use fabric::nixl::NixlSurvey;
 pub use fetch::{Fetching, Offered};
+#[cfg(fuzzing)]
+pub use fuzz::fuzz;
 pub use latch::Quiesced;
 pub use layout::{
     GeometryError, KvDtype, KvGeometry, KvLayout, KvOrder, KvPlacement, Mismatch, TensorParallel,

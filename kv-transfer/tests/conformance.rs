@@ -9,7 +9,10 @@ use baton_kv_transfer::{ExpectError, OpenError, PushError, TransferError};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use rand::seq::SliceRandom;
-use support::{Order, Peer, Reply, Setup, World, block_on, fill, first_wrong, first_wrong_of, shape, until};
+use support::{
+    Order, Peer, Reply, Setup, World, block_on, fill, first_wrong, first_wrong_of, shape, support_is_here,
+    until,
+};
 
 const LONG: Duration = Duration::from_secs(30);
 /// What "at once" means on a machine that may be many times overloaded, the drain of buffering fabrics included. On a quiet
@@ -502,15 +505,6 @@ macro_rules! conformance {
             $(#[test] fn $theme() { if support_is_here($name) { block_on(super::$theme($name)); } })*
         }
     };
-}
-
-fn support_is_here(fabric: &str) -> bool {
-    let skip = match fabric.split(':').next() {
-        Some("libfabric") => "BATON_TEST_SKIP_LIBFABRIC",
-        Some("nixl") => "BATON_TEST_SKIP_NIXL",
-        _ => return true,
-    };
-    std::env::var_os(skip).is_none_or(|skip| skip != "1")
 }
 
 conformance!(shm, "shm");

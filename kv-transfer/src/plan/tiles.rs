@@ -71,6 +71,11 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn tiles(&self) -> &[Tile] {
+        &self.tiles
+    }
+
     /// Of the given units, as pairs of source block and unit, into the `blocks` of a sequence of `tokens`.
     pub(crate) fn new(conversion: &Conversion, pairs: &[(u32, u32)], blocks: &[u32], tokens: u32) -> Self {
         let tiles = if conversion.keeps_blocks() {

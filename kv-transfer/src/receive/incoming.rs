@@ -153,10 +153,8 @@ impl Incoming {
             writes: manifests.iter().map(|manifest| manifest.writes.writes).sum(),
             duration,
         };
-        let hashed = |manifest: &CheckedManifest| {
-            manifest.hashed.hashes.len() as u64 * manifest.hashed.conversion.source.layout.block_bytes()
-        };
-        let hashed_bytes: u64 = manifests.iter().map(hashed).sum();
+        let hashed_bytes: u64 =
+            manifests.iter().map(CheckedManifest::hashed_bytes).fold(0, u64::saturating_add);
         let (node, cell, tokens) = (self.node.clone(), self.cell.clone(), self.ticket.tokens);
         let compare = move || {
             manifests

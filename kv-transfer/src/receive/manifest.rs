@@ -52,6 +52,11 @@ impl CheckedManifest {
         let hashed = Hashed { conversion: wanted.conversion.clone(), selection, hashes };
         Ok(Self { writes: Tally::first(manifest.writes), bytes: manifest.bytes, hashed })
     }
+
+    /// Bytes that comparing the hashes reads.
+    pub(crate) fn hashed_bytes(&self) -> u64 {
+        self.hashed.hashes.len() as u64 * self.hashed.conversion.source.layout.block_bytes()
+    }
 }
 
 fn mismatch(field: &str, announced: u64, expected: u64) -> TransferError {

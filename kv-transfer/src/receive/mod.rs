@@ -8,5 +8,7 @@ mod table;
 pub(crate) use incoming::{Arrival, IncomingCell};
 pub use incoming::{Incoming, Received};
 pub(crate) use manifest::CheckedManifest;
+#[cfg(any(test, fuzzing))]
+pub(crate) use manifest::Wanted;
 pub(crate) use receiver::Receiver;
 pub(crate) use table::{Effect, Expected, ReceiveTable, Scatter, TableRules};

@@ -16,7 +16,7 @@ use crate::node::NodeInner;
 use crate::plan::{Cursor, Plan};
 use crate::ticket::{Ticket, checksums_from_wire, checksums_to_wire};
 use crate::wire::Manifest;
-use crate::{OpenError, PushError, TransferError};
+use crate::{KvGeometry, OpenError, PushError, TransferError};
 
 /// A transfer that this node sends; made by [`TransferNode::open`](crate::TransferNode::open).
 ///
@@ -67,8 +67,20 @@ pub(crate) fn check_compatible(node: &NodeInner, ticket: &Ticket) -> Result<(), 
         let (field, ours, theirs) = ("model".to_owned(), node.model().to_owned(), ticket.model.clone());
         return Err(OpenError::Incompatible { endpoint, field, ours, theirs });
     }
-    let conversion = convertible(&endpoint, *node.geometry(), ticket.geometry)?;
-    if conversion.is_needed() { Ok(()) } else { Err(OpenError::NotNeeded { endpoint }) }
+    convert(*node.geometry(), ticket).map(drop)
+}
+
+/// How a pool of `ours` becomes what a ticket asks for.
+pub(crate) fn convert(ours: KvGeometry, ticket: &Ticket) -> Result<Conversion, OpenError> {
+    let endpoint = ticket.endpoint.clone();
+    let conversion = convertible(&endpoint, ours, ticket.geometry)?;
+    let (tokens, units) = (ticket.tokens, conversion.units(ticket.tokens));
+    if units > ours.blocks {
+        // Else its alleged tokens, in few huge blocks, would size what is kept for each of ours.
+        let reason = format!("{tokens} tokens fill {units} blocks here, and this pool has {}", ours.blocks);
+        return Err(OpenError::BadTicket { reason });
+    }
+    if conversion.is_needed() { Ok(conversion) } else { Err(OpenError::NotNeeded { endpoint }) }
 }
 
 impl Outgoing {
@@ -101,10 +113,10 @@ impl Outgoing {
         self.open.cell.quiet.hold(Box::new(guard));
     }
 
-    /// Where it goes, its name there, and what its writes carry.
+    /// Its name at the receiver, and what its writes carry.
     #[cfg(test)]
-    pub(crate) fn target(&self) -> (&str, crate::ids::TransferKey, crate::ids::TransferKey) {
-        (&self.ticket.endpoint, self.ticket.key, self.open.cell.arrivals().unwrap_or(self.ticket.key))
+    pub(crate) fn target(&self) -> (crate::ids::TransferKey, crate::ids::TransferKey) {
+        (self.ticket.key, self.open.cell.arrivals().unwrap_or(self.ticket.key))
     }
 
     /// Queues `layers` of the given blocks, as pairs of (source block in our pool, its position in the sequence): the block at

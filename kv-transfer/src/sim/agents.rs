@@ -6,23 +6,25 @@ use std::time::Duration;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use tokio::sync::oneshot;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::Net;
 use super::blocks::{Blocks, Use};
-use crate::{KvLayout, OpenError, TransferError, TransferNode};
+use crate::{ExpectError, KvLayout, OpenError, TransferError, TransferNode};
 
 /// A node and what agents need of it.
 #[derive(Clone)]
 pub(super) struct Host {
     pub(super) number: usize,
+    /// What its endpoint is called; a node that is started in its place has the same.
+    pub(super) name: usize,
     pub(super) node: TransferNode,
     pub(super) blocks: Blocks,
     pub(super) layout: KvLayout,
 }
 
 /// What became of one transfer, at both ends.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Outcome {
     pub(super) received: bool,
     pub(super) sent: bool,
@@ -42,7 +44,12 @@ pub(super) struct Transfer {
     pub(super) ticket_lost: bool,
     /// And this transfer's sender opens it a second time.
     pub(super) opened_twice: bool,
+    /// Who finds no room tries again, for so many times in all.
+    pub(super) attempts: u32,
 }
+
+/// Between two attempts.
+const PAUSE_MS: std::ops::Range<u64> = 1..12;
 
 /// All ends of a transfer, to their end. The senders are the ranks that have something for the receiver.
 pub(super) async fn run(
@@ -53,26 +60,51 @@ pub(super) async fn run(
     seed: u64,
 ) -> Outcome {
     sleep(transfer.starts_at).await;
+    let mut random = SmallRng::seed_from_u64(seed ^ 0x7e7);
     let transfer = Arc::new(transfer);
+    let mut outcome = Outcome { received: false, sent: false };
+    for attempt in 0..transfer.attempts {
+        if attempt > 0 {
+            sleep(Duration::from_millis(random.random_range(PAUSE_MS))).await;
+        }
+        let seed = seed.wrapping_add(u64::from(attempt) << 32);
+        outcome = attempt_once(&net, &receiver, &senders, &transfer, seed).await;
+        if outcome.received {
+            net.lock().seen.joined += usize::from(senders.len() > 1);
+            break;
+        }
+    }
+    let Outcome { received, sent } = outcome;
+    net.note(|| format!("transfer {} over: received {received}, sent {sent}", transfer.tag));
+    outcome
+}
+
+async fn attempt_once(
+    net: &Net,
+    receiver: &Host,
+    senders: &[Host],
+    transfer: &Arc<Transfer>,
+    seed: u64,
+) -> Outcome {
     // With its process, an agent ends wherever it is.
     let receiver_dead = net.dead(receiver.number);
     let (mut tickets, mut sending) = (Vec::new(), Vec::new());
-    for (sender, rank) in senders.into_iter().zip(0..) {
+    for (sender, rank) in senders.iter().cloned().zip(0..) {
         let (ticket, received_ticket) = oneshot::channel();
         tickets.push(ticket);
         let (net, transfer, dead) = (net.clone(), transfer.clone(), net.dead(sender.number));
+        let to = receiver.number;
         sending.push(tokio::spawn(async move {
-            let send = send(net, sender, transfer, received_ticket, seed.wrapping_add(rank));
+            let send = send(net, sender, transfer, to, received_ticket, seed.wrapping_add(rank));
             dead.run_until_cancelled(send).await.unwrap_or(false)
         }));
     }
-    let received = receive(&net, &receiver, &transfer, tickets, seed);
+    let received = receive(net, receiver, transfer, tickets, seed);
     let received = receiver_dead.run_until_cancelled(received).await.unwrap_or(false);
     let mut sent = true;
     for sender in sending {
         sent &= sender.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
     }
-    net.note(|| format!("transfer {} over: received {received}, sent {sent}", transfer.tag));
     Outcome { received, sent }
 }
 
@@ -91,6 +123,7 @@ async fn receive(
     let mut incoming = match host.node.expect(&lease.ids, transfer.tokens, transfer.expires_in) {
         Ok(incoming) => incoming,
         Err(error) => {
+            net.lock().seen.shortages += usize::from(matches!(error, ExpectError::Full { .. }));
             net.note(|| format!("transfer {}: not expected: {error}", transfer.tag));
             return false;
         }
@@ -130,11 +163,22 @@ async fn receive(
     }
 }
 
+/// Waits for room, if that is what one does in this world and there is time.
+async fn waits(net: &Net, transfer: &Transfer, give_up: Instant) -> bool {
+    net.lock().seen.shortages += 1;
+    let goes_on = transfer.attempts > 1 && Instant::now() < give_up;
+    if goes_on {
+        sleep(Duration::from_millis(5)).await;
+    }
+    goes_on
+}
+
 /// Opens, pushes in random groups, finishes; `true` when it was sent.
 async fn send(
     net: Net,
     host: Host,
     transfer: Arc<Transfer>,
+    to: usize,
     ticket: oneshot::Receiver<Vec<u8>>,
     seed: u64,
 ) -> bool {
@@ -143,11 +187,28 @@ async fn send(
     sleep(Duration::from_millis(random.random_range(0..30))).await;
     net.running(host.number).await;
     let blocks = host.layout.blocks_for(transfer.tokens) as usize;
-    let Some(lease) = host.blocks.take(blocks, &mut random) else { return false };
+    // Who has room already waits for the rest, holding what it has.
+    let give_up = Instant::now() + transfer.expires_in;
+    let lease = loop {
+        if let Some(lease) = host.blocks.take(blocks, &mut random) {
+            break lease;
+        }
+        if !waits(&net, &transfer, give_up).await {
+            return false;
+        }
+    };
     lease.write(transfer.tag, transfer.tokens);
-    let outgoing = match host.node.open(&ticket).await {
+    let opened = loop {
+        match host.node.open(&ticket).await {
+            Err(OpenError::Full { .. }) if waits(&net, &transfer, give_up).await => {}
+            opened => break opened,
+        }
+    };
+    let outgoing = match opened {
         Ok(outgoing) => outgoing,
         Err(error) => {
+            let stale = matches!(error, OpenError::StaleIncarnation { .. });
+            net.lock().seen.stale_incarnations += usize::from(stale);
             net.note(|| format!("transfer {} not opened: {error}", transfer.tag));
             return false;
         }
@@ -159,16 +220,15 @@ async fn send(
             Err(OpenError::Revoked { .. }
                 | OpenError::Unreachable { .. }
                 | OpenError::ShuttingDown
-                | OpenError::Full { .. }
                 | OpenError::StaleIncarnation { .. }
-                | OpenError::TimedOut { .. })
+                | OpenError::TimedOut { .. }
+                | OpenError::Full { .. })
         );
         if !refused {
             net.lock().violations.push(format!("transfer {} was opened twice: {again:?}", transfer.tag));
         }
     }
-    let (endpoint, key, arrivals) = outgoing.target();
-    let to = endpoint.trim_start_matches("sim:").parse().expect("a simulated endpoint");
+    let (key, arrivals) = outgoing.target();
     lease.used_as(Use::Source(to, key));
     net.lock().parts.insert((to, arrivals), key);
     let pushed = async {

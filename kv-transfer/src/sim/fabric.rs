@@ -60,6 +60,7 @@ impl SimFabric {
         state.ports.push(Port {
             dead: CancellationToken::new(),
             paused_until: None,
+            silent_until: None,
             pool: pool.clone(),
             blocks: None,
             events: Default::default(),

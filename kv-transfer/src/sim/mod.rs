@@ -15,6 +15,7 @@
 mod agents;
 mod blocks;
 mod fabric;
+mod field_failures;
 mod net;
 mod pipe;
 mod schedule;

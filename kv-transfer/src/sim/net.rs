@@ -29,6 +29,19 @@ pub(super) struct Faults {
     pub(super) arrival_repeated: u32,
     /// A byte changes on the way.
     pub(super) corrupted: u32,
+    /// It lands, and its sender never hears of it.
+    pub(super) completion_lost: u32,
+}
+
+/// Counts of what a world must bring about to be worth running.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Seen {
+    /// Tickets of a former life that were refused by the node that has its name now.
+    pub(super) stale_incarnations: usize,
+    /// Transfers that were refused for want of a slot, a permit, a block or a place in the queue.
+    pub(super) shortages: usize,
+    /// Transfers of several senders that arrived.
+    pub(super) joined: usize,
 }
 
 /// What happens to one write.
@@ -39,6 +52,7 @@ enum Fate {
     ArrivalLost,
     ArrivalRepeated,
     Corrupted,
+    CompletionLost,
 }
 
 struct Flight {
@@ -63,6 +77,8 @@ pub(super) struct Port {
     pub(super) dead: CancellationToken,
     /// Stopped until then.
     pub(super) paused_until: Option<Instant>,
+    /// It died without a word: until then its connections only stay silent.
+    pub(super) silent_until: Option<Instant>,
     pub(super) pool: Arc<Mapping>,
     pub(super) blocks: Option<Blocks>,
     pub(super) events: VecDeque<Event>,
@@ -78,10 +94,16 @@ impl Port {
 pub(super) struct State {
     pub(super) random: SmallRng,
     pub(super) ports: Vec<Port>,
+    /// Which node answers to a name: the last that was started under it.
+    pub(super) names: BTreeMap<usize, usize>,
+    /// How often rare things happened.
+    pub(super) seen: Seen,
     flights: Vec<Flight>,
     pub(super) faults: Faults,
     /// A completed write may still be on its way.
     pub(super) completes_early: bool,
+    /// An arrival says whose write it was; many fabrics do not know.
+    tells_sender: bool,
     /// The transfers of which these slots of a node count a part.
     pub(super) parts: BTreeMap<(usize, TransferKey), TransferKey>,
     /// Ends control connections, by the nodes at their ends.
@@ -101,9 +123,12 @@ impl Net {
         let state = State {
             random: SmallRng::seed_from_u64(seed),
             ports: Vec::new(),
+            names: BTreeMap::new(),
+            seen: Seen::default(),
             flights: Vec::new(),
             faults,
             completes_early,
+            tells_sender: SmallRng::seed_from_u64(seed ^ 0x7e11).random(),
             parts: BTreeMap::new(),
             pipes: Vec::new(),
             violations: Vec::new(),
@@ -179,15 +204,28 @@ impl Net {
     pub(super) fn kill(&self, node: usize) {
         let pipes = {
             let mut state = self.lock();
-            state.note(|| format!("kill {node}"));
-            state.ports[node].dead.cancel();
-            state.ports[node].events.clear();
-            let survives = |flight: &Flight| flight.from != node || flight.bytes.is_some();
-            state.flights.retain(survives);
+            state.die(node);
             state.pipes(|from, to| from == node || to == node)
         };
         pipes.iter().for_each(CancellationToken::cancel);
         self.0.1.notify_one();
+    }
+
+    /// The node's host is gone, with nobody to end its connections: peers only hear nothing any more, for so long.
+    pub(super) fn vanish(&self, node: usize, silence: Duration) {
+        let mut state = self.lock();
+        state.die(node);
+        state.ports[node].silent_until = Some(Instant::now() + silence);
+        drop(state);
+        self.0.1.notify_one();
+    }
+
+    /// Returns when the peers of a node can know that its connections have ended: at once, mostly.
+    pub(super) async fn ended(&self, node: usize) {
+        let until = self.lock().ports[node].silent_until;
+        if let Some(at) = until {
+            tokio::time::sleep_until(at).await;
+        }
     }
 
     /// The control connections between two nodes end.
@@ -234,6 +272,14 @@ impl State {
         }
     }
 
+    fn die(&mut self, node: usize) {
+        self.note(|| format!("kill {node}"));
+        self.ports[node].dead.cancel();
+        self.ports[node].events.clear();
+        let survives = |flight: &Flight| flight.from != node || flight.bytes.is_some();
+        self.flights.retain(survives);
+    }
+
     /// The control connections between nodes of which `wanted` holds.
     fn pipes(&self, wanted: impl Fn(usize, usize) -> bool) -> Vec<CancellationToken> {
         let chosen = self.pipes.iter().filter(|&&(from, to, _)| wanted(from, to));
@@ -247,6 +293,7 @@ impl State {
             (self.faults.arrival_lost, Fate::ArrivalLost),
             (self.faults.arrival_repeated, Fate::ArrivalRepeated),
             (self.faults.corrupted, Fate::Corrupted),
+            (self.faults.completion_lost, Fate::CompletionLost),
         ];
         for (chance, fate) in chances {
             if drawn < chance {
@@ -284,7 +331,9 @@ impl State {
         let complete_now = !flight.completed && (self.completes_early || flight.landed);
         if complete_now {
             flight.completed = true;
-            self.report(flight, Event::Done(flight.write.context));
+            if flight.fate != Fate::CompletionLost {
+                self.report(flight, Event::Done(flight.write.context));
+            }
         } else if !flight.landed {
             self.land(flight);
         }
@@ -316,11 +365,12 @@ impl State {
         }
         let bytes = flight.bytes.clone().unwrap_or_default();
         self.write_into(flight, &bytes);
-        let landed = || Event::Landed { from: Some(flight.initiator), immediate: flight.write.immediate };
+        let from = self.tells_sender.then_some(flight.initiator);
+        let landed = || Event::Landed { from, immediate: flight.write.immediate };
         let times = match flight.fate {
             Fate::ArrivalLost => 0,
             Fate::ArrivalRepeated => 2,
-            Fate::Arrives | Fate::Fails | Fate::Corrupted => 1,
+            Fate::Arrives | Fate::Fails | Fate::Corrupted | Fate::CompletionLost => 1,
         };
         (0..times).for_each(|_| self.tell(flight.to, landed()));
     }

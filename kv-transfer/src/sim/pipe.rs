@@ -21,10 +21,10 @@ thread_local! {
     static LISTENERS: RefCell<BTreeMap<usize, mpsc::Sender<DuplexStream>>> = const { RefCell::new(BTreeMap::new()) };
 }
 
-/// Listens as `node`.
-pub(crate) fn listen(node: usize) -> mpsc::Receiver<DuplexStream> {
+/// Listens under a name; whoever did so before is not reached any more.
+pub(crate) fn listen(name: usize) -> mpsc::Receiver<DuplexStream> {
     let (sender, receiver) = mpsc::channel(BACKLOG);
-    LISTENERS.with_borrow_mut(|listeners| listeners.insert(node, sender));
+    LISTENERS.with_borrow_mut(|listeners| listeners.insert(name, sender));
     receiver
 }
 
@@ -39,6 +39,8 @@ pub(crate) async fn connect(from: &str, to: &str) -> io::Result<DuplexStream> {
     let number = |name: &str| name.trim_start_matches("sim:").parse::<usize>().map_err(|_| refused());
     let (net, from, to) = (net().ok_or_else(refused)?, number(from)?, number(to)?);
     let listener = LISTENERS.with_borrow(|listeners| listeners.get(&to).cloned()).ok_or_else(refused)?;
+    let node = |name| net.lock().names.get(&name).copied().ok_or_else(refused);
+    let (from, to) = (node(from)?, node(to)?);
     if !net.lock().ports[to].is_alive() || !net.lock().ports[from].is_alive() {
         return Err(refused());
     }
@@ -48,16 +50,16 @@ pub(crate) async fn connect(from: &str, to: &str) -> io::Result<DuplexStream> {
     net.lock().pipes.push((from, to, cut.clone()));
     let (near_reads, near_writes) = tokio::io::split(near);
     let (far_reads, far_writes) = tokio::io::split(far);
-    tokio::spawn(carry(net.clone(), to, near_reads, far_writes, cut.clone()));
-    tokio::spawn(carry(net, from, far_reads, near_writes, cut));
+    tokio::spawn(carry(net.clone(), (from, to), near_reads, far_writes, cut.clone()));
+    tokio::spawn(carry(net, (to, from), far_reads, near_writes, cut));
     listener.send(there).await.map_err(|_| refused())?;
     Ok(here)
 }
 
-/// Carries bytes to a node, each time after a while.
+/// Carries bytes from a node to another, each time after a while.
 async fn carry(
     net: Net,
-    to: usize,
+    (from, to): (usize, usize),
     mut reads: ReadHalf<DuplexStream>,
     mut writes: WriteHalf<DuplexStream>,
     cut: CancellationToken,
@@ -80,7 +82,10 @@ async fn carry(
     tokio::select! {
         biased;
         () = cut.cancelled() => {}
-        _ = carried => {}
+        _ = carried => {
+            net.ended(from).await;
+            net.ended(to).await;
+        }
     }
     // Either end's hanging up ends both directions.
     cut.cancel();

@@ -12,7 +12,7 @@ use tokio::time::{sleep, timeout};
 use super::agents::{self, Host, Outcome, Transfer};
 use super::blocks::Blocks;
 use super::fabric::SimFabric;
-use super::net::{Faults, Net};
+use super::net::{Faults, Net, Seen};
 use super::{Run, pipe};
 use crate::control::Listener;
 use crate::engine::{DataPlane, Round};
@@ -27,7 +27,7 @@ use crate::{
 /// Virtual time after which a run hangs.
 const BOUND: Duration = Duration::from_secs(120);
 /// Larger than any write takes.
-const DRAIN: Duration = Duration::from_millis(100);
+pub(super) const DRAIN: Duration = Duration::from_millis(100);
 
 /// What a world is like.
 #[derive(Clone, Copy, Debug)]
@@ -35,6 +35,10 @@ pub(super) struct Climate {
     pub(super) faults: Faults,
     /// Deaths, pauses, cut connections and shutdowns, at most.
     pub(super) disasters: usize,
+    /// Each disaster is the death of a node that is started again under its name before its peers know.
+    pub(super) restarts: bool,
+    /// Many transfers at once, few blocks, slots, permits and places in queues; who finds no room tries again.
+    pub(super) crowd: bool,
 }
 
 /// How a run went.
@@ -44,29 +48,54 @@ pub(super) struct Report {
     pub(super) trace: u64,
     pub(super) transfers: usize,
     pub(super) received: usize,
+    pub(super) seen: Seen,
     /// What must not be.
     pub(super) violations: Vec<String>,
 }
 
+impl Report {
+    /// Sums up several runs.
+    pub(super) fn add(&mut self, other: &Self) {
+        self.transfers += other.transfers;
+        self.received += other.received;
+        self.seen.stale_incarnations += other.seen.stale_incarnations;
+        self.seen.shortages += other.seen.shortages;
+        self.seen.joined += other.seen.joined;
+    }
+}
+
 /// Runs the world of `seed`.
 pub(super) fn run(seed: u64, climate: Climate, prints: bool) -> Report {
+    in_world(seed, climate, prints, async |world| world.run().await)
+}
+
+/// Makes the world of `seed`, for `what` to happen in it.
+pub(super) fn in_world<T>(
+    seed: u64,
+    climate: Climate,
+    prints: bool,
+    what: impl AsyncFnOnce(World) -> T,
+) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
         .build()
         .expect("a runtime without I/O");
-    let report = runtime.block_on(async {
+    let result = runtime.block_on(async {
         let mut random = SmallRng::seed_from_u64(seed ^ 0x0dd5);
         let net = Net::new(seed, climate.faults, random.random_bool(0.5), prints);
         let _run = Run::begin(net.clone(), seed);
-        World::new(net, climate, random).run().await
+        let network = tokio::spawn(net.clone().run());
+        let result = what(World::new(net, climate, random)).await;
+        network.abort();
+        result
     });
     pipe::clear();
-    report
+    result
 }
 
-struct World {
-    net: Net,
+pub(super) struct World {
+    pub(super) net: Net,
     climate: Climate,
     random: SmallRng,
     layers: u32,
@@ -74,6 +103,8 @@ struct World {
     alike: bool,
     /// Each of one or several tensor-parallel ranks.
     workers: Vec<Vec<Host>>,
+    /// Nodes whose name another has now.
+    former: Vec<Host>,
     planes: JoinSet<()>,
 }
 
@@ -82,21 +113,26 @@ impl World {
         let layers = random.random_range(1..5);
         // Mostly everybody cuts the cache alike, as in most deployments.
         let alike = random.random_bool(0.5);
-        Self { net, climate, random, layers, alike, workers: Vec::new(), planes: JoinSet::new() }
+        let (workers, former, planes) = (Vec::new(), Vec::new(), JoinSet::new());
+        Self { net, climate, random, layers, alike, workers, former, planes }
     }
 
     async fn run(mut self) -> Report {
-        let network = tokio::spawn(self.net.clone().run());
         for _ in 0..self.random.random_range(2..5) {
             self.start_worker();
         }
         let mut transfers = JoinSet::new();
         let mut report = Report::default();
-        let first = self.random.random_range(2..9);
+        let first = self.random.random_range(if self.climate.crowd { 12..24 } else { 2..9 });
         self.start_transfers(first, &mut transfers, &mut report);
-        for _ in 0..self.random.random_range(0..=self.climate.disasters) {
+        let least = usize::from(self.climate.restarts);
+        for _ in 0..self.random.random_range(least..=self.climate.disasters.max(least)) {
             sleep(Duration::from_millis(self.random.random_range(0..120))).await;
-            self.strike();
+            if self.climate.restarts {
+                self.restart();
+            } else {
+                self.strike();
+            }
             if self.random.random_bool(0.3) {
                 // A worker that was restarted is a new one, whatever it is called.
                 self.start_worker();
@@ -114,12 +150,19 @@ impl World {
             report.violations.push("a transfer hangs".to_owned());
         }
         self.settle(&mut report).await;
-        network.abort();
         let state = self.net.lock();
+        report.seen = state.seen;
         report.violations.extend(state.violations.iter().cloned());
         drop(state);
         report.trace = self.net.trace();
         report
+    }
+
+    /// A node that is a worker of its own, with all heads in blocks of two tokens, of a model with one layer.
+    pub(super) fn one_layer_host(&mut self) -> Host {
+        (self.alike, self.layers) = (true, 1);
+        let layout = self.layout();
+        self.start_node(layout, layout.tensor_parallel, None)
     }
 
     fn start_transfers(&mut self, count: usize, transfers: &mut JoinSet<Outcome>, report: &mut Report) {
@@ -136,7 +179,8 @@ impl World {
     fn start_worker(&mut self) {
         let layout = self.layout();
         let size = layout.tensor_parallel.size;
-        let ranks = (0..size).map(|rank| self.start_node(layout, TensorParallel { rank, size })).collect();
+        let ranks =
+            (0..size).map(|rank| self.start_node(layout, TensorParallel { rank, size }, None)).collect();
         self.workers.push(ranks);
     }
 
@@ -157,8 +201,11 @@ impl World {
         }
     }
 
-    fn start_node(&mut self, layout: KvLayout, tensor_parallel: TensorParallel) -> Host {
-        let geometry = KvGeometry { layout: KvLayout { tensor_parallel, ..layout }, blocks: 24 };
+    /// Under a name of its own, or one that another node had.
+    fn start_node(&mut self, layout: KvLayout, tensor_parallel: TensorParallel, name: Option<usize>) -> Host {
+        let crowd = self.climate.crowd;
+        let blocks = if crowd { 14 } else { 24 };
+        let geometry = KvGeometry { layout: KvLayout { tensor_parallel, ..layout }, blocks };
         let max_write = 32 << self.random.random_range(0..5);
         let strided_writes = self.random.random_bool(0.5);
         // Shared memory needs no staging; whether there is any is all that the name decides here.
@@ -172,24 +219,26 @@ impl World {
         // A corrupted piece must be seen wherever it is.
         config.checksums =
             if self.climate.faults.corrupted > 0 { ChecksumMode::Full } else { ChecksumMode::Sampled };
-        config.limits.incoming = 6;
-        config.limits.outgoing = 6;
-        config.limits.queued_pushes = 8;
+        config.limits.incoming = if crowd { 3 } else { 6 };
+        config.limits.outgoing = if crowd { 2 } else { 6 };
+        config.limits.queued_pushes = if crowd { 3 } else { 8 };
         config.limits.push_patience = Duration::ZERO;
         config.limits.handshake = Duration::from_millis(400);
         config.limits.drain = DRAIN;
         let blocks = Blocks::new(pool.clone(), geometry);
         self.net.lock().ports[number].blocks = Some(blocks.clone());
         let wake = self.net.lock().ports[number].wake.clone();
+        let name = name.unwrap_or(number);
+        self.net.lock().names.insert(name, number);
         let Assembly { node, plane, end } =
-            assemble(config, NodeId::random(), Listener::sim(number), Box::new(fabric), pool)
+            assemble(config, NodeId::random(), Listener::sim(name), Box::new(fabric), pool)
                 .expect("a simulated node starts");
         let net = self.net.clone();
         self.planes.spawn(async move {
             let _end = end;
             drive(net, number, plane, wake).await;
         });
-        Host { number, node: TransferNode::simulated(node), blocks, layout: geometry.layout }
+        Host { number, name, node: TransferNode::simulated(node), blocks, layout: geometry.layout }
     }
 
     /// A rank of one worker, and the ranks of another that have something for it.
@@ -207,7 +256,7 @@ impl World {
     }
 
     fn hosts(&self) -> impl Iterator<Item = &Host> {
-        self.workers.iter().flatten()
+        self.workers.iter().flatten().chain(&self.former)
     }
 
     fn any_host(&mut self) -> Host {
@@ -224,12 +273,31 @@ impl World {
             tag,
             tokens: random.random_range(1..11),
             starts_at: ms(random, 0..80),
-            expires_in: if random.random_bool(0.3) { ms(random, 1..120) } else { Duration::from_secs(5) },
+            expires_in: match self.climate.crowd {
+                true => ms(random, 200..1500),
+                false if random.random_bool(0.3) => ms(random, 1..120),
+                false => Duration::from_secs(5),
+            },
             receiver_patience: random.random_bool(0.2).then(|| ms(random, 0..120)),
             sender_patience: random.random_bool(0.2).then(|| ms(random, 0..40)),
             ticket_lost: random.random_bool(0.05),
             opened_twice: random.random_bool(0.1),
+            attempts: if self.climate.crowd { 12 } else { 1 },
         }
+    }
+
+    /// A node dies with its host, and is there again under its name while its peers still believe in its former life.
+    fn restart(&mut self) {
+        let worker = self.random.random_range(0..self.workers.len());
+        let rank = self.random.random_range(0..self.workers[worker].len());
+        let Host { number, name, node, layout, .. } = self.workers[worker][rank].clone();
+        let silence = Duration::from_millis(self.random.random_range(0..300));
+        self.net.note(|| format!("restart {name}, which was {number}"));
+        self.net.vanish(number, silence);
+        node.abandon();
+        let again = self.start_node(layout, layout.tensor_parallel, Some(name));
+        let former = std::mem::replace(&mut self.workers[worker][rank], again);
+        self.former.push(former);
     }
 
     /// Something happens to somebody.

@@ -21,6 +21,8 @@ mod messages;
 
 pub(crate) use frame::{FrameError, encode, read_frame};
 pub(crate) use geometry::GeometryWire;
+#[cfg(any(test, fuzzing))]
+pub(crate) use messages::Key;
 pub(crate) use messages::{
     Attach, AttachRefused, Attached, Body, Confirm, Confirmed, Grant, Hello, Manifest, OfferGone, Reason,
     Refused, Want, Welcome, Withdrawn,

@@ -10,7 +10,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::oneshot;
 
-use super::world::Setup;
+use super::world::{Setup, until};
 use super::{Order, PeerStats, Reply};
 
 /// Nothing in these tests takes so long; a hang becomes a failure that names the order.
@@ -131,6 +131,19 @@ impl Peer {
     pub fn signal(&self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_raw(self.pid).unwrap();
         rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    /// Returns when every thread of the peer stands still.
+    pub async fn stop(&self) {
+        self.signal(rustix::process::Signal::STOP);
+        let stands = |stat: String| stat.rsplit(')').next().is_some_and(|rest| rest.starts_with(" T"));
+        until(|| {
+            let threads = std::fs::read_dir(format!("/proc/{}/task", self.pid)).unwrap().flatten();
+            let mut stats =
+                threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("stat")).ok());
+            stats.all(stands).then_some(())
+        })
+        .await;
     }
 
     pub fn kill(&self) {

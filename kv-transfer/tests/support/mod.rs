@@ -1,5 +1,5 @@
 //! Two real processes: this one, and a peer that is this test binary again, told what to do over its standard input.
-#![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
+#![allow(dead_code, unused_imports, unreachable_pub, reason = "each test binary uses its part")]
 
 mod agent;
 mod client;
@@ -9,4 +9,4 @@ mod world;
 pub use agent::{Order, PeerStats, Reply, serve};
 pub use client::Peer;
 pub use pattern::{fill, first_wrong, first_wrong_of};
-pub use world::{Setup, World, block_on, shape, until};
+pub use world::{Limits, Setup, World, block_on, shape, support_is_here, until};

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use baton_kv_transfer::{
     ChecksumMode, FabricSpec, KvDtype, KvGeometry, KvLayout, KvOrder, KvPlacement, TensorParallel,
-    TransferConfig, TransferNode,
+    TransferConfig, TransferLimits, TransferNode,
 };
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +29,24 @@ pub struct Setup {
     pub rank: (u32, u32),
     pub model: String,
     pub full_checksums: bool,
+    pub limits: Limits,
+}
+
+/// The bounds that tests make small.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Limits {
+    pub incoming: usize,
+    pub outgoing: usize,
+    pub blocks_per_transfer: usize,
+    pub queued_pushes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        let TransferLimits { incoming, outgoing, blocks_per_transfer, queued_pushes, .. } =
+            TransferLimits::default();
+        Self { incoming, outgoing, blocks_per_transfer, queued_pushes }
+    }
 }
 
 impl Setup {
@@ -61,12 +79,16 @@ pub fn shape(fabric: &str) -> Setup {
         rank: (0, 1),
         model: "test-model".to_owned(),
         full_checksums: true,
+        limits: Limits::default(),
     }
 }
 
 pub fn config(setup: &Setup) -> TransferConfig {
     let fabric: FabricSpec = setup.fabric.parse().unwrap();
     let mut config = TransferConfig::new(fabric.clone(), setup.geometry(), setup.model.clone());
+    let Limits { incoming, outgoing, blocks_per_transfer, queued_pushes } = setup.limits;
+    config.limits =
+        TransferLimits { incoming, outgoing, blocks_per_transfer, queued_pushes, ..config.limits };
     config.checksums = if setup.full_checksums { ChecksumMode::Full } else { ChecksumMode::Sampled };
     if let FabricSpec::Libfabric { .. } = fabric {
         config.libfabric_path = Some(library());
@@ -89,6 +111,16 @@ fn nixl() -> PathBuf {
     PathBuf::from(path.expect(
         "BATON_TEST_NIXL names the site-packages with nixl-cu13, which ./dev test installs (BATON_TEST_SKIP_NIXL=1 skips)",
     ))
+}
+
+/// Whether what a fabric needs is here, or was not asked to be left out.
+pub fn support_is_here(fabric: &str) -> bool {
+    let skip = match fabric.split(':').next() {
+        Some("libfabric") => "BATON_TEST_SKIP_LIBFABRIC",
+        Some("nixl") => "BATON_TEST_SKIP_NIXL",
+        _ => return true,
+    };
+    std::env::var_os(skip).is_none_or(|skip| skip != "1")
 }
 
 pub struct World {

@@ -97,6 +97,17 @@ struct OfferWire {
     key: u64,
 }
 
+impl OfferWire {
+    /// An offer of a pool of so many bytes; its address is still to be checked.
+    fn checked(bytes: &[u8], pool_bytes: u64) -> Result<Self, FabricError> {
+        let wire = Self::decode(bytes).map_err(|error| fault("connect", &error))?;
+        match wire.base.checked_add(pool_bytes) {
+            Some(_) => Ok(wire),
+            None => Err(fault("connect", &"the peer's pool leaves the address space")),
+        }
+    }
+}
+
 struct Eventfd(OwnedFd);
 
 impl Wake for Eventfd {
@@ -279,10 +290,7 @@ impl Fabric for Libfabric {
     }
 
     fn connect(&mut self, offer: Offer, region_bytes: u64) -> Result<PeerId, FabricError> {
-        let wire = OfferWire::decode(offer.bytes.as_slice()).map_err(|error| fault("connect", &error))?;
-        if wire.base.checked_add(region_bytes).is_none() {
-            return Err(fault("connect", &"the peer's pool leaves the address space"));
-        }
+        let wire = OfferWire::checked(&offer.bytes, region_bytes)?;
         self.add_peer(&wire.address, Some(Target { base: wire.base, key: wire.key, len: region_bytes }))
     }
 
@@ -406,6 +414,28 @@ impl Drop for Contexts {
             // SAFETY: leaked from a box in `get`; the endpoint, the only one to know it, was closed before.
             drop(unsafe { Box::from_raw(context.as_ptr()) });
         }
+    }
+}
+
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz {
+    //! What the fuzz target of offers needs: no fabric, so no library.
+    use super::*;
+
+    /// Whether an offer would be used; address, base and key if so.
+    pub(crate) fn check(
+        bytes: &[u8],
+        own: &[u8],
+        string: bool,
+        pool: u64,
+    ) -> Result<(Vec<u8>, u64, u64), FabricError> {
+        let OfferWire { address, base, key } = OfferWire::checked(bytes, pool)?;
+        check_address(&address, own, string)?;
+        Ok((address, base, key))
+    }
+
+    pub(crate) fn encode(address: &[u8], base: u64, key: u64) -> Vec<u8> {
+        OfferWire { address: address.to_vec(), base, key }.encode_to_vec()
     }
 }
 

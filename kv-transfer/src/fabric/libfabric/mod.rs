@@ -17,4 +17,6 @@ mod survey;
 mod sys;
 
 pub(crate) use fabric::Libfabric;
+#[cfg(any(test, fuzzing))]
+pub(crate) use fabric::fuzz;
 pub use survey::{LibfabricSurvey, ProviderFacts, ProviderSurvey};

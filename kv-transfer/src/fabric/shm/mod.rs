@@ -19,3 +19,5 @@ mod fabric;
 mod ring;
 
 pub(crate) use fabric::ShmFabric;
+#[cfg(any(test, fuzzing))]
+pub(crate) use ring::{Consumer, ENTRIES, Producer};
