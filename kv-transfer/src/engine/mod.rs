@@ -10,6 +10,6 @@ mod thread;
 pub(crate) use command::{Command, SendId};
 pub(crate) use queue::{CommandQueue, NoRoom};
 pub(crate) use sending::Sending;
-pub(crate) use thread::DataPlane;
 #[cfg(test)]
 pub(crate) use thread::Round;
+pub(crate) use thread::{DataPlane, PEER_SHARE};

@@ -9,10 +9,13 @@ use std::time::Duration;
 use prost::Message;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 
-use super::info::{Facts, Info};
+use super::choice::choose;
+use super::contexts::{Contexts, OpContext};
+use super::info::{EFA, Facts, Info};
 use super::library::Library;
 use super::objects::{AddressVector, CQ_BATCH, CompletionQueue, Domain, Endpoint, Region, failure};
-use super::sys;
+use super::{options, status, sys};
+use crate::engine::PEER_SHARE;
 use crate::fabric::{Capabilities, Event, Fabric, Offer, Read, Wake, Write};
 use crate::ids::PeerId;
 use crate::memory::{Mapping, PoolMemory};
@@ -20,8 +23,8 @@ use crate::{FabricError, StartError, TransferConfig};
 
 /// Large enough to keep any link busy, small enough that an abort is heard in good time.
 const MAX_WRITE_BYTES: u64 = 1 << 20;
-/// Completions of our writes and immediates of peers share the queue.
-const QUEUE_PER_CREDIT: usize = 4;
+/// Largest completion queue that is asked for; a provider that has no such large one is asked for less.
+const MAX_QUEUE_ENTRIES: usize = 1 << 16;
 /// Longest address that is a string.
 const MAX_ADDRESS_BYTES: usize = 256;
 /// Batches of completions in one `poll`, so that posting gets its turn.
@@ -110,23 +113,27 @@ impl Libfabric {
         provider: Option<&str>,
     ) -> Result<(Self, PoolMemory), StartError> {
         let library = Library::open(config.libfabric_path.as_deref())?;
-        let info = Info::choose(library, provider, config.listen_ip)?;
+        let info = choose(library, provider, config.listen_ip)?;
         let facts = info.facts();
+        warn_of_fork_safety(&facts);
         let bytes = config.geometry.pool_bytes();
-        let mapping =
-            Mapping::anonymous(bytes as usize).map_err(|reason| StartError::Pool { bytes, reason })?;
+        let mapping = allocate(bytes as usize, config.huge_pages)
+            .map_err(|reason| StartError::Pool { bytes, reason })?;
         let pool = PoolMemory::new(Arc::new(mapping));
         let fabric = Self::build(info, facts, pool.clone(), config.limits.peers)?;
         Ok((fabric, pool))
     }
 
-    fn build(info: Info, facts: Facts, pool: PoolMemory, peers: usize) -> Result<Self, FabricError> {
+    fn build(info: Info, mut facts: Facts, pool: PoolMemory, peers: usize) -> Result<Self, FabricError> {
         let domain = Domain::open(info)?;
-        let queue = CompletionQueue::open(&domain, facts.queue_depth * QUEUE_PER_CREDIT)?;
+        let wanted = queue_entries(facts.queue_depth, peers);
+        let queue = CompletionQueue::open(&domain, wanted, facts.queue_depth)?;
         let addresses = AddressVector::open(&domain, peers)?;
         let endpoint = Endpoint::open(&domain, &queue, &addresses)?;
+        options::set(&endpoint, &facts)?;
         let region = Region::register(&domain, &pool, wanted_key(&facts))?;
         endpoint.enable()?;
+        facts.max_write_bytes = options::ask(&endpoint, &facts)?;
         if facts.bind_to_endpoint {
             region.bind(&endpoint)?;
         }
@@ -210,12 +217,46 @@ impl Libfabric {
     fn error_event(&mut self, events: &mut Vec<Event>) {
         let Some(entry) = self.queue.read_error() else { return };
         let library = self.domain.library();
-        let reason =
-            format!("{}, provider's code {}", library.error_text(entry.err.into()), entry.prov_errno);
+        let ours = self.facts.speaks_efa().then(|| status::meaning(entry.prov_errno)).flatten();
+        let reason = format!(
+            "{}: {}, provider's code {}",
+            ours.map_or_else(|| self.queue.error_text(&entry), str::to_owned),
+            library.error_text(entry.err.into()),
+            entry.prov_errno
+        );
         match NonNull::new(entry.op_context.cast::<OpContext>()) {
             Some(context) => events.push(Event::Failed(Contexts::index(context), reason)),
             None => tracing::debug!(reason, "an incoming operation failed"),
         }
+    }
+}
+
+/// Our own operations, and the immediates of peers: each may have its share of its own credits on the way to us, and theirs
+/// are as many as ours where machines are alike. No provider protects the queue from more (efa says it does, and does not).
+fn queue_entries(depth: usize, peers: usize) -> usize {
+    let incoming = peers.saturating_mul((depth / PEER_SHARE).max(1));
+    depth.saturating_add(incoming).min(MAX_QUEUE_ENTRIES.max(2 * depth))
+}
+
+/// A pool on reserved huge pages if asked for and there are enough, else on ordinary ones that are asked to be huge: a NIC's
+/// registration of a large pool in 4 KiB pages takes long, or fails.
+fn allocate(bytes: usize, huge_pages: bool) -> std::io::Result<Mapping> {
+    if huge_pages {
+        match Mapping::anonymous_huge(bytes) {
+            Ok(mapping) => return Ok(mapping),
+            Err(error) => tracing::warn!(%error, bytes, "no huge pages for the KV pool, using ordinary ones"),
+        }
+    }
+    Mapping::anonymous(bytes)
+}
+
+/// This crate never sets it, and the variable is libfabric's own: an operator may have, for another program's sake.
+fn warn_of_fork_safety(facts: &Facts) {
+    if facts.provider == EFA && std::env::var_os("FI_EFA_FORK_SAFE").is_some() {
+        tracing::warn!(
+            "FI_EFA_FORK_SAFE is set: the efa provider then does without huge pages, and refuses to register them; from \
+             Linux 5.15 on, forking needs no such help"
+        );
     }
 }
 
@@ -252,7 +293,7 @@ impl Fabric for Libfabric {
     fn capabilities(&self) -> Capabilities {
         Capabilities {
             name: "libfabric",
-            provider: self.facts.provider.clone(),
+            provider: self.facts.name().to_owned(),
             max_write_bytes: self.facts.max_write_bytes.min(MAX_WRITE_BYTES),
             max_in_flight: self.facts.queue_depth,
             completed_is_delivered: self.facts.delivery_complete,
@@ -367,46 +408,29 @@ fn event(entry: &sys::fi_cq_data_entry) -> Option<Event> {
     Some(Event::Done(Contexts::index(context)))
 }
 
-/// What libfabric is handed with a write, and hands back. The provider scribbles in the first part.
-#[repr(C)]
-struct OpContext {
-    scratch: sys::fi_context2,
-    index: u32,
-}
-
-/// One context for each write in flight, made on first use, at an address that stays.
-#[derive(Default)]
-struct Contexts(Vec<NonNull<OpContext>>);
-
-impl Contexts {
-    fn get(&mut self, index: u32) -> NonNull<OpContext> {
-        while self.0.len() <= index as usize {
-            let scratch = sys::fi_context2 { internal: [ptr::null_mut(); 8] };
-            let context = Box::new(OpContext { scratch, index: self.0.len() as u32 });
-            self.0.push(NonNull::from(Box::leak(context)));
-        }
-        self.0[index as usize]
-    }
-
-    fn index(context: NonNull<OpContext>) -> u32 {
-        // SAFETY: libfabric hands back only contexts that it was given, and those live as long as its endpoint; the
-        // provider writes to `scratch` alone.
-        unsafe { (*context.as_ptr()).index }
-    }
-}
-
-impl Drop for Contexts {
-    fn drop(&mut self) {
-        for context in self.0.drain(..) {
-            // SAFETY: leaked from a box in `get`; the endpoint, the only one to know it, was closed before.
-            drop(unsafe { Box::from_raw(context.as_ptr()) });
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_queue_holds_what_is_in_flight_and_what_peers_may_send() {
+        assert_eq!(queue_entries(64, 1), 64 + 16);
+        assert_eq!(queue_entries(64, 256), 64 + 256 * 16);
+        assert_eq!(queue_entries(1, 2), 3, "a share is at least one");
+        assert_eq!(queue_entries(4096, 256), MAX_QUEUE_ENTRIES, "of p5's NIC: bounded");
+        assert_eq!(queue_entries(1 << 17, 256), 1 << 18, "never less than our own, twice");
+    }
+
+    #[test]
+    fn a_pool_is_had_with_and_without_huge_pages() {
+        for huge_pages in [false, true] {
+            let mapping = allocate((2 << 20) + 4096, huge_pages).unwrap();
+            mapping.copy_in((2 << 20) + 4095, &[7]);
+            let mut byte = [0];
+            mapping.copy_out((2 << 20) + 4095, &mut byte);
+            assert_eq!((mapping.len(), byte), ((2 << 20) + 4096, [7]));
+        }
+    }
 
     #[test]
     fn addresses_that_would_be_read_past_their_end_are_refused() {
