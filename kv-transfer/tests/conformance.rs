@@ -9,7 +9,7 @@ use baton_kv_transfer::{ExpectError, OpenError, PushError, TransferError};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use rand::seq::SliceRandom;
-use support::{Order, Reply, Setup, World, block_on, fill, first_wrong, shape, until};
+use support::{Order, Reply, Setup, World, block_on, fill, first_wrong, shape, strict, until};
 
 const LONG: Duration = Duration::from_secs(30);
 /// What "at once" means on a machine that may be many times overloaded, the drain of buffering fabrics included. On a quiet
@@ -46,6 +46,19 @@ async fn moves_every_byte(fabric: &str) {
     assert_eq!(first_wrong(&world.node.pool(), &world.setup.geometry(), &ours, 1), None);
     world.at_rest().await;
     world.node.shutdown().await;
+}
+
+/// One run of neighbours in each layer, longer than some fabrics' largest write.
+async fn long_runs_arrive_whole(fabric: &str) {
+    let world = World::new(shape(fabric)).await;
+    let (ours, theirs): (Vec<u32>, Vec<u32>) = ((8..40).collect(), (50..82).collect());
+    world.peer.must(Order::Fill { blocks: theirs.clone(), seed: 4 }).await;
+    let mut incoming = world.node.expect(&ours, 32, LONG).unwrap();
+    world.peer.send_whole(1, incoming.ticket(), world.setup.layers, &pairs(&theirs)).await;
+    let received = incoming.wait().await.unwrap();
+    assert_eq!(received.bytes, 32 * u64::from(world.setup.layers) * world.setup.block_bytes);
+    assert_eq!(first_wrong(&world.node.pool(), &world.setup.geometry(), &ours, 4), None);
+    world.at_rest().await;
 }
 
 /// Block tables of several sizes, some contiguous, some torn, all at once and in both directions.
@@ -362,6 +375,7 @@ macro_rules! conformance {
     ($fabric:ident, $name:literal) => {
         conformance!($fabric, $name, [
             moves_every_byte,
+            long_runs_arrive_whole,
             many_at_once_in_both_directions,
             incompatible_peers_are_refused_by_the_field_that_differs,
             revoked_expired_used_and_garbled_tickets_are_refused,
@@ -380,9 +394,29 @@ macro_rules! conformance {
     ($fabric:ident, $name:literal, [$($theme:ident),* $(,)?]) => {
         mod $fabric {
             use super::*;
-            $(#[test] fn $theme() { if support_is_here($name) { block_on(super::$theme($name)); } })*
+            $(#[test] fn $theme() {
+                let name = concat!(stringify!($fabric), "::", stringify!($theme));
+                run(name, $name, super::$theme($name));
+            })*
         }
     };
+}
+
+/// Runs a theme here, or in a process of its own where the fabric needs an environment of its own.
+fn run(name: &str, fabric: &str, theme: impl Future<Output = ()>) {
+    if !support_is_here(fabric) {
+        return;
+    }
+    match strict::environment(name) {
+        Some(environment) if !strict::is_here() => {
+            let log = strict::run_alone(name, &environment);
+            strict::assert_obeyed(&log);
+            if name.ends_with("::many_at_once_in_both_directions") {
+                strict::assert_hard(&log);
+            }
+        }
+        _ => block_on(theme),
+    }
 }
 
 fn support_is_here(fabric: &str) -> bool {
@@ -393,3 +427,6 @@ fn support_is_here(fabric: &str) -> bool {
 conformance!(shm, "shm");
 conformance!(libfabric_tcp, "libfabric:tcp");
 conformance!(libfabric_shm, "libfabric:shm");
+// EFA's rules, enforced: as efa-direct has them, and in the weaker shapes that EFA may take (see support/strict.rs).
+conformance!(libfabric_strict, "libfabric:strict");
+conformance!(libfabric_strict_weak, "libfabric:strict");

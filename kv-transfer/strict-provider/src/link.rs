@@ -97,15 +97,12 @@ impl Link {
     }
 }
 
-/// Binds an address of the wanted number, or of one that is free.
-pub(crate) fn listen(
-    qpn: Option<u16>,
-    mut random: impl FnMut() -> u32,
-) -> std::io::Result<(UnixListener, Address)> {
+/// Binds an address of the wanted number, or of one that is free. Not by the seed: a restarted process has another key.
+pub(crate) fn listen(qpn: Option<u16>) -> std::io::Result<(UnixListener, Address)> {
     const TRIES: usize = 64;
     let mut last = None;
     for _ in 0..TRIES {
-        let address = Address::new(qpn.unwrap_or_else(|| random() as u16), random());
+        let address = Address::new(qpn.unwrap_or_else(rand::random), rand::random());
         match UnixListener::bind_addr(&SocketAddr::from_abstract_name(address.socket())?) {
             Ok(listener) => {
                 listener.set_nonblocking(true)?;

@@ -75,6 +75,9 @@ pub(crate) struct Nic {
     incoming: BTreeMap<u64, Caller>,
     next_caller: u64,
     arrivals: Vec<Held<target::Arrival>>,
+    /// How many were accepted, and the latest of those that were delivered.
+    arrived: u64,
+    furthest: u64,
     completions: Vec<Held<Entry>>,
     /// FI_EAGAIN was said, and this many posts came since without a look at the queue.
     unheard: Option<u32>,
@@ -112,8 +115,8 @@ struct Tally {
     posts: u64,
     eagain: u64,
     delivered: u64,
-    /// Delivered before something that had arrived earlier.
-    overtook: u64,
+    /// Delivered after something that had arrived later.
+    overtaken: u64,
     refused: u64,
 }
 
@@ -140,14 +143,12 @@ impl Nic {
             incoming: BTreeMap::new(),
             next_caller: 0,
             arrivals: Vec::new(),
+            arrived: 0,
+            furthest: 0,
             completions: Vec::new(),
             unheard: None,
             tally: Tally::default(),
         }
-    }
-
-    pub(crate) fn number(&mut self) -> u32 {
-        self.random.random()
     }
 
     fn hold<T>(&mut self, what: T) -> Held<T> {

@@ -10,7 +10,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::oneshot;
 
-use super::world::Setup;
+use super::world::{Setup, until};
 use super::{Order, PeerStats, Reply};
 
 /// Nothing in these tests takes so long; a hang becomes a failure that names the order.
@@ -27,7 +27,13 @@ pub struct Peer {
 
 impl Peer {
     pub async fn start(setup: &Setup) -> Self {
+        Self::start_with(setup, &[]).await
+    }
+
+    /// One with an environment of its own.
+    pub async fn start_with(setup: &Setup, environment: &[(&str, &str)]) -> Self {
         let mut child = Command::new(std::env::current_exe().unwrap())
+            .envs(environment.iter().copied())
             .args(["--ignored", "--exact", "peer_process", "--nocapture"])
             .env("BATON_KV_TEST_PEER", serde_json::to_string(setup).unwrap())
             .stdin(Stdio::piped())
@@ -121,6 +127,12 @@ impl Peer {
     pub fn signal(&self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_raw(self.pid).unwrap();
         rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    /// Kills it, and returns when the system has taken back all that it held.
+    pub async fn end(&self) {
+        self.kill();
+        until(|| self.child.lock().unwrap().try_wait().unwrap()).await;
     }
 
     pub fn kill(&self) {

@@ -1,12 +1,13 @@
 //! Two real processes: this one, and a peer that is this test binary again, told what to do over its standard input.
-#![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
+#![allow(dead_code, unreachable_pub, unused_imports, reason = "each test binary uses its part")]
 
 mod agent;
 mod client;
 mod pattern;
+pub mod strict;
 mod world;
 
 pub use agent::{Order, PeerStats, Reply, serve};
 pub use client::Peer;
 pub use pattern::{fill, first_wrong};
-pub use world::{Setup, World, block_on, shape, until};
+pub use world::{Setup, World, block_on, config, shape, until};

@@ -11,6 +11,8 @@ use crate::{memory, sys};
 
 /// Accepted, and not yet carried out.
 pub(crate) struct Arrival {
+    /// The how-manieth it is.
+    number: u64,
     caller: u64,
     from: Address,
     op: u64,
@@ -49,23 +51,26 @@ impl Nic {
 
     fn hear(&mut self, id: u64, frame: Frame) {
         let from = self.incoming.get(&id).and_then(|caller| caller.from);
+        let number = self.arrived;
         let outcome = match (frame, from) {
             (Frame::Hello { from, to }, None) => return self.greet(id, from, to),
             (Frame::Write { op, delivery, immediate, key, address, payload }, Some(from)) => {
                 let arrival = |head| {
                     let what = What::Write { head, immediate, ack: delivery };
-                    Arrival { caller: id, from, op, key, address, what }
+                    Arrival { number, caller: id, from, op, key, address, what }
                 };
                 (op, self.accept_write(key, address, from, payload, delivery, arrival))
             }
             (Frame::Read { op, key, address, len }, Some(from)) => {
-                let arrival = Arrival { caller: id, from, op, key, address, what: What::Read { len } };
+                let arrival =
+                    Arrival { number, caller: id, from, op, key, address, what: What::Read { len } };
                 (op, self.accept(key, address, len, sys::FI_REMOTE_READ, from).map(|()| (arrival, false)))
             }
             (other, _) => return self.log.note(&format!("a caller sent {other:?}")),
         };
         match outcome {
             (op, Ok((arrival, ack))) => {
+                self.arrived += 1;
                 let held = self.hold(arrival);
                 self.arrivals.push(held);
                 if ack {
@@ -142,16 +147,13 @@ impl Nic {
         for held in &mut self.arrivals {
             held.rounds = held.rounds.saturating_sub(1);
         }
-        let mut due = Vec::new();
-        for (place, held) in std::mem::take(&mut self.arrivals).into_iter().enumerate() {
-            if held.rounds == 0 { due.push((place, held.what)) } else { self.arrivals.push(held) }
-        }
+        let due = self.arrivals.extract_if(.., |held| held.rounds == 0);
+        let mut due: Vec<Arrival> = due.map(|held| held.what).collect();
         due.shuffle(&mut self.random);
-        let mut furthest = 0;
-        for (place, arrival) in due {
+        for arrival in due {
             self.tally.delivered += 1;
-            self.tally.overtook += u64::from(place < furthest);
-            furthest = furthest.max(place);
+            self.tally.overtaken += u64::from(arrival.number < self.furthest);
+            self.furthest = self.furthest.max(arrival.number);
             self.carry_out(arrival);
         }
     }

@@ -136,7 +136,7 @@ unsafe extern "C" fn control(fid: *mut sys::fid, command: c_int, _argument: *mut
 }
 
 fn enable(shared: &Shared, nic: &mut Nic) -> c_int {
-    match link::listen(shared.settings.qpn, || nic.number()) {
+    match link::listen(shared.settings.qpn) {
         Ok((listener, address)) => {
             nic.watch(&listener);
             shared.log.note(&format!("enabled: {address:?}"));

@@ -73,9 +73,10 @@ fn open(
     // A descriptor is worth what it points to, as EFA's is.
     let descriptor = std::ptr::from_ref(&*mr) as usize;
     let mut nic = shared.enter();
-    let mut key = u64::from(nic.number());
+    // Not by the seed: a restarted process has other keys.
+    let mut key = u64::from(rand::random::<u32>());
     while nic.regions.0.contains_key(&key) {
-        key = u64::from(nic.number());
+        key = u64::from(rand::random::<u32>());
     }
     nic.regions.0.insert(key, Region { start, len, access, descriptor });
     (mr.fid.mem_desc, mr.fid.key) = (descriptor as *mut c_void, key);
