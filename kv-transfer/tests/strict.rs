@@ -144,6 +144,25 @@ fn a_peer_that_is_gone_is_named_so() {
     alone("a_peer_that_is_gone_is_named_so", &[], test, strict::assert_obeyed);
 }
 
+/// Reads are split, described and counted as writes are.
+#[test]
+fn reads_obey_too() {
+    let test = async {
+        let (mut reader, mut peer) = (raw().await, raw().await);
+        reader.connect(peer.accept(&reader.address()).unwrap()).unwrap();
+        let serving = std::thread::spawn(move || peer.receive(1));
+        let pieces: Vec<_> = (0..300).map(|i| (i * 4096, i * 4096, 4096)).chain([(0, 0, 1 << 20)]).collect();
+        reader.read(&pieces).unwrap();
+        reader.write(&[(0, 0, 1)]).unwrap();
+        serving.join().unwrap().unwrap();
+    };
+    let after = |log: &str| {
+        strict::assert_obeyed(log);
+        strict::assert_hard(log);
+    };
+    alone("reads_obey_too", &[("BATON_STRICT_MAX_RMA_BYTES", "65536")], test, after);
+}
+
 /// The strict provider's `UnknownInitiator` bites through libfabric and through our fabric, too.
 #[test]
 fn a_stranger_is_told_that_the_target_does_not_know_it() {

@@ -16,12 +16,12 @@
 //! the provider's keys, local descriptors needed; FI_CONTEXT2; 4 bytes of completion data; one local and one remote iov; no
 //! ordering; manual progress; EFA's address format.
 //!
-//! What it refuses is the list [`Rule`](rules::Rule); each refusal is an error to the caller and a line in the log file, so
+//! What it refuses is the list `rules::Rule`; each refusal is an error to the caller and a line in the log file, so
 //! that a test can say at its end that nothing was violated. What it does to those who obey: delivers in any order, the end
 //! of a write before its beginning; completes in any order; says FI_EAGAIN at the credit limit and sometimes before; holds
 //! what is accepted for some rounds of progress; keeps posts with FI_MORE until one without it comes.
 //!
-//! Its settings are environment variables ([`Settings`](settings::Settings)), as for libfabric's own providers.
+//! Its settings are environment variables (`settings::Settings`), as for libfabric's own providers.
 //!
 //! # Trust
 //! Its sockets are open to every process of the host. It belongs into tests and nowhere else; libfabric loads it only when

@@ -16,6 +16,7 @@ mod info;
 mod library;
 mod objects;
 mod options;
+mod setup;
 mod status;
 mod survey;
 mod sys;
