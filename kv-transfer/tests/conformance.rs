@@ -10,8 +10,8 @@ use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use rand::seq::SliceRandom;
 use support::{
-    Order, Peer, Reply, Setup, World, block_on, fill, first_wrong, first_wrong_of, shape, support_is_here,
-    until,
+    Order, Peer, Reply, Setup, World, block_on, fill, first_wrong, first_wrong_of, shape, strict,
+    support_is_here, until,
 };
 
 const LONG: Duration = Duration::from_secs(30);
@@ -49,6 +49,19 @@ async fn moves_every_byte(fabric: &str) {
     assert_eq!(first_wrong(&world.node.pool(), &world.setup.geometry(), &ours, 1), None);
     world.at_rest().await;
     world.node.shutdown().await;
+}
+
+/// One run of neighbours in each layer, longer than some fabrics' largest write.
+async fn long_runs_arrive_whole(fabric: &str) {
+    let world = World::new(shape(fabric)).await;
+    let (ours, theirs): (Vec<u32>, Vec<u32>) = ((8..40).collect(), (50..82).collect());
+    world.peer.must(Order::Fill { blocks: theirs.clone(), seed: 4 }).await;
+    let mut incoming = world.node.expect(&ours, 32, LONG).unwrap();
+    world.peer.send_whole(1, incoming.ticket(), world.setup.layers, &pairs(&theirs)).await;
+    let received = incoming.wait().await.unwrap();
+    assert_eq!(received.bytes, 32 * u64::from(world.setup.layers) * u64::from(world.setup.block_bytes));
+    assert_eq!(first_wrong(&world.node.pool(), &world.setup.geometry(), &ours, 4), None);
+    world.at_rest().await;
 }
 
 /// Block tables of several sizes, some contiguous, some torn, all at once and in both directions.
@@ -480,6 +493,7 @@ macro_rules! conformance {
     ($fabric:ident, $name:literal) => {
         conformance!($fabric, $name, [
             moves_every_byte,
+            long_runs_arrive_whole,
             many_at_once_in_both_directions,
             incompatible_peers_are_refused_by_the_field_that_differs,
             revoked_expired_used_and_garbled_tickets_are_refused,
@@ -502,12 +516,35 @@ macro_rules! conformance {
     ($fabric:ident, $name:literal, [$($theme:ident),* $(,)?]) => {
         mod $fabric {
             use super::*;
-            $(#[test] fn $theme() { if support_is_here($name) { block_on(super::$theme($name)); } })*
+            $(#[test] fn $theme() {
+                let name = concat!(stringify!($fabric), "::", stringify!($theme));
+                run(name, $name, super::$theme($name));
+            })*
         }
     };
+}
+
+/// Runs a theme here, or in a process of its own where the fabric needs an environment of its own.
+fn run(name: &str, fabric: &str, theme: impl Future<Output = ()>) {
+    if !support_is_here(fabric) {
+        return;
+    }
+    match strict::environment(name) {
+        Some(environment) if !strict::is_here() => {
+            let log = strict::run_alone(name, &environment);
+            strict::assert_obeyed(&log);
+            if name.ends_with("::many_at_once_in_both_directions") {
+                strict::assert_hard(&log);
+            }
+        }
+        _ => block_on(theme),
+    }
 }
 
 conformance!(shm, "shm");
 conformance!(libfabric_tcp, "libfabric:tcp");
 conformance!(libfabric_shm, "libfabric:shm");
+// EFA's rules, enforced: as efa-direct has them, and in the weaker shapes that EFA may take (see support/strict.rs).
+conformance!(libfabric_strict, "libfabric:strict");
+conformance!(libfabric_strict_weak, "libfabric:strict");
 conformance!(nixl, "nixl");

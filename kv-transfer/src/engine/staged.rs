@@ -65,14 +65,14 @@ pub(crate) struct Staged {
 }
 
 impl Staged {
-    /// `None` if not even one unit has room in a chunk.
+    /// With chunks of which so many bytes can be written at once. `None` if not even one unit has room in one.
     pub(crate) fn new(
         conversion: Arc<Conversion>,
         tokens: u32,
-        ours: Region,
+        chunk_bytes: u64,
         theirs: Region,
     ) -> Option<Self> {
-        let payload = ours.chunk_bytes.min(theirs.chunk_bytes) - HEADER_BYTES;
+        let payload = chunk_bytes.saturating_sub(HEADER_BYTES);
         let (gather, _) = conversion.staged(payload)?;
         let room = units_per_chunk(gather.destination.blocks);
         Some(Self { conversion, gather, tokens, room, theirs, grants: VecDeque::new(), asked: 0 })

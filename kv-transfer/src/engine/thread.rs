@@ -12,6 +12,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use self::in_flight::InFlight;
+pub(crate) use self::posting::PEER_SHARE;
 use super::{Command, CommandQueue, SendId, Sending, Work};
 use crate::control::Peers;
 use crate::fabric::{Capabilities, Event, Fabric};

@@ -9,6 +9,8 @@ use rustix::mm::{Advice, MapFlags, ProtFlags};
 
 use super::stream;
 
+const HUGE_PAGE_BYTES: usize = 2 << 20;
+
 /// Readable and writable pages, unmapped on drop.
 #[derive(Debug)]
 pub(crate) struct Mapping {
@@ -37,6 +39,19 @@ impl Mapping {
             )
         }?;
         let mapping = Self::from_raw(ptr, len, len);
+        mapping.populate(0..len);
+        Ok(mapping)
+    }
+
+    /// Private pages that are huge; fails when the machine has reserved too few.
+    pub(crate) fn anonymous_huge(len: usize) -> std::io::Result<Self> {
+        let mapped = len.next_multiple_of(HUGE_PAGE_BYTES);
+        let flags = MapFlags::PRIVATE | MapFlags::HUGETLB | MapFlags::HUGE_2MB;
+        // SAFETY: a fresh mapping at an address of the kernel's choice overlaps nothing.
+        let ptr = unsafe {
+            rustix::mm::mmap_anonymous(ptr::null_mut(), mapped, ProtFlags::READ | ProtFlags::WRITE, flags)
+        }?;
+        let mapping = Self::from_raw(ptr, len, mapped);
         mapping.populate(0..len);
         Ok(mapping)
     }

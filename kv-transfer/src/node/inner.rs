@@ -253,13 +253,13 @@ impl NodeInner {
     fn staged(&self, link: &SendLink, ticket: &Ticket) -> Option<Staged> {
         let below = self.capabilities.stage_below_bytes;
         let ours = self.region;
-        let fits = ours.chunk_bytes <= self.capabilities.max_write_bytes;
-        if below == 0 || ours.chunks.min(link.region.chunks) == 0 || !fits {
+        if below == 0 || ours.chunks.min(link.region.chunks) == 0 {
             return None;
         }
         let (conversion, theirs) = (&link.conversion, link.region);
+        let chunk_bytes = ours.chunk_bytes.min(theirs.chunk_bytes).min(self.capabilities.max_write_bytes);
         let too_short = mean_write_bytes(conversion, &ticket.blocks, ticket.tokens) < below;
-        too_short.then(|| Staged::new(conversion.clone(), ticket.tokens, ours, theirs)).flatten()
+        too_short.then(|| Staged::new(conversion.clone(), ticket.tokens, chunk_bytes, theirs)).flatten()
     }
 
     pub(super) async fn shutdown(&self) {

@@ -203,7 +203,7 @@ impl Outgoing {
             quiet.await;
             return Err(TransferError::Incomplete { layer, index });
         }
-        if let Some(work) = rest {
+        if let Some(work) = rest.filter(|_| self.open.cell.failure().is_none()) {
             self.open.node.queue().push_at_once(Command::Push { id: self.open.id, work });
         }
         let manifest = Some(Box::new(self.manifest(&hashes)));

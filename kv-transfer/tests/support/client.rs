@@ -27,7 +27,13 @@ pub struct Peer {
 
 impl Peer {
     pub async fn start(setup: &Setup) -> Self {
+        Self::start_with(setup, &[]).await
+    }
+
+    /// One with an environment of its own.
+    pub async fn start_with(setup: &Setup, environment: &[(&str, &str)]) -> Self {
         let mut child = Command::new(std::env::current_exe().unwrap())
+            .envs(environment.iter().copied())
             .args(["--ignored", "--exact", "peer_process", "--nocapture"])
             .env("BATON_KV_TEST_PEER", serde_json::to_string(setup).unwrap())
             .stdin(Stdio::piped())
@@ -144,6 +150,12 @@ impl Peer {
             stats.all(stands).then_some(())
         })
         .await;
+    }
+
+    /// Kills it, and returns when the system has taken back all that it held.
+    pub async fn end(&self) {
+        self.kill();
+        until(|| self.child.lock().unwrap().try_wait().unwrap()).await;
     }
 
     pub fn kill(&self) {

@@ -4,9 +4,10 @@
 mod agent;
 mod client;
 mod pattern;
+pub mod strict;
 mod world;
 
 pub use agent::{Order, PeerStats, Reply, serve};
 pub use client::Peer;
 pub use pattern::{fill, first_wrong, first_wrong_of};
-pub use world::{Limits, Setup, World, block_on, shape, support_is_here, until};
+pub use world::{Limits, Setup, World, block_on, config, shape, support_is_here, until};

@@ -13,7 +13,7 @@ use crate::{FabricError, TransferError};
 /// Posts in one round, before completions and commands are looked at again.
 const BATCH: usize = 32;
 /// No peer takes more than this part of the credits, so that one which stands still does not stop the others.
-const PEER_SHARE: usize = 4;
+pub(crate) const PEER_SHARE: usize = 4;
 
 /// Bytes over which the speed of a link is measured.
 const MEASURE_BYTES: u64 = 4 << 20;

@@ -9,21 +9,22 @@ use std::time::Duration;
 use prost::Message;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 
+use super::choice::choose;
+use super::contexts::{Contexts, OpContext};
 use super::info::{Facts, Info};
 use super::library::Library;
 use super::objects::{AddressVector, CQ_BATCH, CompletionQueue, Domain, Endpoint, Region, failure};
-use super::sys;
+use super::setup::{allocate, queue_entries, wanted_key, warn_of_fork_safety};
+use super::{options, status, sys};
 use crate::fabric::{Capabilities, Event, Fabric, Offer, Read, Wake, Write};
 use crate::ids::PeerId;
-use crate::memory::{Mapping, PoolMemory};
+use crate::memory::PoolMemory;
 use crate::{FabricError, StartError, TransferConfig};
 
 /// Large enough to keep any link busy, small enough that an abort is heard in good time.
 const MAX_WRITE_BYTES: u64 = 1 << 20;
 /// Measured with `baton bench transfer` over tcp (perf/RESULTS.md); networks with a higher cost for a write gain more.
 const STAGE_BELOW_BYTES: u64 = 16 << 10;
-/// Completions of our writes and immediates of peers share the queue.
-const QUEUE_PER_CREDIT: usize = 4;
 /// Longest address that is a string.
 const MAX_ADDRESS_BYTES: usize = 256;
 /// Batches of completions in one `poll`, so that posting gets its turn.
@@ -123,24 +124,28 @@ impl Libfabric {
         provider: Option<&str>,
     ) -> Result<(Self, PoolMemory), StartError> {
         let library = Library::open(config.libfabric_path.as_deref())?;
-        let info = Info::choose(library, provider, config.listen_ip)?;
+        let info = choose(library, provider, config.listen_ip)?;
         let facts = info.facts();
+        warn_of_fork_safety(&facts);
         let region = config.region();
         let bytes = region.bytes();
-        let mapping =
-            Mapping::anonymous(bytes as usize).map_err(|reason| StartError::Pool { bytes, reason })?;
+        let mapping = allocate(bytes as usize, config.huge_pages)
+            .map_err(|reason| StartError::Pool { bytes, reason })?;
         let pool = PoolMemory::new(Arc::new(mapping), region.pool_bytes);
         let fabric = Self::build(info, facts, pool.clone(), config.limits.peers)?;
         Ok((fabric, pool))
     }
 
-    fn build(info: Info, facts: Facts, pool: PoolMemory, peers: usize) -> Result<Self, FabricError> {
+    fn build(info: Info, mut facts: Facts, pool: PoolMemory, peers: usize) -> Result<Self, FabricError> {
         let domain = Domain::open(info)?;
-        let queue = CompletionQueue::open(&domain, facts.queue_depth * QUEUE_PER_CREDIT)?;
+        let wanted = queue_entries(facts.queue_depth, peers);
+        let queue = CompletionQueue::open(&domain, wanted, facts.queue_depth)?;
         let addresses = AddressVector::open(&domain, peers)?;
         let endpoint = Endpoint::open(&domain, &queue, &addresses)?;
+        options::set(&endpoint, &facts)?;
         let region = Region::register(&domain, &pool, wanted_key(&facts))?;
         endpoint.enable()?;
+        facts.max_write_bytes = options::ask(&endpoint, &facts)?;
         if facts.bind_to_endpoint {
             region.bind(&endpoint)?;
         }
@@ -224,8 +229,13 @@ impl Libfabric {
     fn error_event(&mut self, events: &mut Vec<Event>) {
         let Some(entry) = self.queue.read_error() else { return };
         let library = self.domain.library();
-        let reason =
-            format!("{}, provider's code {}", library.error_text(entry.err.into()), entry.prov_errno);
+        let ours = self.facts.speaks_efa().then(|| status::meaning(entry.prov_errno)).flatten();
+        let reason = format!(
+            "{}: {}, provider's code {}",
+            ours.map_or_else(|| self.queue.error_text(&entry), str::to_owned),
+            library.error_text(entry.err.into()),
+            entry.prov_errno
+        );
         match NonNull::new(entry.op_context.cast::<OpContext>()) {
             Some(context) => events.push(Event::Failed(Contexts::index(context), reason)),
             None => tracing::debug!(reason, "an incoming operation failed"),
@@ -249,15 +259,6 @@ fn check_address(address: &[u8], own: &[u8], string: bool) -> Result<(), FabricE
     Err(fault("fi_av_insert", &reason))
 }
 
-/// A key that is hard to guess, where we may choose it.
-fn wanted_key(facts: &Facts) -> u64 {
-    if facts.provider_keys {
-        return 0;
-    }
-    let bits = (facts.key_bytes * 8).clamp(1, 64) as u32;
-    rand::random::<u64>() >> (64 - bits)
-}
-
 fn fault(operation: &'static str, reason: &dyn std::fmt::Display) -> FabricError {
     FabricError { fabric: "libfabric", operation, reason: reason.to_string() }
 }
@@ -266,7 +267,7 @@ impl Fabric for Libfabric {
     fn capabilities(&self) -> Capabilities {
         Capabilities {
             name: "libfabric",
-            provider: self.facts.provider.clone(),
+            provider: self.facts.name().to_owned(),
             max_write_bytes: self.facts.max_write_bytes.min(MAX_WRITE_BYTES),
             strided_writes: false,
             stage_below_bytes: STAGE_BELOW_BYTES,
@@ -378,43 +379,6 @@ fn event(entry: &sys::fi_cq_data_entry) -> Option<Event> {
     }
     let context = NonNull::new(entry.op_context.cast::<OpContext>())?;
     Some(Event::Done(Contexts::index(context)))
-}
-
-/// What libfabric is handed with a write, and hands back. The provider scribbles in the first part.
-#[repr(C)]
-struct OpContext {
-    scratch: sys::fi_context2,
-    index: u32,
-}
-
-/// One context for each write in flight, made on first use, at an address that stays.
-#[derive(Default)]
-struct Contexts(Vec<NonNull<OpContext>>);
-
-impl Contexts {
-    fn get(&mut self, index: u32) -> NonNull<OpContext> {
-        while self.0.len() <= index as usize {
-            let scratch = sys::fi_context2 { internal: [ptr::null_mut(); 8] };
-            let context = Box::new(OpContext { scratch, index: self.0.len() as u32 });
-            self.0.push(NonNull::from(Box::leak(context)));
-        }
-        self.0[index as usize]
-    }
-
-    fn index(context: NonNull<OpContext>) -> u32 {
-        // SAFETY: libfabric hands back only contexts that it was given, and those live as long as its endpoint; the
-        // provider writes to `scratch` alone.
-        unsafe { (*context.as_ptr()).index }
-    }
-}
-
-impl Drop for Contexts {
-    fn drop(&mut self) {
-        for context in self.0.drain(..) {
-            // SAFETY: leaked from a box in `get`; the endpoint, the only one to know it, was closed before.
-            drop(unsafe { Box::from_raw(context.as_ptr()) });
-        }
-    }
 }
 
 #[cfg(any(test, fuzzing))]

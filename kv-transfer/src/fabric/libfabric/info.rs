@@ -1,12 +1,11 @@
-//! Asking libfabric what there is, and choosing.
+//! Asking libfabric what there is. What is taken of it is decided in [`choice`](super::choice).
 
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, c_char};
 use std::net::IpAddr;
 use std::ptr;
 
 use super::library::Library;
 use super::sys;
-use crate::StartError;
 
 /// `FI_VERSION(2, 0)`: the interface that is asked for.
 const API: u32 = 2 << 16;
@@ -15,11 +14,16 @@ const MR_MODES: u32 = sys::FI_MR_LOCAL
     | sys::FI_MR_VIRT_ADDR
     | sys::FI_MR_ALLOCATED
     | sys::FI_MR_PROV_KEY
-    | sys::FI_MR_ENDPOINT;
+    | sys::FI_MR_ENDPOINT
+    | sys::FI_MR_HMEM;
+/// libfabric's name of the provider for AWS's Elastic Fabric Adapter.
+pub(super) const EFA: &str = "efa";
+/// The fabric of that provider that hands every operation to the device.
+pub(super) const EFA_DIRECT: &str = "efa-direct";
 /// Bytes of an immediate.
-const IMMEDIATE_BYTES: usize = 4;
+pub(super) const IMMEDIATE_BYTES: usize = 4;
 
-/// An `fi_info` list of our own; its first entry is the choice.
+/// An `fi_info` list of our own. What is read from it is its first entry, unless said otherwise.
 pub(super) struct Info {
     library: Library,
     raw: *mut sys::fi_info,
@@ -34,6 +38,8 @@ unsafe impl Sync for Info {}
 #[derive(Clone, Debug)]
 pub(super) struct Facts {
     pub(super) provider: String,
+    /// Which of the provider's fabrics.
+    pub(super) fabric: String,
     pub(super) virtual_addresses: bool,
     pub(super) provider_keys: bool,
     pub(super) bind_to_endpoint: bool,
@@ -43,86 +49,117 @@ pub(super) struct Facts {
     pub(super) delivery_complete: bool,
     /// Addresses are strings of varying length, not structs of one size.
     pub(super) string_addresses: bool,
-    data_bytes: usize,
-    speaks_ip: bool,
+    pub(super) data_bytes: usize,
+    pub(super) speaks_ip: bool,
+}
+
+/// Whether a provider understands EFA's options and status codes: efa, and the strict provider of the tests.
+pub(super) fn speaks_efa(provider: &str) -> bool {
+    [EFA, "strict"].contains(&provider)
+}
+
+impl Facts {
+    pub(super) fn speaks_efa(&self) -> bool {
+        speaks_efa(&self.provider)
+    }
+
+    /// What an operator calls it, and what both ends of a connection must have in common: the provider, but for efa's direct
+    /// fabric, which has the same addresses as its other one and does not talk to it.
+    pub(super) fn name(&self) -> &str {
+        if self.provider == EFA && self.fabric == EFA_DIRECT { EFA_DIRECT } else { &self.provider }
+    }
+}
+
+/// What is asked of libfabric.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Request<'a> {
+    pub(super) provider: Option<&'a CStr>,
+    pub(super) fabric: Option<&'a CStr>,
+    /// Beyond messages and one-sided operations.
+    pub(super) caps: u64,
+    /// How completions of writes are meant.
+    pub(super) op_flags: u64,
+    /// For providers with IP addresses.
+    pub(super) ip: Option<IpAddr>,
 }
 
 impl Info {
-    /// The best entry of the provider that can do what is needed, bound to `ip` if it has IP addresses.
-    pub(super) fn choose(library: Library, provider: Option<&str>, ip: IpAddr) -> Result<Self, StartError> {
-        let no_provider = |reason: String| StartError::NoProvider {
-            version: library.version(),
-            provider: provider.unwrap_or("any").to_owned(),
-            reason,
-        };
-        // Completion that means delivery makes fences exact; a provider without it is drained instead.
-        let delivery = [u64::from(sys::FI_DELIVERY_COMPLETE), 0];
-        let mut last = None;
-        for op_flags in delivery {
-            match Self::query(library, provider, None, op_flags) {
-                Ok(info) if info.facts().speaks_ip => {
-                    return Self::query(library, provider, Some(ip), op_flags).map_err(no_provider);
-                }
-                Ok(info) => return Ok(info),
-                Err(reason) => last = Some(reason),
-            }
-        }
-        Err(no_provider(last.unwrap_or_default()))
-    }
-
     /// Everything that the library finds, whether it can do what is needed or not.
     pub(super) fn everything(library: Library) -> Option<Self> {
+        Self::list(library, 0)
+    }
+
+    /// One empty entry for each provider that is loaded, whether it finds a device or not.
+    pub(super) fn loaded(library: Library) -> Option<Self> {
+        Self::list(library, sys::FI_PROV_ATTR_ONLY)
+    }
+
+    fn list(library: Library, flags: u64) -> Option<Self> {
         let mut found = ptr::null_mut();
         // SAFETY: no node, service or hints means everything; `found` is a place for the answer.
-        let code = unsafe { (library.get_info)(API, ptr::null(), ptr::null(), 0, ptr::null(), &mut found) };
+        let code =
+            unsafe { (library.get_info)(API, ptr::null(), ptr::null(), flags, ptr::null(), &mut found) };
         (code == 0 && !found.is_null()).then_some(Self { library, raw: found })
     }
 
-    fn query(
-        library: Library,
-        provider: Option<&str>,
-        ip: Option<IpAddr>,
-        op_flags: u64,
-    ) -> Result<Self, String> {
-        let name = provider.map(CString::new).transpose().map_err(|error| error.to_string())?;
-        let node = ip.and_then(|ip| CString::new(ip.to_string()).ok());
+    /// What libfabric offers for a request; its error number if that is nothing.
+    pub(super) fn query(library: Library, request: &Request<'_>) -> Result<Self, i64> {
         // SAFETY: fi_dupinfo(NULL) is fi_allocinfo: a zeroed entry with its sub-structures.
         let hints = unsafe { (library.dup_info)(ptr::null()) };
         if hints.is_null() {
-            return Err("out of memory".to_owned());
+            return Err(i64::from(sys::FI_ENOMEM));
         }
         let hints = Self { library, raw: hints };
-        hints.fill(name.as_deref(), op_flags);
+        hints.fill(request);
+        let node = request.ip.and_then(|ip| CString::new(ip.to_string()).ok());
         let (node, flags) = node.as_ref().map_or((ptr::null(), 0), |node| (node.as_ptr(), sys::FI_SOURCE));
         let mut found = ptr::null_mut();
         // SAFETY: the strings outlive the call, the hints are a valid entry, `found` is a place for the answer.
         let code = unsafe { (library.get_info)(API, node, ptr::null(), flags, hints.raw, &mut found) };
-        hints.fill(None, 0);
-        if code != 0 || found.is_null() {
-            let text = library.error_text(code.into());
-            return Err(match code.unsigned_abs() {
-                sys::FI_ENODATA => {
-                    format!("it offers no connectionless endpoint with one-sided writes here: {text}")
-                }
-                _ => text,
-            });
-        }
-        let info = Self { library, raw: found };
-        let facts = info.facts();
-        if facts.data_bytes < IMMEDIATE_BYTES {
-            return Err(format!("it carries {} bytes of completion data, 4 are needed", facts.data_bytes));
-        }
-        if facts.queue_depth == 0 || facts.max_write_bytes == 0 {
-            return Err("it states no queue depth or no message size".to_owned());
-        }
-        Ok(info)
+        hints.fill(&Request::default());
+        if code == 0 && !found.is_null() { Ok(Self { library, raw: found }) } else { Err(i64::from(code)) }
     }
 
-    /// Writes what we need into the hints. The name is borrowed: fill again with `None` before they are freed.
-    fn fill(&self, provider: Option<&CStr>, op_flags: u64) {
+    /// The first entry that is exactly the provider (and fabric) asked for, alone.
+    ///
+    /// libfabric's own filter is generous: asked for `tcp` it may put `tcp;ofi_rxm` first, and it takes `TCP` for `tcp`.
+    pub(super) fn exactly(&self, provider: Option<&CStr>, fabric: Option<&CStr>) -> Option<Self> {
+        let same =
+            |wanted: Option<&CStr>, name| wanted.is_none_or(|wanted| wanted.to_string_lossy() == text(name));
+        let found = self.entries().find(|entry| {
+            // SAFETY: every entry that fi_getinfo returns has all its attributes.
+            let attr = unsafe { &*entry.fabric_attr };
+            same(provider, attr.prov_name) && same(fabric, attr.name)
+        })?;
+        // SAFETY: a valid entry, of which fi_dupinfo copies this one alone.
+        let copy = unsafe { (self.library.dup_info)(found) };
+        (!copy.is_null()).then_some(Self { library: self.library, raw: copy })
+    }
+
+    pub(super) fn entries(&self) -> impl Iterator<Item = &sys::fi_info> {
+        // SAFETY: null, or an entry of the list that `self` owns.
+        let at = |raw: *mut sys::fi_info| unsafe { raw.as_ref() };
+        std::iter::successors(at(self.raw), move |info| at(info.next))
+    }
+
+    /// Names of the providers in the list, each once, in order.
+    pub(super) fn providers(&self) -> Vec<String> {
+        let mut names = Vec::new();
+        for entry in self.entries() {
+            // SAFETY: every entry that fi_getinfo returns has all its attributes.
+            let name = text(unsafe { (*entry.fabric_attr).prov_name });
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        names
+    }
+
+    /// Writes what we need into the hints. Names are borrowed: fill again without before they are freed.
+    fn fill(&self, request: &Request<'_>) {
         // SAFETY: fi_allocinfo's entry is valid and nobody else has it.
         let info = unsafe { &mut *self.raw };
-        info.caps = u64::from(sys::FI_MSG | sys::FI_RMA);
+        info.caps = u64::from(sys::FI_MSG | sys::FI_RMA) | request.caps;
         info.mode = sys::FI_CONTEXT | sys::FI_CONTEXT2;
         // SAFETY: fi_allocinfo allocates each of the sub-structures.
         let endpoint = unsafe { &mut *info.ep_attr };
@@ -134,10 +171,11 @@ impl Info {
         domain.cq_data_size = IMMEDIATE_BYTES;
         // SAFETY: as above.
         let transmit = unsafe { &mut *info.tx_attr };
-        transmit.op_flags = op_flags;
+        transmit.op_flags = request.op_flags;
         // SAFETY: as above.
         let fabric = unsafe { &mut *info.fabric_attr };
-        fabric.prov_name = provider.map_or(ptr::null_mut(), |name| name.as_ptr().cast_mut());
+        let name = |name: Option<&CStr>| name.map_or(ptr::null_mut(), |name| name.as_ptr().cast_mut());
+        (fabric.prov_name, fabric.name) = (name(request.provider), name(request.fabric));
     }
 
     pub(super) fn facts(&self) -> Facts {
@@ -147,11 +185,10 @@ impl Info {
         let (domain, endpoint) = unsafe { (&*info.domain_attr, &*info.ep_attr) };
         // SAFETY: as above.
         let (transmit, fabric) = unsafe { (&*info.tx_attr, &*info.fabric_attr) };
-        // SAFETY: the provider's name is a NUL-terminated string of the entry.
-        let provider = unsafe { CStr::from_ptr(fabric.prov_name) };
         let has = |bit: u32| domain.mr_mode as u32 & bit != 0;
         Facts {
-            provider: provider.to_string_lossy().into_owned(),
+            provider: text(fabric.prov_name),
+            fabric: text(fabric.name),
             virtual_addresses: has(sys::FI_MR_VIRT_ADDR),
             provider_keys: has(sys::FI_MR_PROV_KEY),
             bind_to_endpoint: has(sys::FI_MR_ENDPOINT),
@@ -179,4 +216,13 @@ impl Drop for Info {
         // SAFETY: the list came from fi_getinfo or fi_dupinfo and is freed once; borrowed names were taken out.
         unsafe { (self.library.free_info)(self.raw) };
     }
+}
+
+/// A string of libfabric's, empty where there is none.
+pub(super) fn text(string: *const c_char) -> String {
+    if string.is_null() {
+        return String::new();
+    }
+    // SAFETY: names in libfabric's entries end with NUL and live as long as the entry.
+    unsafe { CStr::from_ptr(string) }.to_string_lossy().into_owned()
 }

@@ -9,10 +9,15 @@
 //! the key, message size, queue depth, whether completion can mean delivery, whether there is something to sleep on.
 //! The order of delivery is not used at all.
 
+mod choice;
+mod contexts;
 mod fabric;
 mod info;
 mod library;
 mod objects;
+mod options;
+mod setup;
+mod status;
 mod survey;
 mod sys;
 

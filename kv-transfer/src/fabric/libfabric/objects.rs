@@ -120,8 +120,16 @@ impl Domain {
 }
 
 impl CompletionQueue {
-    /// A queue of `size` entries, with a descriptor to sleep on if the provider has one.
-    pub(super) fn open(domain: &Arc<Domain>, size: usize) -> Result<Arc<Self>, FabricError> {
+    /// A queue of `size` entries, or of as many as the provider has, but at least `least`; with a descriptor to sleep on if it
+    /// has one.
+    pub(super) fn open(domain: &Arc<Domain>, size: usize, least: usize) -> Result<Arc<Self>, FabricError> {
+        match Self::open_sized(domain, size) {
+            Err(_) if size / 2 >= least => Self::open(domain, size / 2, least),
+            opened => opened,
+        }
+    }
+
+    fn open_sized(domain: &Arc<Domain>, size: usize) -> Result<Arc<Self>, FabricError> {
         let library = domain.library();
         // SAFETY: an open domain's table is valid.
         let open = required(unsafe { (*(*domain.fid.0.as_ptr()).ops).cq_open }, "fi_cq_open")?;
@@ -194,6 +202,18 @@ impl CompletionQueue {
         // SAFETY: the queue is open and `entry` is ours.
         let count = unsafe { read(queue, &mut entry, 0) };
         (count > 0).then_some(entry)
+    }
+
+    /// What the provider says about an error entry.
+    pub(super) fn error_text(&self, entry: &sys::fi_cq_err_entry) -> String {
+        let queue = self.fid.0.as_ptr();
+        let mut room = [0u8; 256];
+        // SAFETY: an open queue's table is valid.
+        let Some(text) = (unsafe { (*(*queue).ops).strerror }) else { return "no reason given".to_owned() };
+        // SAFETY: the queue is open, the entry was just read from it (its data lives until the next read), `room` is ours.
+        let text =
+            unsafe { text(queue, entry.prov_errno, entry.err_data, room.as_mut_ptr().cast(), room.len()) };
+        super::info::text(text)
     }
 }
 
@@ -283,6 +303,37 @@ impl Endpoint {
         check(&self.domain.library(), "fi_ep_bind", code)
     }
 
+    /// Sets an option of C's type `bool`.
+    pub(super) fn set_option(&self, option: c_int, value: bool) -> Result<(), FabricError> {
+        // SAFETY: an open endpoint's table is valid.
+        let set = required(unsafe { (*(*self.fid.0.as_ptr()).ops).setopt }, "fi_setopt")?;
+        let (level, value) = (sys::FI_OPT_ENDPOINT as c_int, u8::from(value));
+        // SAFETY: the endpoint is open; C's bool is one byte.
+        let code = unsafe { set(self.fid.as_fid(), level, option, (&raw const value).cast(), 1) };
+        check(&self.domain.library(), "fi_setopt", code)
+    }
+
+    /// An option of C's type `bool`; `None` where the provider does not know it.
+    pub(super) fn bool_option(&self, option: c_int) -> Option<bool> {
+        let mut value = 0u8;
+        self.option(option, (&raw mut value).cast(), 1).then_some(value != 0)
+    }
+
+    /// An option of C's type `size_t`; `None` where the provider does not know it.
+    pub(super) fn size_option(&self, option: c_int) -> Option<usize> {
+        let mut value = 0usize;
+        self.option(option, (&raw mut value).cast(), size_of::<usize>()).then_some(value)
+    }
+
+    fn option(&self, option: c_int, place: *mut c_void, mut len: usize) -> bool {
+        let (level, wanted) = (sys::FI_OPT_ENDPOINT as c_int, len);
+        // SAFETY: an open endpoint's table is valid.
+        let Some(get) = (unsafe { (*(*self.fid.0.as_ptr()).ops).getopt }) else { return false };
+        // SAFETY: the endpoint is open, and `place` has `len` bytes.
+        let code = unsafe { get(self.fid.as_fid(), level, option, place, &mut len) };
+        code == 0 && len == wanted
+    }
+
     pub(super) fn enable(&self) -> Result<(), FabricError> {
         enable(&self.domain.library(), self.fid.as_fid(), "fi_enable")
     }
@@ -336,15 +387,21 @@ impl Region {
         wanted_key: u64,
     ) -> Result<Self, FabricError> {
         // SAFETY: an open domain's registration table is valid.
-        let register = required(unsafe { (*(*domain.fid.0.as_ptr()).mr).reg }, "fi_mr_reg")?;
-        let access = u64::from(sys::FI_WRITE | sys::FI_READ | sys::FI_REMOTE_WRITE | sys::FI_REMOTE_READ);
-        let (start, len) = (pool.ptr().as_ptr().cast::<c_void>(), pool.region().len());
+        let register = required(unsafe { (*(*domain.fid.0.as_ptr()).mr).regattr }, "fi_mr_regattr")?;
+        let iov = sys::iovec { iov_base: pool.ptr().as_ptr().cast(), iov_len: pool.region().len() };
+        // SAFETY: attributes are numbers and pointers, for which zero is a value.
+        let mut attr: sys::fi_mr_attr = unsafe { std::mem::zeroed() };
+        (attr.__bindgen_anon_1.mr_iov, attr.iov_count) = (&iov, 1);
+        attr.access = u64::from(sys::FI_WRITE | sys::FI_READ | sys::FI_REMOTE_WRITE | sys::FI_REMOTE_READ);
+        attr.requested_key = wanted_key;
+        // Host memory. A GPU's will come as a dmabuf, with its interface here and FI_MR_DMABUF in the flags.
+        attr.iface = sys::FI_HMEM_SYSTEM;
         let mut raw = ptr::null_mut();
         let fid = domain.fid.as_fid();
-        // SAFETY: the range is mapped, and stays so as the region holds the pool.
-        let code = unsafe { register(fid, start, len, access, 0, wanted_key, 0, &mut raw, ptr::null_mut()) };
-        check(&domain.library(), "fi_mr_reg", code)?;
-        Ok(Self { fid: opened(raw, "fi_mr_reg")?, _domain: domain.clone(), _pool: pool.clone() })
+        // SAFETY: the attributes are complete; the range is mapped, and stays so as the region holds the pool.
+        let code = unsafe { register(fid, &attr, 0, &mut raw) };
+        check(&domain.library(), "fi_mr_regattr", code)?;
+        Ok(Self { fid: opened(raw, "fi_mr_regattr")?, _domain: domain.clone(), _pool: pool.clone() })
     }
 
     /// For providers that register by endpoint.

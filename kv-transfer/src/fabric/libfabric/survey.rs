@@ -1,11 +1,11 @@
 //! What a machine's libfabric offers, for people.
 
 use std::collections::BTreeMap;
-use std::ffi::{CStr, c_char};
 use std::net::IpAddr;
 use std::path::Path;
 
-use super::info::Info;
+use super::choice::choose;
+use super::info::{Info, text};
 use super::library::Library;
 use crate::StartError;
 
@@ -54,11 +54,11 @@ impl LibfabricSurvey {
             .unwrap_or_default()
             .into_iter()
             .map(|(name, devices)| {
-                let verdict = Info::choose(library, Some(&name), ip).map(|info| facts(&info));
+                let verdict = choose(library, Some(&name), ip).map(|info| facts(&info));
                 ProviderSurvey { name, devices, verdict: verdict.map_err(reason) }
             })
             .collect();
-        let choice = Info::choose(library, None, ip).ok().map(|info| info.facts().provider);
+        let choice = choose(library, None, ip).ok().map(|info| info.facts().provider);
         Ok(Self { version: library.version(), choice, providers })
     }
 }
@@ -81,11 +81,7 @@ fn reason(error: StartError) -> String {
 
 fn devices_by_provider(all: &Info) -> BTreeMap<String, Vec<String>> {
     let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    let mut next = all.raw();
-    while !next.is_null() {
-        // SAFETY: an entry of the list that `all` owns.
-        let info = unsafe { &*next };
-        next = info.next;
+    for info in all.entries() {
         // SAFETY: every entry that fi_getinfo returns has all its attributes.
         let (fabric, domain) = unsafe { (&*info.fabric_attr, &*info.domain_attr) };
         let devices = found.entry(text(fabric.prov_name)).or_default();
@@ -95,12 +91,4 @@ fn devices_by_provider(all: &Info) -> BTreeMap<String, Vec<String>> {
         }
     }
     found
-}
-
-fn text(string: *const c_char) -> String {
-    if string.is_null() {
-        return String::new();
-    }
-    // SAFETY: names in libfabric's entries end with NUL and live as long as the entry.
-    unsafe { CStr::from_ptr(string) }.to_string_lossy().into_owned()
 }

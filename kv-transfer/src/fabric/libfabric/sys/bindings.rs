@@ -54,14 +54,19 @@ pub const FI_TRANSMIT: u32 = 2048;
 pub const FI_REMOTE_READ: u32 = 4096;
 pub const FI_REMOTE_WRITE: u32 = 8192;
 pub const FI_REMOTE_CQ_DATA: u32 = 131072;
+pub const FI_MORE: u32 = 262144;
+pub const FI_FENCE: u32 = 2097152;
 pub const FI_COMPLETION: u32 = 16777216;
 pub const FI_EVENT: u32 = 16777216;
+pub const FI_INJECT: u32 = 33554432;
 pub const FI_TRANSMIT_COMPLETE: u32 = 134217728;
 pub const FI_DELIVERY_COMPLETE: u32 = 268435456;
 pub const FI_AV_USER_ID: u64 = 2199023255552;
 pub const FI_HMEM: u64 = 140737488355328;
 pub const FI_LOCAL_COMM: u64 = 2251799813685248;
 pub const FI_REMOTE_COMM: u64 = 4503599627370496;
+pub const FI_PROV_ATTR_ONLY: u64 = 18014398509481984;
+pub const FI_RMA_EVENT: u64 = 72057594037927936;
 pub const FI_SOURCE: u64 = 144115188075855872;
 pub const FI_AV_AUTH_KEY: i32 = -1;
 pub const FI_MR_LOCAL: u32 = 4;
@@ -300,6 +305,38 @@ pub struct fi_link_attr {
     pub state: fi_link_state,
     pub network_type: *mut ::std::os::raw::c_char,
 }
+pub const FI_CLASS_UNSPEC: _bindgen_ty_7 = 0;
+pub const FI_CLASS_FABRIC: _bindgen_ty_7 = 1;
+pub const FI_CLASS_DOMAIN: _bindgen_ty_7 = 2;
+pub const FI_CLASS_EP: _bindgen_ty_7 = 3;
+pub const FI_CLASS_SEP: _bindgen_ty_7 = 4;
+pub const FI_CLASS_RX_CTX: _bindgen_ty_7 = 5;
+pub const FI_CLASS_SRX_CTX: _bindgen_ty_7 = 6;
+pub const FI_CLASS_TX_CTX: _bindgen_ty_7 = 7;
+pub const FI_CLASS_STX_CTX: _bindgen_ty_7 = 8;
+pub const FI_CLASS_PEP: _bindgen_ty_7 = 9;
+pub const FI_CLASS_INTERFACE: _bindgen_ty_7 = 10;
+pub const FI_CLASS_AV: _bindgen_ty_7 = 11;
+pub const FI_CLASS_MR: _bindgen_ty_7 = 12;
+pub const FI_CLASS_EQ: _bindgen_ty_7 = 13;
+pub const FI_CLASS_CQ: _bindgen_ty_7 = 14;
+pub const FI_CLASS_CNTR: _bindgen_ty_7 = 15;
+pub const FI_CLASS_WAIT: _bindgen_ty_7 = 16;
+pub const FI_CLASS_POLL: _bindgen_ty_7 = 17;
+pub const FI_CLASS_CONNREQ: _bindgen_ty_7 = 18;
+pub const FI_CLASS_MC: _bindgen_ty_7 = 19;
+pub const FI_CLASS_NIC: _bindgen_ty_7 = 20;
+pub const FI_CLASS_AV_SET: _bindgen_ty_7 = 21;
+pub const FI_CLASS_MR_CACHE: _bindgen_ty_7 = 22;
+pub const FI_CLASS_MEM_MONITOR: _bindgen_ty_7 = 23;
+pub const FI_CLASS_PEER_CQ: _bindgen_ty_7 = 24;
+pub const FI_CLASS_PEER_SRX: _bindgen_ty_7 = 25;
+pub const FI_CLASS_LOG: _bindgen_ty_7 = 26;
+pub const FI_CLASS_PEER_AV: _bindgen_ty_7 = 27;
+pub const FI_CLASS_PEER_AV_SET: _bindgen_ty_7 = 28;
+pub const FI_CLASS_PEER_CNTR: _bindgen_ty_7 = 29;
+pub const FI_CLASS_PROFILE: _bindgen_ty_7 = 30;
+pub type _bindgen_ty_7 = ::std::os::raw::c_uint;
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct fi_ops {
@@ -437,6 +474,11 @@ pub const FI_GET_VAL: _bindgen_ty_8 = 17;
 pub const FI_SET_VAL: _bindgen_ty_8 = 18;
 pub const FI_EXPORT_FID: _bindgen_ty_8 = 19;
 pub type _bindgen_ty_8 = ::std::os::raw::c_uint;
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct fi_context {
+    pub internal: [*mut ::std::os::raw::c_void; 4usize],
+}
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct fi_context2 {
@@ -1485,3 +1527,37 @@ pub struct fi_ops_rma {
         ) -> isize,
     >,
 }
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct fi_provider {
+    pub version: u32,
+    pub fi_version: u32,
+    pub context: fi_context,
+    pub name: *const ::std::os::raw::c_char,
+    pub getinfo: ::std::option::Option<
+        unsafe extern "C" fn(
+            version: u32,
+            node: *const ::std::os::raw::c_char,
+            service: *const ::std::os::raw::c_char,
+            flags: u64,
+            hints: *const fi_info,
+            info: *mut *mut fi_info,
+        ) -> ::std::os::raw::c_int,
+    >,
+    pub fabric: ::std::option::Option<
+        unsafe extern "C" fn(
+            attr: *mut fi_fabric_attr,
+            fabric: *mut *mut fid_fabric,
+            context: *mut ::std::os::raw::c_void,
+        ) -> ::std::os::raw::c_int,
+    >,
+    pub cleanup: ::std::option::Option<unsafe extern "C" fn()>,
+}
+pub const FI_OPT_EFA_RNR_RETRY: _bindgen_ty_23 = -251265024;
+pub const FI_OPT_EFA_EMULATED_READ: _bindgen_ty_23 = -251265023;
+pub const FI_OPT_EFA_EMULATED_WRITE: _bindgen_ty_23 = -251265022;
+pub const FI_OPT_EFA_EMULATED_ATOMICS: _bindgen_ty_23 = -251265021;
+pub const FI_OPT_EFA_USE_DEVICE_RDMA: _bindgen_ty_23 = -251265020;
+pub const FI_OPT_EFA_SENDRECV_IN_ORDER_ALIGNED_128_BYTES: _bindgen_ty_23 = -251265019;
+pub const FI_OPT_EFA_WRITE_IN_ORDER_ALIGNED_128_BYTES: _bindgen_ty_23 = -251265018;
+pub type _bindgen_ty_23 = ::std::os::raw::c_int;

@@ -4,3 +4,5 @@
 #include <rdma/fi_endpoint.h>
 #include <rdma/fi_errno.h>
 #include <rdma/fi_rma.h>
+#include <rdma/fi_ext.h>
+#include <rdma/providers/fi_prov.h>
