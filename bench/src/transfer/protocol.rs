@@ -145,6 +145,8 @@ impl Scenario {
         config.libfabric_path.clone_from(&self.libfabric);
         let blocks = config.limits.blocks_per_transfer.max(self.blocks as usize);
         config.limits.blocks_per_transfer = blocks;
+        // The hand-over of the last layer is timed apart from the others.
+        config.limits.push_group_bytes = Some(0);
         config.limits.staging_chunks = usize::from(self.staging_chunks);
         config.nixl_path.clone_from(&self.nixl);
         config.checksums = self.checksums.parse().context("the checksums' mode")?;

@@ -131,7 +131,7 @@ async fn source_blocks_stay_until_the_last_holder_lets_go() {
 
 #[tokio::test]
 async fn a_cancelled_prefill_stops_computing_and_its_blocks_stay_held() {
-    let config = EngineConfig { max_step_tokens: 4, ..EngineConfig::default() };
+    let config = EngineConfig { max_step_tokens: 4, layer_group: 4, ..EngineConfig::default() };
     let (worker, gate) = Worker::start_gated(16, config);
     let targets: Vec<_> = (0..16).map(BlockId).collect();
     let push = Push::between(&worker, &worker_elsewhere(), &targets);

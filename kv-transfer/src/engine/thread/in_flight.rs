@@ -17,6 +17,8 @@ pub(super) struct Flying {
     pub(super) send: SendId,
     pub(super) peer: PeerId,
     pub(super) bytes: u64,
+    /// Without what a chunk says of itself.
+    pub(super) payload: u64,
     pub(super) sequence: Sequence,
     /// The chunk of ours that it is of.
     pub(super) chunk: Option<u32>,

@@ -98,7 +98,7 @@ impl DataPlane {
         match failure {
             None => {
                 self.counters.writes_sent.add(1);
-                self.counters.bytes_sent.add(flying.bytes);
+                self.counters.bytes_sent.add(flying.payload);
                 self.write_done(&flying, Some(flying.sequence));
             }
             Some(reason) => {
@@ -181,8 +181,9 @@ impl DataPlane {
         }
     }
 
-    /// Posts one write or read, within the credits of all and of its peer. One that fails ends its transfer.
-    pub(super) fn try_post(&mut self, id: SendId, tile: &Tile, chunk: Option<u32>) -> Tried {
+    /// Posts one write or read, within the credits of all and of its peer. One that fails ends its transfer. `chunk`: the one
+    /// of ours that it is of, and its payload.
+    pub(super) fn try_post(&mut self, id: SendId, tile: &Tile, chunk: Option<(u32, u64)>) -> Tried {
         let Some(sending) = self.sends.get_mut(&id) else { return Tried::Failed };
         let peer = sending.peer();
         let Some(target) = self.targets.get_mut(&peer) else { return Tried::Failed };
@@ -197,8 +198,16 @@ impl DataPlane {
             return Tried::NoRoom;
         }
         let sequence = sending.sequence();
-        let context =
-            self.in_flight.take_off(Flying { send: id, peer, bytes, chunk, sequence, given_up: false });
+        let (chunk, payload) = chunk.map_or((None, bytes), |(chunk, payload)| (Some(chunk), payload));
+        let context = self.in_flight.take_off(Flying {
+            send: id,
+            peer,
+            bytes,
+            payload,
+            chunk,
+            sequence,
+            given_up: false,
+        });
         let posted = match sending.immediate() {
             Some(immediate) => {
                 let immediate = immediate.encode();

@@ -45,7 +45,7 @@ impl DataPlane {
         let (taken, bytes) = (units.len() as u32, staged.bytes(units));
         let len = HEADER_BYTES + u64::from(taken) * block_bytes;
         let tile = Tile::contiguous(start, staged.theirs.receive_chunk(theirs), len);
-        match self.try_post(id, &tile, Some(ours)) {
+        match self.try_post(id, &tile, Some((ours, bytes))) {
             Tried::Posted => {
                 let posted = self.sends.get_mut(&id).map_or(0, |sending| {
                     sending.staged.as_mut().and_then(|staged| staged.grants.pop_front());
