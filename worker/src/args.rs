@@ -42,7 +42,7 @@ pub struct WorkerArgs {
     #[arg(long, env = "BATON_THREADS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
 
-    /// What carries KV blocks: shm, libfabric[:PROVIDER] or nixl[:BACKEND]
+    /// What carries KV blocks: shm, libfabric or nixl (libfabric:PROVIDER, nixl:BACKEND to choose)
     #[arg(long, env = "BATON_FABRIC", default_value = "shm", value_name = "FABRIC")]
     pub fabric: FabricSpec,
 

@@ -39,7 +39,7 @@ pub(crate) struct UpArgs {
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = value_parser!(u16).range(1..=64))]
     pub(crate) decode: u16,
 
-    /// What carries the KV cache from prefill to decode: shm, libfabric[:PROVIDER] or nixl[:BACKEND]
+    /// What carries the KV cache from prefill to decode: shm, libfabric or nixl (libfabric:PROVIDER, nixl:BACKEND to choose)
     #[arg(long, env = "BATON_FABRIC", default_value = "shm", value_name = "FABRIC")]
     pub(crate) fabric: FabricSpec,
 

@@ -29,7 +29,7 @@ Examples:
   baton bench transfer
   baton bench transfer --fabric libfabric:tcp --libfabric /path/to/libfabric.so.1 --pieces 64,1024 --runs 1")]
 pub struct Args {
-    /// What moves the bytes: shm, libfabric[:PROVIDER] or nixl[:BACKEND]
+    /// What moves the bytes: shm, libfabric or nixl (libfabric:PROVIDER, nixl:BACKEND to choose)
     #[arg(long, default_value = "shm", value_name = "FABRIC")]
     fabric: FabricSpec,
 
