@@ -1,7 +1,8 @@
 //! Black-box tests: the real `baton` binary, real processes, real sockets, real signals.
 //!
 //! Run them with `./dev test`, which installs what they need: Python with the packages of `requirements.txt`
-//! (`BATON_TEST_PYTHON`), libfabric (`BATON_TEST_LIBFABRIC`) and NIXL (`BATON_TEST_NIXL`). A test that lacks one fails and says so.
+//! (`BATON_TEST_PYTHON`), libfabric (`BATON_TEST_LIBFABRIC`), UCX (`BATON_TEST_UCX`) and NIXL (`BATON_TEST_NIXL`). A test that lacks one
+//! fails and says so.
 
 #![forbid(unsafe_code)]
 

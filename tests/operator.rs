@@ -106,7 +106,8 @@ fn bench_transfer_measures_every_scenario_beside_memcpy() {
 
 #[test]
 fn doctor_says_what_there_is_and_what_follows() {
-    let plain = Process::run(&["doctor", "--libfabric", "/nowhere/libfabric.so.1"]);
+    let plain =
+        Process::run(&["doctor", "--libfabric", "/nowhere/libfabric.so.1", "--ucx", "/nowhere/libucp.so.0"]);
     assert!(plain.status.success(), "{}", plain.stderr);
     for about in ["cores", "NUMA nodes", "huge pages", "locked memory", "RDMA", "GPU", "shm"] {
         assert!(plain.stdout.contains(&format!("\n  {about} ")), "no {about} in:\n{}", plain.stdout);
@@ -115,10 +116,12 @@ fn doctor_says_what_there_is_and_what_follows() {
     assert!(plain.stdout.contains("/nowhere/libfabric.so.1"), "{}", plain.stdout);
     let lacks_nixl = Process::run(&["doctor", "--nixl", "/nowhere"]).stdout;
     assert!(lacks_nixl.contains("nixl                   absent: "), "{lacks_nixl}");
+    assert!(plain.stdout.contains("ucx                    absent: "), "{}", plain.stdout);
 
     let libfabric = required_variable("BATON_TEST_LIBFABRIC", "the path of libfabric.so.1");
-    let full = Process::run(&["doctor", "--libfabric", &libfabric]);
-    for found in ["libfabric:tcp ", "libfabric:shm ", "usable: ", "passed over: "] {
+    let ucx = required_variable("BATON_TEST_UCX", "the path of libucp.so.0");
+    let full = Process::run(&["doctor", "--libfabric", &libfabric, "--ucx", &ucx]);
+    for found in ["libfabric:tcp ", "libfabric:shm ", "usable: ", "passed over: ", "`ucx:tcp`"] {
         assert!(full.stdout.contains(found), "no {found} in:\n{}", full.stdout);
     }
 

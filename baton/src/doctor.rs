@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use baton_kv_transfer::{LibfabricSurvey, NixlSurvey, ProviderFacts, ProviderSurvey};
+use baton_kv_transfer::{LibfabricSurvey, NixlSurvey, ProviderFacts, ProviderSurvey, UcxSurvey};
 
 /// Options of `baton doctor`.
 #[derive(clap::Args, Debug)]
@@ -26,6 +26,10 @@ pub(crate) struct DoctorArgs {
     /// Where NIXL's libnixl_capi.so is: the file, its folder, or the site-packages with NIXL [default: where the loader finds it]
     #[arg(long, env = "BATON_NIXL", value_name = "PATH")]
     nixl: Option<PathBuf>,
+
+    /// Where libucp.so.0 is, if not where the system looks
+    #[arg(long, env = "BATON_UCX", value_name = "FILE")]
+    ucx: Option<PathBuf>,
 
     /// Address of this host that peers reach, for providers that speak IP
     #[arg(long, default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST), value_name = "IP")]
@@ -69,6 +73,7 @@ fn fabrics(args: &DoctorArgs) -> Vec<Finding> {
             found.extend(survey.providers.iter().map(provider));
         }
     }
+    found.push(ucx(args.ucx.as_deref(), args.listen_ip));
     found.push(finding("nixl", nixl(args.nixl.as_deref())));
     found
 }
@@ -84,6 +89,19 @@ fn nixl(path: Option<&Path>) -> String {
         "no UCX among its plugins, so name one with `--fabric nixl:BACKEND`"
     };
     format!("present; {choice} (plugins: {})", plugins.join(", "))
+}
+
+fn ucx(path: Option<&Path>, ip: IpAddr) -> Finding {
+    let what = match UcxSurvey::take(path, ip) {
+        Err(missing) => format!("absent: {missing}"),
+        Ok(UcxSurvey { version, verdict: Ok(()) }) => {
+            format!(
+                "version {version}; usable: `--fabric ucx` leaves the transport to UCX, `ucx:tcp` names it"
+            )
+        }
+        Ok(UcxSurvey { version, verdict: Err(reason) }) => format!("version {version}; unusable: {reason}"),
+    };
+    finding("ucx", what)
 }
 
 fn provider(survey: &ProviderSurvey) -> Finding {

@@ -24,6 +24,11 @@ pub enum FabricSpec {
         /// Backend by its NIXL name (`UCX`…); `None` takes `UCX`.
         backend: Option<String>,
     },
+    /// UCX, opened at run time.
+    Ucx {
+        /// Transports by their UCX names (`tcp`, `posix,cma`, `rc`…), as in `UCX_TLS`; `None` lets UCX choose among all.
+        transports: Option<String>,
+    },
 }
 
 /// How much of the payload is hashed at both ends.
@@ -71,12 +76,14 @@ impl fmt::Display for ChecksumMode {
 pub struct TransferConfig {
     /// Which fabric moves the bytes.
     pub fabric: FabricSpec,
-    /// Address that the control endpoint binds to, and libfabric's data endpoints; shm does not use it.
+    /// Address that the control endpoint binds to, and libfabric's and UCX's data endpoints; shm does not use it.
     pub listen_ip: IpAddr,
     /// Where `libfabric.so.1` lies; `None` leaves it to the loader's search path.
     pub libfabric_path: Option<PathBuf>,
     /// Where `libnixl_capi.so` lies (file or folder, or the `site-packages` that has NIXL); `None` leaves it to the loader.
     pub nixl_path: Option<PathBuf>,
+    /// Where `libucp.so.0` lies; `None` leaves it to the loader's search path.
+    pub ucx_path: Option<PathBuf>,
     /// Shape of this worker's KV pool.
     pub geometry: KvGeometry,
     /// Model and revision as text; a transfer needs it equal at both ends.
@@ -158,6 +165,7 @@ impl TransferConfig {
             listen_ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
             libfabric_path: None,
             nixl_path: None,
+            ucx_path: None,
             geometry,
             model: model.into(),
             checksums: ChecksumMode::default(),
@@ -172,7 +180,9 @@ impl TransferConfig {
     pub(crate) fn region(&self) -> Region {
         let chunks = match self.fabric {
             FabricSpec::Shm => 0,
-            FabricSpec::Libfabric { .. } | FabricSpec::Nixl { .. } => self.limits.staging_chunks as u32,
+            FabricSpec::Libfabric { .. } | FabricSpec::Ucx { .. } | FabricSpec::Nixl { .. } => {
+                self.limits.staging_chunks as u32
+            }
         };
         let chunk_bytes = self.limits.staging_chunk_bytes as u64;
         Region { pool_bytes: self.geometry.pool_bytes(), chunks, chunk_bytes }
@@ -181,7 +191,9 @@ impl TransferConfig {
 
 /// A fabric name that this build does not know.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("unknown fabric `{name}`: use `shm`, `libfabric`, `libfabric:PROVIDER`, `nixl` or `nixl:BACKEND`")]
+#[error(
+    "unknown fabric `{name}`: use `shm`, `libfabric`, `libfabric:PROVIDER`, `ucx`, `ucx:TRANSPORTS`, `nixl` or `nixl:BACKEND`"
+)]
 pub struct UnknownFabric {
     /// What was asked for.
     pub name: String,
@@ -201,6 +213,10 @@ impl FromStr for FabricSpec {
             Some(("nixl", backend)) if !backend.is_empty() => {
                 Ok(Self::Nixl { backend: Some(backend.to_owned()) })
             }
+            None if text == "ucx" => Ok(Self::Ucx { transports: None }),
+            Some(("ucx", transports)) if !transports.is_empty() => {
+                Ok(Self::Ucx { transports: Some(transports.to_owned()) })
+            }
             _ => Err(UnknownFabric { name: text.to_owned() }),
         }
     }
@@ -214,6 +230,8 @@ impl fmt::Display for FabricSpec {
             Self::Libfabric { provider: Some(provider) } => write!(f, "libfabric:{provider}"),
             Self::Nixl { backend: None } => f.write_str("nixl"),
             Self::Nixl { backend: Some(backend) } => write!(f, "nixl:{backend}"),
+            Self::Ucx { transports: None } => f.write_str("ucx"),
+            Self::Ucx { transports: Some(transports) } => write!(f, "ucx:{transports}"),
         }
     }
 }
@@ -232,10 +250,19 @@ mod tests {
 
     #[test]
     fn fabric_names_read_back_as_written() {
-        for name in ["shm", "libfabric", "libfabric:tcp", "libfabric:tcp;ofi_rxm", "nixl", "nixl:UCX"] {
+        for name in [
+            "shm",
+            "libfabric",
+            "libfabric:tcp",
+            "libfabric:tcp;ofi_rxm",
+            "nixl",
+            "nixl:UCX",
+            "ucx",
+            "ucx:posix,cma",
+        ] {
             assert_eq!(name.parse::<FabricSpec>().unwrap().to_string(), name);
         }
-        for name in ["", "SHM", "libfabric:", "shm:x", "NIXL", "nixl:", "ucx"] {
+        for name in ["", "SHM", "libfabric:", "shm:x", "NIXL", "nixl:", "ucx:", "UCX"] {
             assert_eq!(name.parse::<FabricSpec>(), Err(UnknownFabric { name: name.to_owned() }));
         }
     }

@@ -76,6 +76,26 @@ pub enum StartError {
         /// What is missing.
         reason: String,
     },
+    /// UCX is not on this machine, or too old.
+    #[error(
+        "cannot open UCX ({reason}); install UCX 1.17 or newer (for example `pip install libucx-cu12`, which brings 1.22 and \
+         needs no GPU, or your distribution's `libucx0`) and give the path of its libucp.so.0 with BATON_UCX, or use the \
+         fabric `shm`"
+    )]
+    UcxMissing {
+        /// Where it was looked for and what was found.
+        reason: String,
+    },
+    /// UCX is there and cannot be used with these transports.
+    #[error("UCX {version} cannot be used with the transports `{transports}`: {reason}")]
+    NoTransport {
+        /// Version of the library.
+        version: String,
+        /// The transports asked for.
+        transports: String,
+        /// What is missing.
+        reason: String,
+    },
     /// The fabric refused an operation.
     #[error(transparent)]
     Fabric(#[from] FabricError),

@@ -1,4 +1,4 @@
-//! Moves paged KV blocks between workers with one-sided writes, over shared memory, libfabric or NIXL.
+//! Moves paged KV blocks between workers with one-sided writes, over shared memory, libfabric, UCX or NIXL.
 //!
 //! A prefill worker computes the KV cache of a prompt; a decode worker needs it. This crate carries it from the one's pool
 //! into the other's while prefill still computes, and tells decode when every byte is there and checked. Whatever goes
@@ -95,6 +95,7 @@ pub use config::{
 pub use error::{ExpectError, FabricError, FetchError, OpenError, PushError, StartError, TransferError};
 pub use fabric::libfabric::{LibfabricSurvey, ProviderFacts, ProviderSurvey};
 pub use fabric::nixl::NixlSurvey;
+pub use fabric::ucx::UcxSurvey;
 pub use fetch::{Fetching, Offered};
 #[cfg(fuzzing)]
 pub use fuzz::fuzz;

@@ -25,9 +25,9 @@ use crate::{ExpectError, FetchError, OpenError, StartError, TransferConfig, Tran
 /// What moves the bytes, for logs, registration and metrics.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FabricDescription {
-    /// `shm`, `libfabric` or `nixl`.
+    /// `shm`, `libfabric`, `ucx` or `nixl`.
     pub name: &'static str,
-    /// The implementation that was chosen (libfabric's provider, NIXL's backend).
+    /// The implementation that was chosen (libfabric's provider, UCX's list of transports, NIXL's backend).
     pub provider: String,
     /// Where peers dial: `unix:@NAME` or `tcp:IP:PORT`.
     pub control_endpoint: String,

@@ -548,3 +548,8 @@ conformance!(libfabric_shm, "libfabric:shm");
 conformance!(libfabric_strict, "libfabric:strict");
 conformance!(libfabric_strict_weak, "libfabric:strict");
 conformance!(nixl, "nixl");
+conformance!(ucx_tcp, "ucx:tcp");
+// Puts are the kernel's copies from process to process.
+conformance!(ucx_cma, "ucx:posix,cma");
+// Puts are UCX's messages, which the target's UCX copies into place.
+conformance!(ucx_sysv, "ucx:sysv");

@@ -42,7 +42,7 @@ pub struct WorkerArgs {
     #[arg(long, env = "BATON_THREADS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
 
-    /// What carries KV blocks: shm, libfabric or nixl (libfabric:PROVIDER, nixl:BACKEND to choose)
+    /// What carries KV blocks: shm, libfabric, ucx or nixl (libfabric:PROVIDER, ucx:TRANSPORTS, nixl:BACKEND to choose)
     #[arg(long, env = "BATON_FABRIC", default_value = "shm", value_name = "FABRIC")]
     pub fabric: FabricSpec,
 
@@ -57,6 +57,9 @@ pub struct WorkerArgs {
     /// Bytes of computed layers that are pushed together, such as 1MiB [default: by the link's measured speed]
     #[arg(long, value_name = "SIZE")]
     pub push_group: Option<ByteSize>,
+    /// Where libucp.so.0 is [default: where the system's loader finds it]
+    #[arg(long, env = "BATON_UCX", value_name = "PATH")]
+    pub ucx: Option<PathBuf>,
 
     /// Requests computed at a time; others wait
     #[arg(long, default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]

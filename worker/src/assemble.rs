@@ -38,6 +38,7 @@ pub(crate) async fn assemble(args: &WorkerArgs) -> Result<Assembly, RunError> {
     transfer.libfabric_path.clone_from(&args.libfabric);
     transfer.nixl_path.clone_from(&args.nixl);
     transfer.limits.push_group_bytes = args.push_group.map(|size| size.0);
+    transfer.ucx_path.clone_from(&args.ucx);
     transfer.listen_ip = args.listen.ip();
     let node = TransferNode::start(transfer)
         .await

@@ -39,7 +39,7 @@ pub(crate) struct UpArgs {
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = value_parser!(u16).range(1..=64))]
     pub(crate) decode: u16,
 
-    /// What carries the KV cache from prefill to decode: shm, libfabric or nixl (libfabric:PROVIDER, nixl:BACKEND to choose)
+    /// What carries the KV cache from prefill to decode: shm, libfabric, ucx or nixl (libfabric:PROVIDER, ucx:TRANSPORTS, nixl:BACKEND to choose)
     #[arg(long, env = "BATON_FABRIC", default_value = "shm", value_name = "FABRIC")]
     pub(crate) fabric: FabricSpec,
 
@@ -50,6 +50,9 @@ pub(crate) struct UpArgs {
     /// Where NIXL's libnixl_capi.so is: the file, its folder, or the site-packages with NIXL [default: where the loader finds it]
     #[arg(long, env = "BATON_NIXL", value_name = "PATH")]
     pub(crate) nixl: Option<PathBuf>,
+    /// Where libucp.so.0 is [default: where the system's loader finds it]
+    #[arg(long, env = "BATON_UCX", value_name = "PATH")]
+    pub(crate) ucx: Option<PathBuf>,
 
     /// Address that the front listens on
     #[arg(long, default_value = "127.0.0.1", value_name = "IP")]

@@ -29,6 +29,7 @@ pub(crate) struct Config {
     pub(crate) libfabric: Option<PathBuf>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) nixl: Option<PathBuf>,
+    pub(crate) ucx: Option<PathBuf>,
     pub(crate) threads: u16,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) kv_memory: Option<String>,
@@ -77,6 +78,7 @@ impl Config {
             fabric: args.fabric.to_string(),
             libfabric: args.libfabric,
             nixl: args.nixl,
+            ucx: args.ucx,
             threads: args.threads.unwrap_or_else(|| share_of_cores(args.prefill + args.decode)),
             kv_memory: args.kv_memory,
             kv_blocks: args.kv_blocks,

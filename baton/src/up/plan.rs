@@ -158,6 +158,7 @@ fn worker(subcommand: &str, id: String, registry: Arg, config: &Config) -> Line 
     let optional = [
         ("--libfabric", config.libfabric.as_ref().map(OsString::from)),
         ("--nixl", config.nixl.as_ref().map(OsString::from)),
+        ("--ucx", config.ucx.as_ref().map(OsString::from)),
         ("--kv-memory", config.kv_memory.as_ref().map(OsString::from)),
         ("--kv-blocks", config.kv_blocks.map(|blocks| blocks.to_string().into())),
         ("--dtype", config.dtype.as_ref().map(OsString::from)),

@@ -29,7 +29,7 @@ Examples:
   baton bench transfer
   baton bench transfer --fabric libfabric:tcp --libfabric /path/to/libfabric.so.1 --pieces 64,1024 --runs 1")]
 pub struct Args {
-    /// What moves the bytes: shm, libfabric or nixl (libfabric:PROVIDER, nixl:BACKEND to choose)
+    /// What moves the bytes: shm, libfabric, ucx or nixl (libfabric:PROVIDER, ucx:TRANSPORTS, nixl:BACKEND to choose)
     #[arg(long, default_value = "shm", value_name = "FABRIC")]
     fabric: FabricSpec,
 
@@ -40,6 +40,9 @@ pub struct Args {
     /// Where NIXL's libnixl_capi.so is: the file, its folder, or the site-packages with NIXL [default: where the loader finds it]
     #[arg(long, env = "BATON_NIXL", value_name = "PATH")]
     nixl: Option<PathBuf>,
+    /// Where libucp.so.0 is, if not where the system looks
+    #[arg(long, env = "BATON_UCX", value_name = "FILE")]
+    ucx: Option<PathBuf>,
 
     /// Sizes of a piece (one block in one layer), in KiB
     #[arg(long, value_delimiter = ',', default_value = "16,64,256,1024", value_name = "KIB,…", value_parser = clap::value_parser!(u64).range(1..=65_536))]

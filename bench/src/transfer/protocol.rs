@@ -20,6 +20,7 @@ pub(super) struct Scenario {
     fabric: String,
     libfabric: Option<PathBuf>,
     nixl: Option<PathBuf>,
+    ucx: Option<PathBuf>,
     checksums: String,
     staging_chunks: u16,
     convert: bool,
@@ -83,6 +84,7 @@ impl Scenario {
             fabric: args.fabric.to_string(),
             libfabric: args.libfabric.clone(),
             nixl: args.nixl.clone(),
+            ucx: args.ucx.clone(),
             checksums: args.checksums.to_string(),
             staging_chunks: args.staging_chunks,
             convert: args.convert,
@@ -149,6 +151,7 @@ impl Scenario {
         config.limits.push_group_bytes = Some(0);
         config.limits.staging_chunks = usize::from(self.staging_chunks);
         config.nixl_path.clone_from(&self.nixl);
+        config.ucx_path.clone_from(&self.ucx);
         config.checksums = self.checksums.parse().context("the checksums' mode")?;
         Ok(config)
     }

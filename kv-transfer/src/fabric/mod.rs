@@ -1,8 +1,10 @@
 //! The seam to whatever moves the bytes. A fabric lives on the data thread and is called by it alone.
 
+mod eventfd;
 pub(crate) mod libfabric;
 pub(crate) mod nixl;
 pub(crate) mod shm;
+pub(crate) mod ucx;
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -57,7 +59,7 @@ pub(crate) trait Wake: Send + Sync {
 /// What a fabric can do, read from it rather than assumed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Capabilities {
-    /// `shm`, `libfabric` or `nixl`.
+    /// `shm`, `libfabric`, `ucx` or `nixl`.
     pub(crate) name: &'static str,
     /// Which implementation of it was chosen.
     pub(crate) provider: String,

@@ -14,6 +14,7 @@ use crate::engine::{CommandQueue, DataPlane, Memory};
 use crate::fabric::libfabric::Libfabric;
 use crate::fabric::nixl::Nixl;
 use crate::fabric::shm::ShmFabric;
+use crate::fabric::ucx::Ucx;
 use crate::fabric::{Capabilities, Fabric};
 use crate::fetch::Offers;
 use crate::ids::{NodeId, Slot};
@@ -178,7 +179,9 @@ async fn bind(config: &TransferConfig, id: NodeId) -> Result<Listener, StartErro
     }
     match config.fabric {
         FabricSpec::Shm => Listener::unix(id),
-        FabricSpec::Libfabric { .. } | FabricSpec::Nixl { .. } => Listener::tcp(config.listen_ip).await,
+        FabricSpec::Libfabric { .. } | FabricSpec::Ucx { .. } | FabricSpec::Nixl { .. } => {
+            Listener::tcp(config.listen_ip).await
+        }
     }
     .map_err(|source| control(config, source))
 }
@@ -198,6 +201,10 @@ pub(crate) async fn open_fabric(config: &TransferConfig) -> Result<OpenFabric, S
             }
             FabricSpec::Libfabric { provider } => {
                 let (fabric, pool) = Libfabric::open(&config, provider.as_deref())?;
+                Ok((Box::new(fabric), pool))
+            }
+            FabricSpec::Ucx { transports } => {
+                let (fabric, pool) = Ucx::open(&config, transports.as_deref())?;
                 Ok((Box::new(fabric), pool))
             }
             FabricSpec::Nixl { backend } => {

@@ -90,20 +90,22 @@ pub fn config(setup: &Setup) -> TransferConfig {
     config.limits =
         TransferLimits { incoming, outgoing, blocks_per_transfer, queued_pushes, ..config.limits };
     config.checksums = if setup.full_checksums { ChecksumMode::Full } else { ChecksumMode::Sampled };
-    if let FabricSpec::Libfabric { .. } = fabric {
-        config.libfabric_path = Some(library());
-    }
-    if let FabricSpec::Nixl { .. } = fabric {
-        config.nixl_path = Some(nixl());
+    match fabric {
+        FabricSpec::Shm => {}
+        FabricSpec::Libfabric { .. } => config.libfabric_path = Some(library("LIBFABRIC", "libfabric.so.1")),
+        FabricSpec::Ucx { .. } => config.ucx_path = Some(library("UCX", "libucp.so.0")),
+        FabricSpec::Nixl { .. } => config.nixl_path = Some(nixl()),
     }
     config
 }
 
-fn library() -> PathBuf {
-    let path = std::env::var_os("BATON_TEST_LIBFABRIC");
-    PathBuf::from(
-        path.expect("BATON_TEST_LIBFABRIC names libfabric.so.1 (BATON_TEST_SKIP_LIBFABRIC=1 skips)"),
-    )
+fn library(variable: &str, file: &str) -> PathBuf {
+    let path = std::env::var_os(format!("BATON_TEST_{variable}"));
+    PathBuf::from(path.unwrap_or_else(|| {
+        panic!(
+            "BATON_TEST_{variable} names {file}, as `./dev test` sets it (BATON_TEST_SKIP_{variable}=1 skips)"
+        )
+    }))
 }
 
 fn nixl() -> PathBuf {
@@ -117,6 +119,7 @@ fn nixl() -> PathBuf {
 pub fn support_is_here(fabric: &str) -> bool {
     let skip = match fabric.split(':').next() {
         Some("libfabric") => "BATON_TEST_SKIP_LIBFABRIC",
+        Some("ucx") => "BATON_TEST_SKIP_UCX",
         Some("nixl") => "BATON_TEST_SKIP_NIXL",
         _ => return true,
     };

@@ -1,13 +1,11 @@
 //! `Fabric` over a libfabric provider.
 
 use std::collections::{BTreeMap, HashMap};
-use std::os::fd::{AsFd, OwnedFd};
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 use std::time::Duration;
 
 use prost::Message;
-use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 
 use super::choice::choose;
 use super::contexts::{Contexts, OpContext};
@@ -16,6 +14,7 @@ use super::library::Library;
 use super::objects::{AddressVector, CQ_BATCH, CompletionQueue, Domain, Endpoint, Region, failure};
 use super::setup::{allocate, queue_entries, wanted_key, warn_of_fork_safety};
 use super::{options, status, sys};
+use crate::fabric::eventfd::Eventfd;
 use crate::fabric::{Capabilities, Event, Fabric, Offer, Read, Wake, Write};
 use crate::ids::PeerId;
 use crate::memory::PoolMemory;
@@ -109,15 +108,6 @@ impl OfferWire {
     }
 }
 
-struct Eventfd(OwnedFd);
-
-impl Wake for Eventfd {
-    fn wake(&self) {
-        // Only a counter at its maximum refuses, and then the sleeper wakes anyway.
-        let _ = rustix::io::write(&self.0, &1u64.to_ne_bytes());
-    }
-}
-
 impl Libfabric {
     pub(crate) fn open(
         config: &TransferConfig,
@@ -150,8 +140,7 @@ impl Libfabric {
             region.bind(&endpoint)?;
         }
         let name = endpoint.name()?;
-        let event =
-            eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(|e| fault("eventfd", &e))?;
+        let wake = Eventfd::create().map_err(|e| fault("eventfd", &e))?;
         let empty = sys::fi_cq_data_entry {
             op_context: ptr::null_mut(),
             flags: 0,
@@ -170,7 +159,7 @@ impl Libfabric {
             pool,
             contexts: Contexts::default(),
             entries: Box::new([empty; CQ_BATCH]),
-            wake: Arc::new(Eventfd(event)),
+            wake: Arc::new(wake),
             next_peer: 0,
             peers: BTreeMap::new(),
             inserted: HashMap::new(),
@@ -356,15 +345,7 @@ impl Fabric for Libfabric {
         if queue_fd.is_some() && !self.queue.may_sleep() {
             return Ok(());
         }
-        let mut fds = vec![PollFd::from_borrowed_fd(self.wake.0.as_fd(), PollFlags::IN)];
-        fds.extend(queue_fd.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
-        let timeout = timeout.and_then(|timeout| rustix::time::Timespec::try_from(timeout).ok());
-        match poll(&mut fds, timeout.as_ref()) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(fault("poll", &error)),
-        }
-        let _ = rustix::io::read(&self.wake.0, &mut [0; 8]);
-        Ok(())
+        self.wake.sleep(queue_fd, timeout).map_err(|error| fault("poll", &error))
     }
 
     fn waker(&self) -> Arc<dyn Wake> {

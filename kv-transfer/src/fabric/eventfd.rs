@@ -1,0 +1,42 @@
+//! The sleep of fabrics whose library has a descriptor to wait on: that one, and an eventfd for wake-ups of this process.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+
+use super::Wake;
+
+/// Wakes one sleeper.
+pub(super) struct Eventfd(OwnedFd);
+
+impl Wake for Eventfd {
+    fn wake(&self) {
+        // Only a counter at its maximum refuses, and then the sleeper wakes anyway.
+        let _ = rustix::io::write(&self.0, &1u64.to_ne_bytes());
+    }
+}
+
+impl Eventfd {
+    pub(super) fn create() -> io::Result<Self> {
+        Ok(Self(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?))
+    }
+
+    /// Sleeps until a wake-up, `other` is readable, a signal, or the time-out. Takes the wake-ups that were there.
+    pub(super) fn sleep(&self, other: Option<BorrowedFd<'_>>, timeout: Option<Duration>) -> io::Result<()> {
+        let own = PollFd::from_borrowed_fd(self.0.as_fd(), PollFlags::IN);
+        let other = other.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
+        let timeout = timeout.and_then(|timeout| rustix::time::Timespec::try_from(timeout).ok());
+        let slept = match other {
+            Some(other) => poll(&mut [own, other], timeout.as_ref()),
+            None => poll(&mut [own], timeout.as_ref()),
+        };
+        match slept {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let _ = rustix::io::read(&self.0, &mut [0; 8]);
+        Ok(())
+    }
+}
