@@ -9,7 +9,7 @@ use crate::wire::GeometryWire;
 use crate::{ChecksumMode, KvGeometry, OpenError};
 
 /// Longest ticket that is looked at.
-pub(crate) const MAX_TICKET_BYTES: usize = 4 << 20;
+const MAX_TICKET_BYTES: usize = 4 << 20;
 const VERSION: u32 = 2;
 
 /// A ticket, checked: its blocks are distinct and lie in the receiver's pool, its geometry is possible.
@@ -78,41 +78,66 @@ impl Ticket {
 
     /// Reads a ticket that came by way of strangers.
     pub(crate) fn decode(bytes: &[u8], max_blocks: usize) -> Result<Self, OpenError> {
-        let bad = |reason: String| OpenError::BadTicket { reason };
-        if bytes.len() > MAX_TICKET_BYTES {
-            return Err(bad(format!("{} bytes are more than {MAX_TICKET_BYTES}", bytes.len())));
-        }
-        let wire = TicketWire::decode(bytes).map_err(|error| bad(error.to_string()))?;
+        let wire: TicketWire = decode(bytes)?;
         if wire.version != VERSION {
             return Err(bad(format!("version {} where {VERSION} is spoken", wire.version)));
         }
         let geometry = wire.geometry.checked().map_err(bad)?;
-        if wire.blocks.is_empty() || wire.blocks.len() > max_blocks {
-            return Err(bad(format!("{} blocks where 1 to {max_blocks} are allowed", wire.blocks.len())));
-        }
-        check_distinct(&wire.blocks, geometry.blocks).map_err(bad)?;
-        if wire.blocks.len() != geometry.layout.blocks_for(wire.tokens) as usize {
-            return Err(bad(format!("{} tokens do not fill {} blocks", wire.tokens, wire.blocks.len())));
-        }
+        check_blocks(&wire.blocks, wire.tokens, &geometry, max_blocks).map_err(bad)?;
         Ok(Self {
             endpoint: wire.endpoint,
-            node: NodeId::from_wire(&wire.node)
-                .ok_or_else(|| bad("the node id is not 16 bytes".to_owned()))?,
+            node: node_from_wire(&wire.node)?,
             key: TransferKey::from_wire(wire.slot, wire.generation)
                 .ok_or_else(|| bad(format!("slot {}.{} cannot exist", wire.slot, wire.generation)))?,
             secret: wire.secret,
             geometry,
             model: wire.model,
             tokens: wire.tokens,
-            checksums: checksums_from_wire(wire.checksums)
-                .ok_or_else(|| bad(format!("unknown checksum mode {}", wire.checksums)))?,
+            checksums: mode_from_wire(wire.checksums)?,
             blocks: wire.blocks,
             expires_in: Duration::from_millis(wire.expires_in_ms),
         })
     }
 }
 
-pub(crate) fn check_distinct(blocks: &[u32], pool_blocks: u32) -> Result<(), String> {
+/// A ticket's message, of whichever kind.
+pub(crate) fn decode<T: Message + Default>(bytes: &[u8]) -> Result<T, OpenError> {
+    if bytes.len() > MAX_TICKET_BYTES {
+        return Err(bad(format!("{} bytes are more than {MAX_TICKET_BYTES}", bytes.len())));
+    }
+    T::decode(bytes).map_err(|error| bad(error.to_string()))
+}
+
+pub(crate) fn bad(reason: String) -> OpenError {
+    OpenError::BadTicket { reason }
+}
+
+pub(crate) fn node_from_wire(bytes: &[u8]) -> Result<NodeId, OpenError> {
+    NodeId::from_wire(bytes).ok_or_else(|| bad("the node id is not 16 bytes".to_owned()))
+}
+
+pub(crate) fn mode_from_wire(word: u32) -> Result<ChecksumMode, OpenError> {
+    checksums_from_wire(word).ok_or_else(|| bad(format!("unknown checksum mode {word}")))
+}
+
+/// Whether a sequence of `tokens` can lie in `blocks` of that pool.
+pub(crate) fn check_blocks(
+    blocks: &[u32],
+    tokens: u32,
+    geometry: &KvGeometry,
+    max_blocks: usize,
+) -> Result<(), String> {
+    if blocks.is_empty() || blocks.len() > max_blocks {
+        return Err(format!("{} blocks where 1 to {max_blocks} are allowed", blocks.len()));
+    }
+    check_distinct(blocks, geometry.blocks)?;
+    if blocks.len() != geometry.layout.blocks_for(tokens) as usize {
+        return Err(format!("{tokens} tokens do not fill {} blocks", blocks.len()));
+    }
+    Ok(())
+}
+
+fn check_distinct(blocks: &[u32], pool_blocks: u32) -> Result<(), String> {
     let mut sorted = blocks.to_vec();
     sorted.sort_unstable();
     if let Some(block) = sorted.last().filter(|&&block| block >= pool_blocks) {

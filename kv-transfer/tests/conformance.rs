@@ -10,7 +10,7 @@ use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use rand::seq::SliceRandom;
 use support::{
-    Order, Peer, Reply, Setup, World, block_on, fill, first_wrong, first_wrong_of, shape, strict,
+    Order, Peer, Reply, Setup, World, block_on, fill, first_wrong, first_wrong_of, pairs, shape, strict,
     support_is_here, until,
 };
 
@@ -25,10 +25,6 @@ const SOON: Duration = Duration::from_secs(10);
 fn peer_process() {
     let setup = std::env::var("BATON_KV_TEST_PEER").expect("only started by the other tests");
     support::serve(serde_json::from_str(&setup).unwrap());
-}
-
-fn pairs(blocks: &[u32]) -> Vec<(u32, u32)> {
-    blocks.iter().enumerate().map(|(index, &block)| (block, index as u32)).collect()
 }
 
 async fn moves_every_byte(fabric: &str) {

@@ -41,7 +41,7 @@ struct Transfers {
     /// Opened here and not settled: a ticket is opened once.
     open: HashSet<TransferKey>,
     attaching: BTreeMap<TransferKey, oneshot::Sender<Result<TransferKey, String>>>,
-    /// Reads that wait for the owner\'s word, by offer; the same offer may be read several times at once.
+    /// Reads that wait for the owner's word, by offer; the same offer may be read several times at once.
     confirming: Vec<(u64, oneshot::Sender<Result<Confirmed, String>>)>,
 }
 

@@ -71,26 +71,24 @@ impl CommandQueue {
         if state.closed {
             return Err(NoRoom::Closed);
         }
-        state.pushes += 1;
-        state.commands.push_back(command);
-        // Under the lock, or the data thread could be done with the push and count it off before.
-        self.counters.queued_pushes.add(1);
-        drop(state);
-        self.waker.wake();
+        self.queue_push(state, command);
         Ok(())
     }
 
     /// Queues a push beyond the bound; on a closed queue it is dropped.
     pub(crate) fn push_at_once(&self, command: Command) {
-        {
-            let mut state = self.lock();
-            if state.closed {
-                return;
-            }
-            state.pushes += 1;
-            state.commands.push_back(command);
-            self.counters.queued_pushes.add(1);
+        let state = self.lock();
+        if !state.closed {
+            self.queue_push(state, command);
         }
+    }
+
+    fn queue_push(&self, mut state: MutexGuard<'_, State>, command: Command) {
+        state.pushes += 1;
+        state.commands.push_back(command);
+        // Under the lock, or the data thread could be done with the push and count it off before.
+        self.counters.queued_pushes.add(1);
+        drop(state);
         self.waker.wake();
     }
 

@@ -7,7 +7,7 @@ use crate::TransferError;
 use crate::control::Outbox;
 use crate::engine::{Staged, UnitCursor};
 use crate::ids::{Immediate, PeerId, Sequence};
-use crate::plan::{Cursor, PlannedWrite};
+use crate::plan::{Cursor, Tile};
 use crate::send::{OutgoingCell, Sent};
 use crate::tally::Tally;
 use crate::wire::{Body, Manifest, Want, Withdrawn};
@@ -102,7 +102,7 @@ impl Sending {
     }
 
     /// The write that a cursor showed is posted; returns how many pushes that finished.
-    pub(crate) fn write_posted(&mut self, write: &PlannedWrite) -> usize {
+    pub(crate) fn write_posted(&mut self, write: &Tile) -> usize {
         self.posted(write.bytes(), |work| {
             if let Work::Tiles(cursor) = work {
                 cursor.advance(write);

@@ -1,4 +1,4 @@
-//! The sleep of fabrics whose library has a descriptor to wait on: that one, and an eventfd for wake-ups of this process.
+//! The sleep of fabrics over a library: its descriptor, if it has one to wait on, and an eventfd for wake-ups of this process.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use crate::error::FabricError;
 use crate::ids::PeerId;
-use crate::plan::Step;
+use crate::plan::{Step, Tile};
 
 /// One-sided writes with a 4-byte immediate, and one-sided reads, in no particular order.
 pub(crate) trait Fabric: Send {
@@ -112,14 +112,8 @@ impl Write {
 
     /// Source and destination of each row.
     pub(crate) fn rows(&self) -> impl Iterator<Item = (u64, u64)> + use<> {
-        let Self { source, destination, inner, outer, .. } = *self;
-        let steps =
-            |step: Step| (0..u64::from(step.count)).map(move |n| (n * step.source, n * step.destination));
-        steps(outer).flat_map(move |(from, to)| {
-            steps(inner).map(move |(source_step, destination_step)| {
-                (source + from + source_step, destination + to + destination_step)
-            })
-        })
+        let Self { source, destination, len, inner, outer, .. } = *self;
+        Tile { source, destination, len, inner, outer }.places()
     }
 }
 

@@ -3,7 +3,7 @@
 use prost::Message;
 
 use crate::ids::NodeId;
-use crate::ticket::{MAX_TICKET_BYTES, check_distinct, checksums_from_wire, checksums_to_wire};
+use crate::ticket::{bad, check_blocks, checksums_to_wire, decode, mode_from_wire, node_from_wire};
 use crate::wire::GeometryWire;
 use crate::{ChecksumMode, KvGeometry, OpenError};
 
@@ -65,32 +65,20 @@ impl OfferTicket {
 
     /// Reads a ticket that came by way of strangers.
     pub(crate) fn decode(bytes: &[u8], max_blocks: usize) -> Result<Self, OpenError> {
-        let bad = |reason: String| OpenError::BadTicket { reason };
-        if bytes.len() > MAX_TICKET_BYTES {
-            return Err(bad(format!("{} bytes are more than {MAX_TICKET_BYTES}", bytes.len())));
-        }
-        let wire = OfferTicketWire::decode(bytes).map_err(|error| bad(error.to_string()))?;
+        let wire: OfferTicketWire = decode(bytes)?;
         if wire.version != VERSION {
             return Err(bad("it is not of an offer, or of another version".to_owned()));
         }
         let geometry = wire.geometry.checked().map_err(bad)?;
-        if wire.blocks.is_empty() || wire.blocks.len() > max_blocks {
-            return Err(bad(format!("{} blocks where 1 to {max_blocks} are allowed", wire.blocks.len())));
-        }
-        check_distinct(&wire.blocks, geometry.blocks).map_err(bad)?;
-        if wire.blocks.len() != geometry.layout.blocks_for(wire.tokens) as usize {
-            return Err(bad(format!("{} tokens do not fill {} blocks", wire.tokens, wire.blocks.len())));
-        }
+        check_blocks(&wire.blocks, wire.tokens, &geometry, max_blocks).map_err(bad)?;
         Ok(Self {
             endpoint: wire.endpoint,
-            node: NodeId::from_wire(&wire.node)
-                .ok_or_else(|| bad("the node id is not 16 bytes".to_owned()))?,
+            node: node_from_wire(&wire.node)?,
             id: wire.id,
             geometry,
             model: wire.model,
             tokens: wire.tokens,
-            checksums: checksums_from_wire(wire.checksums)
-                .ok_or_else(|| bad(format!("unknown checksum mode {}", wire.checksums)))?,
+            checksums: mode_from_wire(wire.checksums)?,
             blocks: wire.blocks,
         })
     }

@@ -5,9 +5,6 @@ use std::sync::Arc;
 
 use super::{Plan, Tile};
 
-/// One write: offsets into the two pools.
-pub(crate) type PlannedWrite = Tile;
-
 /// A position in a plan; it allocates nothing.
 #[derive(Debug)]
 pub(crate) struct Cursor {
@@ -34,7 +31,7 @@ impl Cursor {
     }
 
     /// The next write, without moving on: posting it may have to be tried again.
-    pub(crate) fn peek(&self, rules: WriteRules) -> Option<PlannedWrite> {
+    pub(crate) fn peek(&self, rules: WriteRules) -> Option<Tile> {
         if self.layers.is_empty() {
             return None;
         }
@@ -54,7 +51,7 @@ impl Cursor {
     }
 
     /// Moves past a write that `peek` returned and that was posted.
-    pub(crate) fn advance(&mut self, written: &PlannedWrite) {
+    pub(crate) fn advance(&mut self, written: &Tile) {
         let tile = &self.plan.tiles[self.tile];
         self.done += written.len;
         if self.done < tile.len {

@@ -7,5 +7,5 @@ mod cursor;
 mod runs;
 mod tiles;
 
-pub(crate) use cursor::{Cursor, PlannedWrite, WriteRules};
+pub(crate) use cursor::{Cursor, WriteRules};
 pub(crate) use tiles::{Plan, Step, Tile, mean_write_bytes, unit_tiles};

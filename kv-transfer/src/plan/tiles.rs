@@ -49,6 +49,16 @@ impl Tile {
         )
     }
 
+    /// Source and destination of each row, in order.
+    pub(crate) fn places(self) -> impl Iterator<Item = (u64, u64)> {
+        let steps =
+            |step: Step| (0..u64::from(step.count)).map(move |n| (n * step.source, n * step.destination));
+        steps(self.outer).flat_map(move |(outer_from, outer_to)| {
+            steps(self.inner)
+                .map(move |(from, to)| (self.source + outer_from + from, self.destination + outer_to + to))
+        })
+    }
+
     /// Rows that touch at both ends become one.
     fn joined(mut self) -> Self {
         for _ in 0..2 {

@@ -26,7 +26,7 @@ mod wrong_answers;
 use std::time::{Duration, Instant};
 
 use baton_kv_transfer::{KvGeometry, PoolMemory};
-use support::{Peer, Setup, World, block_on, fill, support_is_here};
+use support::{Peer, Setup, World, block_on, fill, pairs, support_is_here};
 
 const LONG: Duration = Duration::from_secs(30);
 /// What "soon" means on a machine that may be many times overloaded.
@@ -38,10 +38,6 @@ const SOON: Duration = Duration::from_secs(10);
 fn peer_process() {
     let setup = std::env::var("BATON_KV_TEST_PEER").expect("only started by the other tests");
     support::serve(serde_json::from_str(&setup).unwrap());
-}
-
-fn pairs(blocks: &[u32]) -> Vec<(u32, u32)> {
-    blocks.iter().copied().zip(0..).collect()
 }
 
 /// The owner of source blocks: once it is gone they are somebody else's, with other content.

@@ -9,5 +9,5 @@ mod world;
 
 pub use agent::{Order, PeerStats, Reply, serve};
 pub use client::Peer;
-pub use pattern::{fill, first_wrong, first_wrong_of};
+pub use pattern::{fill, first_wrong, first_wrong_of, pairs};
 pub use world::{Limits, Setup, World, block_on, config, shape, support_is_here, until};

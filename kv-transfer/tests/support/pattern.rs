@@ -64,6 +64,11 @@ fn rows<'a>(
     })
 }
 
+/// What `push` takes: each block with its position in the sequence.
+pub fn pairs(blocks: &[u32]) -> Vec<(u32, u32)> {
+    blocks.iter().copied().zip(0..).collect()
+}
+
 /// Writes the pattern into all of `blocks`, in every layer.
 pub fn fill(pool: &PoolMemory, geometry: &KvGeometry, blocks: &[u32], seed: u64) {
     let tokens = blocks.len() as u32 * geometry.layout.block_tokens;

@@ -112,8 +112,7 @@ fn layer_start(conversion: &Conversion, layer: u32) -> u64 {
 }
 
 fn copy(memory: &Mapping, tile: &Tile, from: u64, to: u64) {
-    for row in 0..tile.rows() {
-        let (source, destination) = tile.row(row);
+    for (source, destination) in tile.places() {
         memory.copy_within((from + source) as usize, (to + destination) as usize, tile.len as usize);
     }
 }

@@ -16,7 +16,7 @@ use super::object::fault;
 use super::offer::{CheckedOffer, OfferWire, agent_name};
 use super::remotes::{Posting, Remote};
 use super::request::{Operation, Piece, Poster};
-use super::wake::Eventfd;
+use crate::fabric::eventfd::Eventfd;
 use crate::fabric::{Capabilities, Event, Fabric, Offer, Read, Wake, Write};
 use crate::ids::PeerId;
 use crate::memory::{Mapping, PoolMemory};
@@ -99,7 +99,7 @@ impl Nixl {
             initiators: Initiators::default(),
             done: Vec::new(),
             message: Vec::new(),
-            wake: Arc::new(Eventfd::open()?),
+            wake: Arc::new(Eventfd::create().map_err(|error| fault("eventfd", &error))?),
         };
         Ok((fabric, pool))
     }
@@ -241,7 +241,8 @@ impl Fabric for Nixl {
 
     fn wait(&mut self, timeout: Option<Duration>) -> Result<(), FabricError> {
         let left_over = self.remotes.values().any(|remote| remote.users == 0).then_some(LOOK_AFTER);
-        self.wake.sleep(timeout.into_iter().chain(left_over).min())
+        let timeout = timeout.into_iter().chain(left_over).min();
+        self.wake.sleep(None, timeout).map_err(|error| fault("poll", &error))
     }
 
     fn waker(&self) -> Arc<dyn Wake> {

@@ -51,7 +51,6 @@ mod survey;
 mod sys;
 #[cfg(test)]
 mod tests;
-mod wake;
 
 pub(crate) use fabric::Nixl;
 pub use survey::NixlSurvey;
