@@ -106,7 +106,7 @@ fn ucx(path: Option<&Path>, ip: IpAddr) -> Finding {
 
 fn provider(survey: &ProviderSurvey) -> Finding {
     let verdict = match &survey.verdict {
-        Ok(ProviderFacts { max_write_bytes, queue_depth, delivery_complete }) => {
+        Ok(ProviderFacts { rails, max_write_bytes, queue_depth, delivery_complete }) => {
             let completion = if *delivery_complete {
                 "completion means delivery"
             } else {
@@ -116,7 +116,8 @@ fn provider(survey: &ProviderSurvey) -> Finding {
                 MANY.. => "any size".to_owned(),
                 bytes => format!("up to {bytes} bytes"),
             };
-            format!("usable: {queue_depth} writes of {size} in flight; {completion}")
+            let rails = rails.join(", ");
+            format!("usable: {queue_depth} writes of {size} in flight; {completion}; takes {rails}")
         }
         Err(reason) => format!("passed over: {reason}"),
     };

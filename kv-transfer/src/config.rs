@@ -78,6 +78,9 @@ pub struct TransferConfig {
     pub fabric: FabricSpec,
     /// Address that the control endpoint binds to, and libfabric's and UCX's data endpoints; shm does not use it.
     pub listen_ip: IpAddr,
+    /// Of libfabric: the NICs (by libfabric's name of the domain) or IP addresses over which transfers are striped, at most 32.
+    /// Empty: those of EFA that are near this process's memory; one endpoint, on `listen_ip`, of other providers.
+    pub rails: Vec<String>,
     /// Where `libfabric.so.1` lies; `None` leaves it to the loader's search path.
     pub libfabric_path: Option<PathBuf>,
     /// Where `libnixl_capi.so` lies (file or folder, or the `site-packages` that has NIXL); `None` leaves it to the loader.
@@ -163,6 +166,7 @@ impl TransferConfig {
         Self {
             fabric,
             listen_ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            rails: Vec::new(),
             libfabric_path: None,
             nixl_path: None,
             ucx_path: None,

@@ -109,4 +109,4 @@ pub use node::{FabricDescription, TransferNode};
 pub use raw::RawFabric;
 pub use receive::{Incoming, Received};
 pub use send::{Outgoing, Sent};
-pub use stats::TransferStats;
+pub use stats::{RailStats, TransferStats};

@@ -20,7 +20,7 @@ use crate::memory::PoolMemory;
 use crate::receive::{Expected, Incoming};
 use crate::send::Outgoing;
 use crate::ticket::Ticket;
-use crate::{ExpectError, FetchError, OpenError, StartError, TransferConfig, TransferStats};
+use crate::{ExpectError, FetchError, OpenError, RailStats, StartError, TransferConfig, TransferStats};
 
 /// What moves the bytes, for logs, registration and metrics.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +29,8 @@ pub struct FabricDescription {
     pub name: &'static str,
     /// The implementation that was chosen (libfabric's provider, UCX's list of transports, NIXL's backend).
     pub provider: String,
+    /// The NICs or interfaces that carry the bytes, where the fabric knows them: libfabric's rails.
+    pub devices: Vec<String>,
     /// Where peers dial: `unix:@NAME` or `tcp:IP:PORT`.
     pub control_endpoint: String,
 }
@@ -153,6 +155,12 @@ impl TransferNode {
     #[must_use]
     pub fn stats(&self) -> TransferStats {
         self.inner().counters().snapshot()
+    }
+
+    /// The NICs or interfaces over which bytes go, where the fabric knows them: libfabric's rails.
+    #[must_use]
+    pub fn rails(&self) -> Vec<RailStats> {
+        self.inner().rails()
     }
 
     /// Resolves when the data thread has ended: by [`shutdown`](Self::shutdown), or because the fabric failed for good, and

@@ -104,7 +104,7 @@ impl RawFabric {
             for event in self.events.drain(..) {
                 match event {
                     Event::Done(context) => free.push(context),
-                    Event::Failed(_, reason) => {
+                    Event::Failed(_, reason) | Event::Again(_, reason) => {
                         return Err(FabricError { fabric: "raw", operation: "stream", reason });
                     }
                     Event::Landed { .. } | Event::Fault { .. } => {}

@@ -27,6 +27,8 @@ counters! {
     writes_sent,
     /// Writes that failed here as initiator.
     writes_failed,
+    /// Writes that a path to their peer failed to bring through, and that another one was given.
+    writes_repeated,
     /// Payload bytes of transfers that completed here as receiver.
     bytes_received,
     /// Immediates that were counted for a live transfer.
@@ -67,10 +69,23 @@ counters! {
     quarantined_blocks,
     /// Gauge: writes posted and not completed.
     in_flight_writes,
+    /// Gauge: paths to connected peers that failed and are not used any more.
+    lost_paths,
     /// Gauge: pushes queued and not wholly posted.
     queued_pushes,
     /// Gauge: peers connected, both directions.
     peers,
+}
+
+/// What went over one NIC or interface; see [`TransferNode::rails`](crate::TransferNode::rails).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RailStats {
+    /// The NIC, or the interface and its IP address.
+    pub device: String,
+    /// Bytes of writes and reads that completed here as initiator.
+    pub bytes: u64,
+    /// False once it was closed because it did not work any more.
+    pub open: bool,
 }
 
 /// One counter or gauge; relaxed, as nothing is ordered by it.
@@ -85,6 +100,10 @@ impl Counter {
     pub(crate) fn sub(&self, n: u64) {
         let before = self.0.fetch_sub(n, Ordering::Relaxed);
         debug_assert!(before >= n, "a gauge fell below zero");
+    }
+
+    pub(crate) fn set(&self, n: u64) {
+        self.0.store(n, Ordering::Relaxed);
     }
 
     pub(crate) fn get(&self) -> u64 {

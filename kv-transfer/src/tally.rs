@@ -24,6 +24,11 @@ impl Tally {
         Self { writes, sum: round.wrapping_mul(rounds).wrapping_add(sum_below(rest)) }
     }
 
+    /// These writes but for some of them.
+    pub(crate) fn without(self, some: Self) -> Self {
+        Self { writes: self.writes.saturating_sub(some.writes), sum: self.sum.wrapping_sub(some.sum) }
+    }
+
     pub(crate) fn add(&mut self, sequence: Sequence) {
         self.writes = self.writes.saturating_add(1);
         self.sum = self.sum.wrapping_add(mix(sequence.number()));

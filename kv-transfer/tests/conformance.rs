@@ -539,10 +539,13 @@ fn run(name: &str, fabric: &str, theme: impl Future<Output = ()>) {
 
 conformance!(shm, "shm");
 conformance!(libfabric_tcp, "libfabric:tcp");
+// Several endpoints, as of several NICs.
+conformance!(libfabric_rails, "libfabric:tcp@127.0.0.2,127.0.0.3,127.0.0.4");
 conformance!(libfabric_shm, "libfabric:shm");
 // EFA's rules, enforced: as efa-direct has them, and in the weaker shapes that EFA may take (see support/strict.rs).
 conformance!(libfabric_strict, "libfabric:strict");
 conformance!(libfabric_strict_weak, "libfabric:strict");
+conformance!(libfabric_strict_rails, "libfabric:strict");
 conformance!(nixl, "nixl");
 conformance!(ucx_tcp, "ucx:tcp");
 // Puts are the kernel's copies from process to process.

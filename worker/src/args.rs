@@ -50,6 +50,11 @@ pub struct WorkerArgs {
     #[arg(long, env = "BATON_LIBFABRIC", value_name = "PATH")]
     pub libfabric: Option<PathBuf>,
 
+    /// NICs (by libfabric's name) or IP addresses that carry KV blocks over libfabric, such as rdmap79s0-rdm,rdmap80s0-rdm
+    /// [default: EFA's near this process's memory; else one endpoint on the address that is listened on]
+    #[arg(long, env = "BATON_RAILS", value_name = "NAME", value_delimiter = ',')]
+    pub rails: Vec<String>,
+
     /// Where NIXL's libnixl_capi.so is: the file, its folder, or the site-packages with NIXL [default: where the loader finds it]
     #[arg(long, env = "BATON_NIXL", value_name = "PATH")]
     pub nixl: Option<PathBuf>,
@@ -57,6 +62,7 @@ pub struct WorkerArgs {
     /// Bytes of computed layers that are pushed together, such as 1MiB [default: by the link's measured speed]
     #[arg(long, value_name = "SIZE")]
     pub push_group: Option<ByteSize>,
+
     /// Where libucp.so.0 is [default: where the system's loader finds it]
     #[arg(long, env = "BATON_UCX", value_name = "PATH")]
     pub ucx: Option<PathBuf>,

@@ -36,6 +36,7 @@ pub(crate) async fn assemble(args: &WorkerArgs) -> Result<Assembly, RunError> {
 
     let mut transfer = transfer_config(args.fabric.clone(), &layout, num_blocks, model.revision());
     transfer.libfabric_path.clone_from(&args.libfabric);
+    transfer.rails.clone_from(&args.rails);
     transfer.nixl_path.clone_from(&args.nixl);
     transfer.limits.push_group_bytes = args.push_group.map(|size| size.0);
     transfer.ucx_path.clone_from(&args.ucx);
@@ -47,6 +48,7 @@ pub(crate) async fn assemble(args: &WorkerArgs) -> Result<Assembly, RunError> {
     tracing::info!(
         fabric = fabric.name,
         provider = fabric.provider,
+        devices = fabric.devices.join(", "),
         endpoint = fabric.control_endpoint,
         "KV blocks travel over this fabric"
     );

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use baton_engine::Engine;
-use baton_kv_transfer::{FabricDescription, TransferNode, TransferStats};
+use baton_kv_transfer::{FabricDescription, RailStats, TransferNode, TransferStats};
 use baton_process::Metrics;
 use prometheus_client::{
     collector::Collector,
@@ -32,6 +32,7 @@ impl Collector for WorkerCollector {
         self.encode_engine(&mut encoder)?;
         self.encode_blocks(&mut encoder)?;
         encode_transfers(&mut encoder, &self.node.stats())?;
+        encode_rails(&mut encoder, &self.node.rails())?;
         let fabric = [("fabric", self.fabric.name), ("provider", self.fabric.provider.as_str())];
         info(&mut encoder, "baton_fabric", "What carries KV blocks", &fabric)
     }
@@ -85,6 +86,24 @@ impl WorkerCollector {
     }
 }
 
+fn encode_rails(encoder: &mut DescriptorEncoder<'_>, rails: &[RailStats]) -> fmt::Result {
+    if rails.is_empty() {
+        return Ok(());
+    }
+    let device = |rail: &RailStats| [("device", rail.device.clone())];
+    let help = "Bytes that a NIC or interface carried for this worker";
+    let mut bytes = encoder.encode_descriptor("baton_rail_bytes", help, None, MetricType::Counter)?;
+    for rail in rails {
+        ConstCounter::new(rail.bytes).encode(bytes.encode_family(&device(rail))?)?;
+    }
+    let help = "1 while a NIC or interface is used, 0 once it was closed as it did not work";
+    let mut open = encoder.encode_descriptor("baton_rail_open", help, None, MetricType::Gauge)?;
+    for rail in rails {
+        ConstGauge::new(i64::from(rail.open)).encode(open.encode_family(&device(rail))?)?;
+    }
+    Ok(())
+}
+
 fn encode_transfers(encoder: &mut DescriptorEncoder<'_>, stats: &TransferStats) -> fmt::Result {
     let TransferStats {
         bytes_sent,
@@ -104,6 +123,8 @@ fn encode_transfers(encoder: &mut DescriptorEncoder<'_>, stats: &TransferStats) 
         fetches_failed,
         bytes_fetched,
         late_writes,
+        writes_repeated,
+        lost_paths,
         checksum_failures,
         refusals,
         offers_live,
@@ -117,6 +138,7 @@ fn encode_transfers(encoder: &mut DescriptorEncoder<'_>, stats: &TransferStats) 
         ("baton_transfer_bytes_sent", "Payload bytes pushed", bytes_sent),
         ("baton_transfer_writes_sent", "Writes that the fabric carried out", writes_sent),
         ("baton_transfer_writes_failed", "Writes that failed", writes_failed),
+        ("baton_transfer_writes_repeated", "Writes that failed on one path and took another", writes_repeated),
         ("baton_transfer_bytes_received", "Payload bytes of transfers that arrived whole", bytes_received),
         ("baton_transfer_writes_received", "Writes counted for a live transfer", writes_received),
         ("baton_transfer_incoming_started", "Transfers expected", incoming_started),
@@ -147,6 +169,7 @@ fn encode_transfers(encoder: &mut DescriptorEncoder<'_>, stats: &TransferStats) 
         ("baton_transfer_in_flight_writes", "Writes posted and not completed", in_flight_writes),
         ("baton_transfer_queued_pushes", "Pushes not wholly posted", queued_pushes),
         ("baton_transfer_peers", "Peers connected, both directions", peers),
+        ("baton_transfer_lost_paths", "Paths to peers that failed while others did not", lost_paths),
     ] {
         gauge(encoder, name, help, &[], i64::try_from(value).unwrap_or(i64::MAX))?;
     }

@@ -47,6 +47,11 @@ pub(crate) struct UpArgs {
     #[arg(long, env = "BATON_LIBFABRIC", value_name = "PATH")]
     pub(crate) libfabric: Option<PathBuf>,
 
+    /// NICs (by libfabric's name) or IP addresses that carry KV blocks over libfabric, such as 127.0.0.2,127.0.0.3
+    /// [default: EFA's near this process's memory; else one endpoint on the address that is listened on]
+    #[arg(long, env = "BATON_RAILS", value_name = "NAME", value_delimiter = ',')]
+    pub(crate) rails: Vec<String>,
+
     /// Where NIXL's libnixl_capi.so is: the file, its folder, or the site-packages with NIXL [default: where the loader finds it]
     #[arg(long, env = "BATON_NIXL", value_name = "PATH")]
     pub(crate) nixl: Option<PathBuf>,

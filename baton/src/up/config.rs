@@ -27,6 +27,7 @@ pub(crate) struct Config {
     pub(crate) fabric: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) libfabric: Option<PathBuf>,
+    pub(crate) rails: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) nixl: Option<PathBuf>,
     pub(crate) ucx: Option<PathBuf>,
@@ -77,6 +78,7 @@ impl Config {
             decode: args.decode,
             fabric: args.fabric.to_string(),
             libfabric: args.libfabric,
+            rails: args.rails,
             nixl: args.nixl,
             ucx: args.ucx,
             threads: args.threads.unwrap_or_else(|| share_of_cores(args.prefill + args.decode)),

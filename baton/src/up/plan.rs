@@ -157,6 +157,7 @@ fn worker(subcommand: &str, id: String, registry: Arg, config: &Config) -> Line 
     line.option("--drain-timeout", config.drain_timeout.to_string());
     let optional = [
         ("--libfabric", config.libfabric.as_ref().map(OsString::from)),
+        ("--rails", (!config.rails.is_empty()).then(|| config.rails.join(",").into())),
         ("--nixl", config.nixl.as_ref().map(OsString::from)),
         ("--ucx", config.ucx.as_ref().map(OsString::from)),
         ("--kv-memory", config.kv_memory.as_ref().map(OsString::from)),

@@ -37,6 +37,10 @@ pub struct Args {
     #[arg(long, env = "BATON_LIBFABRIC", value_name = "FILE")]
     libfabric: Option<PathBuf>,
 
+    /// NICs (by libfabric's name) or IP addresses over which libfabric's writes are striped, such as 127.0.0.2,127.0.0.3
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    rails: Vec<String>,
+
     /// Where NIXL's libnixl_capi.so is: the file, its folder, or the site-packages with NIXL [default: where the loader finds it]
     #[arg(long, env = "BATON_NIXL", value_name = "PATH")]
     nixl: Option<PathBuf>,

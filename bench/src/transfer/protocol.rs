@@ -19,6 +19,7 @@ const KV_HEADS: u32 = 8;
 pub(super) struct Scenario {
     fabric: String,
     libfabric: Option<PathBuf>,
+    rails: Vec<String>,
     nixl: Option<PathBuf>,
     ucx: Option<PathBuf>,
     checksums: String,
@@ -83,6 +84,7 @@ impl Scenario {
         Self {
             fabric: args.fabric.to_string(),
             libfabric: args.libfabric.clone(),
+            rails: args.rails.clone(),
             nixl: args.nixl.clone(),
             ucx: args.ucx.clone(),
             checksums: args.checksums.to_string(),
@@ -145,6 +147,7 @@ impl Scenario {
         let fabric = self.fabric.parse().context("the fabric's name")?;
         let mut config = TransferConfig::new(fabric, self.geometry(), "bench");
         config.libfabric_path.clone_from(&self.libfabric);
+        config.rails.clone_from(&self.rails);
         let blocks = config.limits.blocks_per_transfer.max(self.blocks as usize);
         config.limits.blocks_per_transfer = blocks;
         // The hand-over of the last layer is timed apart from the others.

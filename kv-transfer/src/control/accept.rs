@@ -15,8 +15,8 @@ use crate::ids::PeerId;
 use crate::layout::Conversion;
 use crate::node::NodeInner;
 use crate::wire::{
-    Attach, AttachRefused, Attached, Body, FrameError, GeometryWire, Hello, OfferGone, PROTOCOL, Refused,
-    SMALL_FRAME_BYTES, Welcome, encode, read_frame,
+    Attach, AttachRefused, Attached, Body, FrameError, GeometryWire, Hello, OfferGone, PROTOCOL, Recalled,
+    Refused, SMALL_FRAME_BYTES, Welcome, encode, read_frame,
 };
 
 /// After a failed accept (out of descriptors), so that the loop does not spin.
@@ -217,9 +217,22 @@ async fn listen<R: tokio::io::AsyncRead + Unpin>(
                 let Some(key) = want.key.checked() else { return FrameError::Unknown };
                 receiver.want(peer, key, want.chunks);
             }
+            Body::Stray(stray) => {
+                let Some(key) = stray.key.checked() else { return FrameError::Unknown };
+                receiver.stray(peer, key, stray.sequence);
+            }
+            Body::Recall(recall) => {
+                let Some(key) = recall.key.checked() else { return FrameError::Unknown };
+                let waits = receiver.recall(peer, key);
+                outbox.send(Body::Recalled(Recalled { key: recall.key, waits }));
+            }
+            Body::Amend(amend) => {
+                let Some(key) = amend.key.checked() else { return FrameError::Unknown };
+                receiver.amend(peer, key, &amend);
+            }
             Body::Withdrawn(withdrawn) => {
                 let Some(key) = withdrawn.key.checked() else { return FrameError::Unknown };
-                receiver.withdrawn(peer, key, withdrawn.writes, &withdrawn.reason);
+                receiver.withdrawn(peer, key, &withdrawn);
             }
             _ => return FrameError::Unknown,
         }

@@ -295,6 +295,10 @@ impl SendLink {
                     }
                     node.queue().send(Command::Granted { peer: self.peer, key, chunk: grant.chunk });
                 }
+                Body::Recalled(recalled) => {
+                    let Some(key) = recalled.key.checked() else { return FrameError::Unknown };
+                    node.queue().send(Command::Recalled { peer: self.peer, key, waits: recalled.waits });
+                }
                 Body::Abort(abort) => {
                     let Some(key) = abort.key.checked() else { return FrameError::Unknown };
                     node.queue().send(Command::AbortByPeer { peer: self.peer, key, reason: abort.reason });

@@ -31,6 +31,8 @@ pub(crate) enum Command {
     Push { id: SendId, work: Work },
     /// The receiver has room for one more chunk.
     Granted { peer: PeerId, key: TransferKey, chunk: u32 },
+    /// The receiver's answer: whether the transfer waits for the writes that failed on their way.
+    Recalled { peer: PeerId, key: TransferKey, waits: bool },
     /// Nothing more will be pushed or pulled: announce what was pushed, then settle.
     Finish { id: SendId, manifest: Option<Box<Manifest>> },
     /// The receiver did not let it attach.

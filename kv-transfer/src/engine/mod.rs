@@ -10,7 +10,7 @@ mod thread;
 
 pub(crate) use command::{Command, SendId};
 pub(crate) use queue::{CommandQueue, NoRoom};
-pub(crate) use sending::{Sending, Work};
+pub(crate) use sending::{Again, Next, Sending, Work};
 pub(crate) use staged::{Staged, UnitCursor};
 #[cfg(test)]
 pub(crate) use thread::Round;

@@ -10,7 +10,7 @@ use crate::ids::{Immediate, PeerId, Sequence};
 use crate::plan::{Cursor, Tile};
 use crate::send::{OutgoingCell, Sent};
 use crate::tally::Tally;
-use crate::wire::{Body, Manifest, Want, Withdrawn};
+use crate::wire::{Amend, Body, Manifest, Recall, Stray, Want, Withdrawn};
 
 /// What a push asks for.
 #[derive(Debug)]
@@ -19,6 +19,20 @@ pub(crate) enum Work {
     Tiles(Cursor),
     /// Units, by way of chunks.
     Units(UnitCursor),
+}
+
+/// A write that failed on its way and is to be posted once more, as another one.
+#[derive(Debug)]
+pub(crate) struct Again {
+    pub(crate) tile: Tile,
+    /// The chunk of ours that it is of, and the payload.
+    pub(crate) chunk: Option<(u32, u64)>,
+}
+
+/// What is to be posted next.
+pub(crate) enum Next<'a> {
+    Again(&'a Again),
+    Work(&'a Work),
 }
 
 impl Work {
@@ -33,6 +47,7 @@ impl Work {
 /// State of an outgoing transfer.
 ///
 /// `Open` → `Finishing` (its owner is done) → `Announced` (all posted, manifest sent) → settled when nothing is in flight.
+/// `Announced` → `Recalling` (a write failed on its way after all) → `Amending` (the receiver waits) → `Announced`.
 /// Any of them → `Ending` on a failure or an abort → settled when nothing is in flight, after telling the receiver.
 pub(crate) struct Sending {
     pub(crate) cell: Arc<OutgoingCell>,
@@ -40,11 +55,18 @@ pub(crate) struct Sending {
     /// Whether it stands in the thread's turn.
     pub(crate) in_turn: bool,
     pushes: VecDeque<Work>,
+    again: VecDeque<Again>,
+    /// Chunks of ours that are not needed any more.
+    pub(crate) freed: Vec<u32>,
     /// Set when all of its writes are of chunks.
     pub(crate) staged: Option<Staged>,
     in_flight: u32,
     posted: u32,
     completed: Tally,
+    /// Writes that were posted again and may still land.
+    doubtful: Tally,
+    /// Others came back with an error.
+    failed: bool,
     bytes: u64,
     phase: Phase,
 }
@@ -53,6 +75,8 @@ enum Phase {
     Open,
     Finishing(Option<Box<Manifest>>),
     Announced,
+    Recalling,
+    Amending,
     Ending(TransferError),
 }
 
@@ -64,10 +88,14 @@ impl Sending {
             outbox,
             in_turn: false,
             pushes,
+            again: VecDeque::new(),
+            freed: Vec::new(),
             staged,
             in_flight: 0,
             posted: 0,
             completed: Tally::default(),
+            doubtful: Tally::default(),
+            failed: false,
             bytes: 0,
             phase,
         }
@@ -96,9 +124,10 @@ impl Sending {
         open
     }
 
-    /// What is to be posted next.
-    pub(crate) fn next(&self) -> Option<&Work> {
-        self.pushes.front()
+    pub(crate) fn next(&self) -> Option<Next<'_>> {
+        // What would be written may be somebody else's, unless the receiver said that it waits.
+        let again = self.again.front().filter(|_| !matches!(self.phase, Phase::Recalling)).map(Next::Again);
+        again.or_else(|| self.pushes.front().map(Next::Work))
     }
 
     /// The write that a cursor showed is posted; returns how many pushes that finished.
@@ -117,6 +146,13 @@ impl Sending {
                 cursor.advance(units);
             }
         })
+    }
+
+    /// The first of the writes that failed on their way is posted again.
+    pub(crate) fn again_posted(&mut self) {
+        self.again.pop_front();
+        self.posted += 1;
+        self.in_flight += 1;
     }
 
     fn posted(&mut self, bytes: u64, advance: impl FnOnce(&mut Work)) -> usize {
@@ -139,8 +175,8 @@ impl Sending {
             Work::Units(cursor) => cursor.chunks(staged.room),
             Work::Tiles(_) => 0,
         };
-        let to_fill = self.pushes.iter().map(chunks).sum();
-        let more = staged.ask(to_fill);
+        let to_fill: u32 = self.pushes.iter().map(chunks).sum();
+        let more = staged.ask(to_fill + self.again.len() as u32);
         if more > 0 {
             self.outbox.send(Body::Want(Want { key: key.into(), chunks: more }));
         }
@@ -150,7 +186,47 @@ impl Sending {
     pub(crate) fn write_done(&mut self, delivered: Option<Sequence>) {
         debug_assert!(self.in_flight > 0, "a completion without a write in flight");
         self.in_flight -= 1;
-        delivered.into_iter().for_each(|sequence| self.completed.add(sequence));
+        match delivered {
+            Some(sequence) => self.completed.add(sequence),
+            None => self.failed = true,
+        }
+    }
+
+    /// A write failed on its way, and may be posted again, unless the transfer ends anyhow: then it is given back.
+    pub(crate) fn write_doubtful(&mut self, sequence: Sequence, again: Again) -> Result<(), Again> {
+        match self.phase {
+            Phase::Ending(_) => return Err(again),
+            Phase::Announced => self.recall(),
+            Phase::Open | Phase::Finishing(_) | Phase::Recalling | Phase::Amending => {}
+        }
+        if let (Some(_), Some(key)) = (again.chunk, self.cell.key) {
+            self.outbox.send(Body::Stray(Stray { key: key.into(), sequence: sequence.number() }));
+        }
+        self.in_flight -= 1;
+        self.doubtful.add(sequence);
+        self.again.push_back(again);
+        Ok(())
+    }
+
+    fn recall(&mut self) {
+        let Some(key) = self.cell.key else { return };
+        self.outbox.send(Body::Recall(Recall { key: key.into() }));
+        self.phase = Phase::Recalling;
+    }
+
+    /// The receiver waits for the writes that failed on their way, or it needs nothing more.
+    pub(crate) fn recalled(&mut self, waits: bool) {
+        if !matches!(self.phase, Phase::Recalling) {
+            return;
+        }
+        self.phase = if waits { Phase::Amending } else { Phase::Announced };
+        if !waits {
+            self.drop_again();
+        }
+    }
+
+    fn drop_again(&mut self) {
+        self.freed.extend(self.again.drain(..).filter_map(|again| again.chunk.map(|(chunk, _)| chunk)));
     }
 
     pub(crate) fn finish(&mut self, manifest: Option<Box<Manifest>>) {
@@ -165,6 +241,7 @@ impl Sending {
             self.cell.fail(error.clone());
             self.phase = Phase::Ending(error);
         }
+        self.drop_again();
         let dropped = self.pushes.len();
         self.pushes.clear();
         dropped
@@ -172,8 +249,13 @@ impl Sending {
 
     /// Moves on as far as possible; the outcome once no write reads the source any more.
     pub(crate) fn advance(&mut self) -> Option<Result<Sent, TransferError>> {
-        if matches!(self.phase, Phase::Finishing(_)) && self.pushes.is_empty() {
-            self.announce();
+        let all_posted = self.pushes.is_empty() && self.again.is_empty();
+        // Where some writes may land or not, the others must be known to be there.
+        let all_known = self.doubtful.writes == 0 || self.in_flight == 0;
+        match self.phase {
+            Phase::Finishing(_) if all_posted && all_known => self.announce(),
+            Phase::Amending if all_posted && all_known => self.amend(),
+            _ => {}
         }
         if self.in_flight > 0 {
             return None;
@@ -183,12 +265,21 @@ impl Sending {
             Phase::Ending(error) => {
                 if let Some(key) = self.cell.key {
                     let (writes, reason) = (Some(self.completed), error.to_string());
-                    self.outbox.send(Body::Withdrawn(Withdrawn { key: key.into(), writes, reason }));
+                    let uncertain = self.failed || self.doubtful.writes > 0;
+                    let withdrawn = Withdrawn { key: key.into(), writes, reason, uncertain };
+                    self.outbox.send(Body::Withdrawn(withdrawn));
                 }
                 Some(Err(error.clone()))
             }
-            Phase::Open | Phase::Finishing(_) => None,
+            Phase::Open | Phase::Finishing(_) | Phase::Recalling | Phase::Amending => None,
         }
+    }
+
+    fn amend(&mut self) {
+        let Some(key) = self.cell.key else { return };
+        let (key, writes, doubtful) = (key.into(), self.posted, self.doubtful);
+        self.outbox.send(Body::Amend(Amend { key, writes, doubtful }));
+        self.phase = Phase::Announced;
     }
 
     fn announce(&mut self) {
@@ -199,6 +290,7 @@ impl Sending {
         let Some(mut manifest) = manifest else { return };
         manifest.writes = self.posted;
         manifest.bytes = self.bytes;
+        manifest.doubtful = (self.doubtful.writes > 0).then_some(self.doubtful);
         self.outbox.send(Body::Manifest(*manifest));
     }
 }

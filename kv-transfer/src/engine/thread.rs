@@ -34,6 +34,9 @@ const POLL_WITHOUT_PAUSE: Duration = Duration::from_millis(20);
 /// And how long it is left alone between polls after that.
 const POLL_PAUSE: Duration = Duration::from_millis(1);
 
+/// While something is in flight the fabric is looked at so often, whatever wakes it: it may have to see that nothing comes back.
+const WATCH: Duration = Duration::from_millis(500);
+
 /// Everything the data thread owns or shares.
 pub(crate) struct DataPlane {
     fabric: Box<dyn Fabric>,
@@ -169,7 +172,8 @@ impl DataPlane {
     pub(crate) fn pause(&self, blocked: bool) -> Option<Duration> {
         let next_lost = self.next_lost().map(|at| at.saturating_duration_since(Instant::now()));
         let retry = if self.is_polled() { Some(POLL_PAUSE) } else { blocked.then_some(RETRY_FULL) };
-        retry.into_iter().chain(next_lost).min()
+        let watch = (self.in_flight.count > 0).then_some(WATCH);
+        retry.into_iter().chain(next_lost).chain(watch).min()
     }
 
     /// The fabric wakes nobody, and something may come.
@@ -222,6 +226,7 @@ impl DataPlane {
             }
             Command::Open { id, sending } => self.open(id, *sending),
             Command::Push { id, work } => self.push(id, work),
+            Command::Recalled { peer, key, waits } => self.recalled(peer, key, waits),
             Command::Granted { peer, key, chunk } => self.granted(peer, key, chunk),
             Command::Finish { id, manifest } => {
                 self.with(id, |sending| {
@@ -271,6 +276,7 @@ impl DataPlane {
     fn with(&mut self, id: SendId, act: impl FnOnce(&mut Sending) -> usize) {
         let Some(sending) = self.sends.get_mut(&id) else { return };
         self.queue.pushes_done(act(sending));
+        self.chunks.append(&mut sending.freed);
         if let Some(outcome) = sending.advance() {
             let sending = self.sends.remove(&id).expect("just found");
             self.count_outcome(&outcome);
@@ -288,10 +294,23 @@ impl DataPlane {
         }
     }
 
+    /// Our transfer that a receiver names.
+    pub(super) fn sending_of(&self, peer: PeerId, key: TransferKey) -> Option<SendId> {
+        let named = |sending: &Sending| sending.peer() == peer && sending.cell.key == Some(key);
+        self.sends.iter().find(|(_, sending)| named(sending)).map(|(&id, _)| id)
+    }
+
+    fn recalled(&mut self, peer: PeerId, key: TransferKey, waits: bool) {
+        let Some(id) = self.sending_of(peer, key) else { return };
+        self.with(id, |sending| {
+            sending.recalled(waits);
+            0
+        });
+        self.queue_up(id);
+    }
+
     fn abort_by_peer(&mut self, peer: PeerId, key: TransferKey, reason: String) {
-        let found =
-            self.sends.iter().find(|(_, sending)| sending.peer() == peer && sending.cell.key == Some(key));
-        match found.map(|(&id, _)| id) {
+        match self.sending_of(peer, key) {
             Some(id) => self.with(id, |sending| sending.end(TransferError::AbortedByPeer { reason })),
             None => self.answer_unknown(peer, key),
         }
@@ -299,7 +318,8 @@ impl DataPlane {
 
     /// The receiver aborts what we finished already: nothing is in flight, and it has our count from the manifest.
     fn answer_unknown(&self, peer: PeerId, key: TransferKey) {
-        let withdrawn = Withdrawn { key: key.into(), writes: None, reason: "finished".to_owned() };
+        let reason = "finished".to_owned();
+        let withdrawn = Withdrawn { key: key.into(), writes: None, reason, uncertain: false };
         self.peers.send(peer, Body::Withdrawn(withdrawn));
     }
 

@@ -23,16 +23,21 @@ impl Eventfd {
         Ok(Self(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?))
     }
 
-    /// Sleeps until a wake-up, `other` is readable, a signal, or the time-out. Takes the wake-ups that were there.
-    pub(super) fn sleep(&self, other: Option<BorrowedFd<'_>>, timeout: Option<Duration>) -> io::Result<()> {
-        let own = PollFd::from_borrowed_fd(self.0.as_fd(), PollFlags::IN);
-        let other = other.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
+    /// Sleeps until a wake-up, one of at most `N - 1` descriptors is readable, a signal, or the time-out. Takes the wake-ups that
+    /// were there.
+    pub(super) fn sleep<'a, const N: usize>(
+        &'a self,
+        others: impl Iterator<Item = BorrowedFd<'a>>,
+        timeout: Option<Duration>,
+    ) -> io::Result<()> {
+        let own = || PollFd::from_borrowed_fd(self.0.as_fd(), PollFlags::IN);
+        // Those that no descriptor is for wait for the wake-up, too.
+        let mut polled: [PollFd<'a>; N] = std::array::from_fn(|_| own());
+        for (place, other) in polled.iter_mut().skip(1).zip(others) {
+            *place = PollFd::from_borrowed_fd(other, PollFlags::IN);
+        }
         let timeout = timeout.and_then(|timeout| rustix::time::Timespec::try_from(timeout).ok());
-        let slept = match other {
-            Some(other) => poll(&mut [own, other], timeout.as_ref()),
-            None => poll(&mut [own], timeout.as_ref()),
-        };
-        match slept {
+        match poll(&mut polled, timeout.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }

@@ -13,6 +13,7 @@ use std::time::Duration;
 use crate::error::FabricError;
 use crate::ids::PeerId;
 use crate::plan::{Step, Tile};
+use crate::stats::Counter;
 
 /// One-sided writes with a 4-byte immediate, and one-sided reads, in no particular order.
 pub(crate) trait Fabric: Send {
@@ -49,6 +50,34 @@ pub(crate) trait Fabric: Send {
 
     /// Ends a present or the next `wait`, from any thread.
     fn waker(&self) -> Arc<dyn Wake>;
+
+    /// The NICs or interfaces over which bytes go, where the fabric knows them.
+    fn rails(&self) -> Arc<[Rail]> {
+        Arc::default()
+    }
+
+    /// Ways to peers that are not used any more, as they failed while others did not.
+    fn lost_paths(&self) -> u64 {
+        0
+    }
+}
+
+/// A NIC or interface, and what it did.
+#[derive(Debug)]
+pub(crate) struct Rail {
+    pub(crate) device: String,
+    /// Of writes and reads that were done.
+    pub(crate) bytes: Counter,
+    /// 1 while it is used.
+    pub(crate) open: Counter,
+}
+
+impl Rail {
+    pub(crate) fn open(device: String) -> Self {
+        let rail = Self { device, bytes: Counter::default(), open: Counter::default() };
+        rail.open.set(1);
+        rail
+    }
 }
 
 /// Ends the data thread's sleep.
@@ -138,6 +167,9 @@ pub(crate) enum Event {
     Done(u32),
     /// The write or read with this context failed; its memory may be reused.
     Failed(u32, String),
+    /// The write with this context failed on its way, and another way is left: post it again. It may still land, until the
+    /// fabric is drained; only fabrics whose completions mean delivery say this.
+    Again(u32, String),
     /// A peer wrote here. `from` where the fabric knows.
     Landed { from: Option<PeerId>, immediate: u32 },
     /// A peer broke the rules of the fabric; it is not listened to any more.

@@ -94,10 +94,10 @@ fn hear(
             let single = immediate::conversion(TensorParallel::SINGLE);
             let _ = table.attach(from, &single, key, attach.secret, attach.staged);
         }
-        Body::Manifest(manifest) => table.manifest(from, key, &manifest, effects),
+        Body::Manifest(manifest) => table.manifest(from, key, &manifest, now, effects),
         Body::Want(want) => table.want(from, key, want.chunks, effects),
         Body::Withdrawn(withdrawn) => {
-            table.withdrawn(from, key, withdrawn.writes, &withdrawn.reason, now, effects);
+            table.withdrawn(from, key, &withdrawn, now, effects);
         }
         _ => {}
     }
@@ -111,9 +111,11 @@ pub(super) fn seeds() -> Vec<(&'static str, Vec<u8>)> {
 
     let key = |slot| Key { slot, generation: 0 };
     let say = |peer: u8, body| [vec![peer], encode(body)].concat();
-    let withdrawn =
-        |slot, writes| Body::Withdrawn(Withdrawn { key: key(slot), writes, reason: "it gave up".to_owned() });
-    let manifest = |slot| {
+    let withdrawn = |slot, writes, uncertain| {
+        let reason = "it gave up".to_owned();
+        Body::Withdrawn(Withdrawn { key: key(slot), writes, reason, uncertain })
+    };
+    let manifest = |slot, doubtful| {
         let hashes = vec![0; 8 * 4];
         Body::Manifest(Manifest {
             key: key(slot),
@@ -125,14 +127,19 @@ pub(super) fn seeds() -> Vec<(&'static str, Vec<u8>)> {
             tokens: 8,
             checksums: 2,
             hashes,
+            doubtful,
         })
     };
     let attach = Body::Attach(Attach { key: key(1), secret: 3, staged: true });
     vec![
-        ("withdraw", say(1, withdrawn(0, Some(Tally::first(2))))),
-        ("one_of_two_withdraws", [say(2, withdrawn(1, None)), vec![0xf4, 0xf3]].concat()),
-        ("manifest_then_death", [say(1, manifest(0)), vec![0xf2, 0xf5]].concat()),
-        ("expired_then_withdrawn", [vec![0xf5, 0xf5, 0xf5], say(1, withdrawn(1, None))].concat()),
-        ("attach_again", [say(3, attach), vec![0xf1], say(1, withdrawn(1, Some(Tally::first(0))))].concat()),
+        ("withdraw", say(1, withdrawn(0, Some(Tally::first(2)), false))),
+        ("one_of_two_withdraws", [say(2, withdrawn(1, None, false)), vec![0xf4, 0xf3]].concat()),
+        ("manifest_then_death", [say(1, manifest(0, None)), vec![0xf2, 0xf5]].concat()),
+        ("doubtful_writes", [say(1, manifest(0, Some(Tally::first(1)))), vec![0xf4; 4]].concat()),
+        ("expired_then_withdrawn", [vec![0xf5, 0xf5, 0xf5], say(1, withdrawn(1, None, true))].concat()),
+        (
+            "attach_again",
+            [say(3, attach), vec![0xf1], say(1, withdrawn(1, Some(Tally::first(0)), false))].concat(),
+        ),
     ]
 }

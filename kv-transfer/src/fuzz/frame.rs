@@ -98,6 +98,7 @@ pub(super) fn seeds() -> Vec<(&'static str, Vec<u8>)> {
                 tokens: 11,
                 checksums: 2,
                 hashes: (0..48).collect(),
+                doubtful: Some(Tally { writes: 1, sum: 77 }),
             }),
         ),
         ("want", Body::Want(Want { key, chunks: 4 })),
@@ -106,7 +107,10 @@ pub(super) fn seeds() -> Vec<(&'static str, Vec<u8>)> {
         ("confirmed", Body::Confirmed(Confirmed { id: 5, checksums: 1, hashes: (0..16).collect() })),
         ("offer_gone", Body::OfferGone(OfferGone { id: 5, reason: reason.clone() })),
         ("abort", Body::Abort(Reason { key, reason: reason.clone() })),
-        ("withdrawn", Body::Withdrawn(Withdrawn { key, writes: Some(Tally::first(5)), reason })),
+        (
+            "withdrawn",
+            Body::Withdrawn(Withdrawn { key, writes: Some(Tally::first(5)), reason, uncertain: true }),
+        ),
     ];
     let encoded = bodies.map(|(name, body)| (name, encode(body)));
     let all = encoded.iter().flat_map(|(_, frame)| frame.clone()).collect();

@@ -11,7 +11,7 @@ use tokio_util::task::TaskTracker;
 use super::FabricDescription;
 use crate::control::{Links, Peers, SendLink};
 use crate::engine::{Command, CommandQueue, Sending, Staged, Work};
-use crate::fabric::Capabilities;
+use crate::fabric::{Capabilities, Rail};
 use crate::fetch::{Fetching, OfferTicket, Offers};
 use crate::ids::{NodeId, TransferKey};
 use crate::layout::Conversion;
@@ -20,7 +20,7 @@ use crate::plan::{Cursor, Plan, mean_write_bytes};
 use crate::receive::Receiver;
 use crate::send::{OpenGuard, Outgoing, OutgoingCell, check_compatible};
 use crate::staging::Region;
-use crate::stats::Counters;
+use crate::stats::{Counters, RailStats};
 use crate::ticket::Ticket;
 use crate::wire::SMALL_FRAME_BYTES;
 use crate::{ChecksumMode, FetchError, KvGeometry, Mismatch, OpenError, TransferConfig, TransferLimits};
@@ -33,6 +33,7 @@ pub(crate) struct NodeInner {
     pub(super) endpoint: String,
     pub(super) address: Vec<u8>,
     pub(super) capabilities: Capabilities,
+    pub(super) rails: Arc<[Rail]>,
     pub(super) pool: PoolMemory,
     pub(super) region: Region,
     pub(super) counters: Arc<Counters>,
@@ -91,8 +92,18 @@ impl NodeInner {
         FabricDescription {
             name: self.capabilities.name,
             provider: self.capabilities.provider.clone(),
+            devices: self.rails.iter().map(|rail| rail.device.clone()).collect(),
             control_endpoint: self.endpoint.clone(),
         }
+    }
+
+    pub(crate) fn rails(&self) -> Vec<RailStats> {
+        let stats = |rail: &Rail| RailStats {
+            device: rail.device.clone(),
+            bytes: rail.bytes.get(),
+            open: rail.open.get() > 0,
+        };
+        self.rails.iter().map(stats).collect()
     }
 
     pub(crate) fn region(&self) -> &Region {

@@ -49,6 +49,7 @@ pub(super) async fn start(config: TransferConfig) -> Result<Arc<NodeInner>, Star
     tracing::debug!(
         fabric = fabric.name,
         provider = fabric.provider,
+        devices = fabric.devices.join(", "),
         endpoint = fabric.control_endpoint,
         "kv-transfer is up"
     );
@@ -77,7 +78,7 @@ pub(crate) fn assemble(
     let receiver = Arc::new(Receiver::new(rules(&config, &capabilities), peers.clone(), counters.clone()));
     let queue = Arc::new(CommandQueue::new(fabric.waker(), counters.clone(), config.limits.queued_pushes));
     let endpoint = listener.endpoint().map_err(|source| control(&config, source))?;
-    let address = fabric.address();
+    let (address, rails) = (fabric.address(), fabric.rails());
     let region = config.region();
     let memory = Memory { pool: pool.clone(), region };
     let plane = DataPlane::new(
@@ -103,6 +104,7 @@ pub(crate) fn assemble(
         endpoint,
         address,
         capabilities,
+        rails,
         pool,
         region,
         counters,

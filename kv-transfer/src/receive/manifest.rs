@@ -6,13 +6,15 @@ use crate::checksum::{Hashed, Selection};
 use crate::layout::Conversion;
 use crate::tally::Tally;
 use crate::ticket::{checksums_from_wire, checksums_to_wire};
-use crate::wire::Manifest;
+use crate::wire::{Amend, Manifest};
 use crate::{ChecksumMode, TransferError};
 
 /// A manifest that describes exactly the transfer which its receiver asked for.
 #[derive(Clone, Debug)]
 pub(crate) struct CheckedManifest {
     pub(crate) writes: Tally,
+    /// Those of them that failed on their way and were made up for by others: each may have landed, may land yet, or never.
+    pub(crate) doubtful: Tally,
     pub(crate) bytes: u64,
     pub(crate) hashed: Hashed,
 }
@@ -41,6 +43,8 @@ impl CheckedManifest {
         if manifest.writes == 0 {
             return Err(mismatch("writes", 0, pieces));
         }
+        let doubtful = manifest.doubtful.unwrap_or_default();
+        check_doubtful(doubtful, manifest.writes)?;
         let asked = checksums_to_wire(wanted.checksums);
         let mode = checksums_from_wire(manifest.checksums)
             .filter(|_| manifest.checksums >= asked)
@@ -50,13 +54,36 @@ impl CheckedManifest {
         let hashes =
             manifest.hashes.as_chunks::<8>().0.iter().map(|&bytes| u64::from_le_bytes(bytes)).collect();
         let hashed = Hashed { conversion: wanted.conversion.clone(), selection, hashes };
-        Ok(Self { writes: Tally::first(manifest.writes), bytes: manifest.bytes, hashed })
+        Ok(Self { writes: Tally::first(manifest.writes), doubtful, bytes: manifest.bytes, hashed })
+    }
+
+    /// Takes over other counts.
+    pub(crate) fn amend(&mut self, amend: &Amend) -> Result<(), TransferError> {
+        (self.writes, self.doubtful) = (Tally::first(amend.writes), amend.doubtful);
+        check_doubtful(amend.doubtful, amend.writes)
+    }
+
+    /// Whether these are all writes but some of the doubtful ones. When those are in between, their number has to do: the
+    /// sender knows by their completions that all others are delivered.
+    pub(crate) fn allows(&self, arrived: Tally) -> bool {
+        let sure = self.writes.without(self.doubtful);
+        arrived == self.writes
+            || arrived == sure
+            || (arrived.writes > sure.writes && arrived.writes < self.writes.writes)
     }
 
     /// Bytes that comparing the hashes reads.
     pub(crate) fn hashed_bytes(&self) -> u64 {
         self.hashed.hashes.len() as u64 * self.hashed.conversion.source.layout.block_bytes()
     }
+}
+
+/// Each doubtful write was made once more.
+fn check_doubtful(doubtful: Tally, writes: u32) -> Result<(), TransferError> {
+    if doubtful.writes < writes {
+        return Ok(());
+    }
+    Err(mismatch("doubtful", doubtful.writes.into(), writes.into()))
 }
 
 fn mismatch(field: &str, announced: u64, expected: u64) -> TransferError {
@@ -93,13 +120,14 @@ mod tests {
     fn an_honest_manifest_passes_and_each_lie_is_named() {
         CheckedManifest::check(&honest(), &wanted()).unwrap();
         type Lie = fn(&mut Manifest);
-        let lies: [(&str, Lie); 9] = [
+        let lies: [(&str, Lie); 10] = [
             ("layers", |m| m.layers = 5),
             ("units", |m| m.units = 9),
             ("pieces", |m| m.pieces = 39),
             ("bytes", |m| m.bytes -= 1),
             ("tokens", |m| m.tokens = 11),
             ("writes", |m| m.writes = 0),
+            ("doubtful", |m| m.doubtful = Some(Tally::first(5))),
             ("checksums", |m| m.checksums = 0),
             ("checksums", |m| m.checksums = 77),
             ("hashes", |m| m.hashes.truncate(9)),

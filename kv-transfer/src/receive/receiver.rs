@@ -13,8 +13,7 @@ use crate::control::Peers;
 use crate::ids::{PeerId, TransferKey};
 use crate::layout::Conversion;
 use crate::stats::Counters;
-use crate::tally::Tally;
-use crate::wire::{Body, Grant, Manifest, Reason};
+use crate::wire::{Amend, Body, Grant, Manifest, Reason, Withdrawn};
 
 /// Shared by the owners of transfers, the control tasks and the data thread.
 #[derive(Debug)]
@@ -93,11 +92,24 @@ impl Receiver {
     }
 
     pub(crate) fn manifest(&self, from: PeerId, key: TransferKey, manifest: &Manifest) {
-        self.change(|table, effects| table.manifest(from, key, manifest, effects));
+        self.change(|table, effects| table.manifest(from, key, manifest, Instant::now(), effects));
     }
 
-    pub(crate) fn withdrawn(&self, from: PeerId, key: TransferKey, writes: Option<Tally>, reason: &str) {
-        self.change(|table, effects| table.withdrawn(from, key, writes, reason, Instant::now(), effects));
+    pub(crate) fn stray(&self, from: PeerId, key: TransferKey, sequence: u32) {
+        self.change(|table, _| table.stray(from, key, sequence, Instant::now()));
+    }
+
+    /// Whether a transfer waits for an amended manifest now.
+    pub(crate) fn recall(&self, from: PeerId, key: TransferKey) -> bool {
+        self.lock().recall(from, key)
+    }
+
+    pub(crate) fn amend(&self, from: PeerId, key: TransferKey, amend: &Amend) {
+        self.change(|table, effects| table.amend(from, key, amend, Instant::now(), effects));
+    }
+
+    pub(crate) fn withdrawn(&self, from: PeerId, key: TransferKey, withdrawn: &Withdrawn) {
+        self.change(|table, effects| table.withdrawn(from, key, withdrawn, Instant::now(), effects));
     }
 
     pub(crate) fn peer_lost(&self, peer: PeerId, name: &str) {

@@ -9,7 +9,7 @@ use crate::checksum::Selection;
 use crate::ids::{Immediate, Sequence};
 use crate::layout::Conversion;
 use crate::tally::Tally;
-use crate::wire::Manifest;
+use crate::wire::{Manifest, Withdrawn};
 use crate::{KvLayout, TensorParallel};
 
 const LAYERS: u32 = 2;
@@ -114,6 +114,13 @@ impl Bench {
     }
 
     fn announce_from(&mut self, peer: PeerId, cell: &IncomingCell, writes: u32) {
+        self.announce_with(peer, cell, writes, &[]);
+    }
+
+    /// The writes of these numbers may land or not.
+    fn announce_with(&mut self, peer: PeerId, cell: &IncomingCell, writes: u32, doubtful: &[u32]) {
+        let mut tally = Tally::default();
+        doubtful.iter().for_each(|&write| tally.add(Sequence::of(write)));
         let units = cell.blocks.len() as u32;
         let selection = Selection::new(ChecksumMode::Sampled, SECRET, LAYERS, units);
         let manifest = Manifest {
@@ -126,8 +133,9 @@ impl Bench {
             tokens: units,
             checksums: 1,
             hashes: vec![0; selection.len() * 8],
+            doubtful: (tally.writes > 0).then_some(tally),
         };
-        self.table.manifest(peer, cell.key, &manifest, &mut self.effects);
+        self.table.manifest(peer, cell.key, &manifest, self.now, &mut self.effects);
     }
 
     fn withdraw(&mut self, key: TransferKey, writes: Option<u32>) {
@@ -135,7 +143,13 @@ impl Bench {
     }
 
     fn withdraw_from(&mut self, peer: PeerId, key: TransferKey, writes: Option<u32>) {
-        self.table.withdrawn(peer, key, writes.map(Tally::first), "gave up", self.now, &mut self.effects);
+        self.withdraw_with(peer, key, writes, false);
+    }
+
+    fn withdraw_with(&mut self, peer: PeerId, key: TransferKey, writes: Option<u32>, uncertain: bool) {
+        let (writes, reason) = (writes.map(Tally::first), "gave up".to_owned());
+        let withdrawn = Withdrawn { key: key.into(), writes, reason, uncertain };
+        self.table.withdrawn(peer, key, &withdrawn, self.now, &mut self.effects);
     }
 
     /// Says of some chunks that have landed that they are in the blocks, or are not what they should be.
@@ -225,7 +239,7 @@ fn nobody_else_can_complete_attach_or_withdraw() {
     assert!(bench.attach(OTHER, cell.key, SECRET).is_err(), "taken");
     bench.announce(&cell, 1);
     bench.land_number(OTHER, cell.key, 0);
-    bench.table.withdrawn(OTHER, cell.key, None, "", bench.now, &mut bench.effects);
+    bench.withdraw_with(OTHER, cell.key, None, false);
     assert!(bench.effects.is_empty());
     assert_eq!(bench.counters.late_writes.get(), 1);
     bench.land(cell.key);
@@ -283,6 +297,66 @@ fn a_repeated_write_does_not_stand_for_a_lost_one() {
     for cell in [&early, &late] {
         assert!(bench.told(cell.key) && !bench.quiet(cell), "failed, and fenced");
     }
+}
+
+#[test]
+fn a_doubtful_write_is_waited_for_until_it_cannot_land_any_more() {
+    let mut bench = Bench::new(Some(DRAIN));
+    let cell = bench.attached(&[1]);
+    // The second was posted again as the third.
+    bench.land_number(SENDER, cell.key, 0);
+    bench.land_number(SENDER, cell.key, 2);
+    bench.announce_with(SENDER, &cell, 3, &[1]);
+    assert!(!bench.quiet(&cell), "it may still land, in a block that would be somebody else's");
+    bench.now += DRAIN;
+    bench.table.tick(bench.now, &mut bench.effects);
+    assert!(bench.quiet(&cell) && !bench.told(cell.key) && bench.table.is_empty());
+    assert_eq!(bench.table.next_deadline(), None);
+    bench.check();
+}
+
+#[test]
+fn blocks_of_an_uncertain_sender_are_drained() {
+    for manifest_first in [false, true] {
+        let mut bench = Bench::new(Some(DRAIN));
+        let cell = bench.attached(&[1]);
+        bench.table.abort(cell.key, &mut bench.effects);
+        bench.land_number(SENDER, cell.key, 0);
+        if manifest_first {
+            // It was on its way when the transfer was aborted.
+            bench.announce_with(SENDER, &cell, 2, &[1]);
+        }
+        bench.withdraw_with(SENDER, cell.key, None, !manifest_first);
+        assert!(!bench.quiet(&cell), "a write may land yet");
+        bench.now += DRAIN;
+        bench.table.tick(bench.now, &mut bench.effects);
+        assert!(bench.quiet(&cell));
+        bench.check();
+    }
+}
+
+#[test]
+fn a_doubtful_write_that_landed_is_not_waited_for() {
+    let mut bench = Bench::new(Some(DRAIN));
+    let cell = bench.attached(&[1]);
+    bench.announce_with(SENDER, &cell, 3, &[1]);
+    [2, 1, 0].into_iter().for_each(|write| bench.land_number(SENDER, cell.key, write));
+    assert!(bench.quiet(&cell) && bench.table.is_empty());
+    assert_eq!(bench.table.next_deadline(), None);
+}
+
+#[test]
+fn a_missing_write_that_was_not_doubtful_is_an_error() {
+    let mut bench = Bench::new(Some(DRAIN));
+    let cell = bench.attached(&[1]);
+    bench.announce_with(SENDER, &cell, 3, &[1]);
+    [0, 1].into_iter().for_each(|write| bench.land_number(SENDER, cell.key, write));
+    bench.now += DRAIN;
+    bench.table.tick(bench.now, &mut bench.effects);
+    assert_eq!(bench.counters.incoming_failed.get(), 1, "the doubtful one does not stand for it");
+    bench.table.tick(bench.now, &mut bench.effects);
+    assert!(bench.quiet(&cell), "its sender has nothing under way");
+    bench.check();
 }
 
 #[test]

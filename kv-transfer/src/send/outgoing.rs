@@ -281,6 +281,7 @@ impl Outgoing {
             tokens,
             checksums: checksums_to_wire(mode),
             hashes: hashes.iter().flat_map(|hash| hash.to_le_bytes()).collect(),
+            doubtful: None,
         }
     }
 }

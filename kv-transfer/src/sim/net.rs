@@ -23,6 +23,8 @@ const LONGEST_FLIGHT: Duration = Duration::from_millis(60);
 pub(super) struct Faults {
     /// It fails, having landed in part.
     pub(super) failed: u32,
+    /// The path to its target fails under it, and another is left; it lands late, or never.
+    pub(super) rerouted: u32,
     /// It lands, and its immediate does not.
     pub(super) arrival_lost: u32,
     /// Its immediate comes twice.
@@ -49,6 +51,7 @@ pub(super) struct Seen {
 enum Fate {
     Arrives,
     Fails,
+    Rerouted,
     ArrivalLost,
     ArrivalRepeated,
     Corrupted,
@@ -290,6 +293,7 @@ impl State {
         let mut drawn = self.random.random_range(0..1000);
         let chances = [
             (self.faults.failed, Fate::Fails),
+            (self.faults.rerouted, Fate::Rerouted),
             (self.faults.arrival_lost, Fate::ArrivalLost),
             (self.faults.arrival_repeated, Fate::ArrivalRepeated),
             (self.faults.corrupted, Fate::Corrupted),
@@ -325,7 +329,7 @@ impl State {
         }
         if flight.bytes.is_none() {
             self.take_bytes(flight);
-            return true;
+            return flight.fate != Fate::Rerouted || self.reroute(flight);
         }
         // Early: completed, then landed. Otherwise a completion says that it has landed.
         let complete_now = !flight.completed && (self.completes_early || flight.landed);
@@ -370,9 +374,16 @@ impl State {
         let times = match flight.fate {
             Fate::ArrivalLost => 0,
             Fate::ArrivalRepeated => 2,
-            Fate::Arrives | Fate::Fails | Fate::Corrupted | Fate::CompletionLost => 1,
+            Fate::Arrives | Fate::Fails | Fate::Rerouted | Fate::Corrupted | Fate::CompletionLost => 1,
         };
         (0..times).for_each(|_| self.tell(flight.to, landed()));
+    }
+
+    /// Its sender hears that its path failed; what the NIC had read may land all the same.
+    fn reroute(&mut self, flight: &mut Flight) -> bool {
+        flight.completed = true;
+        self.report(flight, Event::Again(flight.write.context, "a rail failed".to_owned()));
+        self.random.random_bool(0.5)
     }
 
     /// Some of it may have landed.

@@ -7,13 +7,22 @@ use super::net::Faults;
 use super::schedule::{Climate, Report, run};
 
 pub(super) const CALM: Climate = Climate {
-    faults: Faults { failed: 0, arrival_lost: 0, arrival_repeated: 0, corrupted: 0, completion_lost: 0 },
+    faults: Faults {
+        failed: 0,
+        rerouted: 0,
+        arrival_lost: 0,
+        arrival_repeated: 0,
+        corrupted: 0,
+        completion_lost: 0,
+    },
     disasters: 0,
     restarts: false,
     crowd: false,
 };
 const STORMY: Climate = Climate { disasters: 4, ..CALM };
 const FAILING: Climate = Climate { faults: Faults { failed: 20, ..CALM.faults }, disasters: 2, ..CALM };
+const REROUTED: Climate = Climate { faults: Faults { rerouted: 100, ..CALM.faults }, ..CALM };
+const REROUTED_AND_STORMY: Climate = Climate { disasters: 3, ..REROUTED };
 const LOSSY: Climate = Climate { faults: Faults { arrival_lost: 20, ..CALM.faults }, disasters: 1, ..CALM };
 const REPEATING: Climate = Climate {
     faults: Faults { arrival_repeated: 20, arrival_lost: 20, ..CALM.faults },
@@ -111,6 +120,19 @@ fn a_crowd_in_a_storm_ends() {
 #[test]
 fn failed_writes_are_errors_at_both_ends() {
     check(FAILING, 900);
+}
+
+#[test]
+fn failed_paths_cost_time_and_no_transfer() {
+    let (with, without) = (check(REROUTED, 600), check(CALM, 600));
+    // Some have no patience for the drain.
+    assert!(with.received * 10 > without.received * 8, "{} of {}", with.received, without.received);
+}
+
+#[test]
+fn failed_paths_in_a_storm_leave_right_bytes_or_an_error_and_no_leak() {
+    let Report { transfers, received, .. } = check(REROUTED_AND_STORMY, 900);
+    assert!(received * 10 > transfers * 2, "{received} of {transfers}");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use crate::tally::Tally;
 
 #[derive(Clone, PartialEq, prost::Message)]
 pub(crate) struct Frame {
-    #[prost(oneof = "Body", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14")]
+    #[prost(oneof = "Body", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18")]
     pub(crate) body: Option<Body>,
 }
 
@@ -40,6 +40,14 @@ pub(crate) enum Body {
     Confirmed(Confirmed),
     #[prost(message, tag = "14")]
     OfferGone(OfferGone),
+    #[prost(message, tag = "15")]
+    Recall(Recall),
+    #[prost(message, tag = "16")]
+    Recalled(Recalled),
+    #[prost(message, tag = "17")]
+    Amend(Amend),
+    #[prost(message, tag = "18")]
+    Stray(Stray),
 }
 
 /// The sender's first word.
@@ -192,6 +200,47 @@ pub(crate) struct Manifest {
     /// Hashes in the order of the selection, 8 bytes each, little-endian.
     #[prost(bytes = "vec", tag = "9")]
     pub(crate) hashes: Vec<u8>,
+    /// Writes that failed on their way and were posted again as others; each may land or not. The others are all in the
+    /// receiver's memory.
+    #[prost(message, optional, tag = "10")]
+    pub(crate) doubtful: Option<Tally>,
+}
+
+/// A write that the manifest counts failed on its way: the transfer must not complete before that is made up for.
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub(crate) struct Recall {
+    #[prost(message, required, tag = "1")]
+    pub(crate) key: Key,
+}
+
+/// Whether it is so. If not, the transfer is over, or that write had landed after all.
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub(crate) struct Recalled {
+    #[prost(message, required, tag = "1")]
+    pub(crate) key: Key,
+    #[prost(bool, tag = "2")]
+    pub(crate) waits: bool,
+}
+
+/// A chunk's write failed on its way, and another chunk will take its place. It may land yet.
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub(crate) struct Stray {
+    #[prost(message, required, tag = "1")]
+    pub(crate) key: Key,
+    /// Of the write.
+    #[prost(uint32, tag = "2")]
+    pub(crate) sequence: u32,
+}
+
+/// The manifest holds again, with these counts.
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub(crate) struct Amend {
+    #[prost(message, required, tag = "1")]
+    pub(crate) key: Key,
+    #[prost(uint32, tag = "2")]
+    pub(crate) writes: u32,
+    #[prost(message, required, tag = "3")]
+    pub(crate) doubtful: Tally,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -212,6 +261,9 @@ pub(crate) struct Withdrawn {
     pub(crate) writes: Option<Tally>,
     #[prost(string, tag = "3")]
     pub(crate) reason: String,
+    /// Writes failed on their way, and may land yet.
+    #[prost(bool, tag = "4")]
+    pub(crate) uncertain: bool,
 }
 
 /// A reader has read what an offer names.

@@ -9,7 +9,11 @@
 //!    │ Want ───────────────────────────────────► │   staged transfers: chunks that could be filled now
 //!    │ ◄─────────────────────────────── Grant    │
 //!    │ ═══ one-sided writes ═══════════════════► │
+//!    │ Stray ──────────────────────────────────► │   a chunk's write failed on its way, and is made again elsewhere
 //!    │ Manifest ───────────────────────────────► │   how many writes, what they cover, hashes
+//!    │ Recall ─────────────────────────────────► │   a write failed on its way after that; another is made in its place
+//!    │ ◄──────────────────────────────  Recalled │
+//!    │ Amend ──────────────────────────────────► │
 //!    │ ◄──────────────────────────────── Abort   │   at any time
 //!    │ Withdrawn ──────────────────────────────► │   no write of this transfer is or will be under way
 //! ```
@@ -24,12 +28,12 @@ pub(crate) use geometry::GeometryWire;
 #[cfg(any(test, fuzzing))]
 pub(crate) use messages::Key;
 pub(crate) use messages::{
-    Attach, AttachRefused, Attached, Body, Confirm, Confirmed, Grant, Hello, Manifest, OfferGone, Reason,
-    Refused, Want, Welcome, Withdrawn,
+    Amend, Attach, AttachRefused, Attached, Body, Confirm, Confirmed, Grant, Hello, Manifest, OfferGone,
+    Reason, Recall, Recalled, Refused, Stray, Want, Welcome, Withdrawn,
 };
 
 /// Version of this protocol; both ends must speak the same.
-pub(crate) const PROTOCOL: u32 = 3;
+pub(crate) const PROTOCOL: u32 = 4;
 /// Longest frame before the handshake is done, and longest of every kind but the manifest.
 pub(crate) const SMALL_FRAME_BYTES: usize = 64 << 10;
 /// Longest reason that is passed on to a peer.

@@ -1,6 +1,6 @@
 //! `fi_getinfo`: what is offered, and to whom.
 
-use std::ffi::{CStr, c_char, c_int, c_void};
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::ptr;
 
 use crate::settings::Settings;
@@ -8,7 +8,6 @@ use crate::sys;
 use crate::wire::Address;
 
 pub(crate) const PROVIDER_NAME: &CStr = c"strict";
-const DOMAIN_NAME: &CStr = c"strict0";
 /// More than a message's real limit, which is FI_OPT_MAX_RMA_SIZE: EFA's attributes speak of messages of all kinds.
 const ATTRIBUTE_OVER_LIMIT: u64 = 4;
 /// Room after each structure for fields that a newer libfabric appended to it.
@@ -46,9 +45,15 @@ pub(crate) unsafe extern "C" fn getinfo(
     let Some(wish) = Wish::of(hints).filter(|wish| node.is_null() && wish.granted(settings)) else {
         return -(sys::FI_ENODATA as c_int);
     };
-    let Some(made) = make(settings, &wish) else { return -(sys::FI_ENOMEM as c_int) };
+    let mut list = ptr::null_mut();
+    for device in (0..settings.devices).rev() {
+        let Some(made) = make(settings, &wish, device) else { return -(sys::FI_ENOMEM as c_int) };
+        // SAFETY: just made, and nobody else has it.
+        unsafe { (*made).next = list };
+        list = made;
+    }
     // SAFETY: libfabric gives a place for the answer.
-    unsafe { *info = made };
+    unsafe { *info = list };
     0
 }
 
@@ -155,8 +160,8 @@ fn name(text: &CStr) -> *mut c_char {
     unsafe { strdup(text.as_ptr()) }
 }
 
-/// One entry. On want of memory what was made is lost, as the process soon will be.
-fn make(settings: &Settings, wish: &Wish) -> Option<*mut sys::fi_info> {
+/// The entry of one NIC. On want of memory what was made is lost, as the process soon will be.
+fn make(settings: &Settings, wish: &Wish, device: u32) -> Option<*mut sys::fi_info> {
     let info = zeroed::<sys::fi_info>()?;
     info.caps = CAPS | if wish.wants_hmem() { sys::FI_HMEM } else { 0 };
     info.mode = sys::FI_CONTEXT2;
@@ -175,7 +180,7 @@ fn make(settings: &Settings, wish: &Wish) -> Option<*mut sys::fi_info> {
     endpoint.max_msg_size = (settings.max_rma_bytes * ATTRIBUTE_OVER_LIMIT) as usize;
     (endpoint.tx_ctx_cnt, endpoint.rx_ctx_cnt) = (1, 1);
     info.ep_attr = endpoint;
-    info.domain_attr = domain(settings, wish)?;
+    info.domain_attr = domain(settings, wish, device)?;
     let fabric = zeroed::<sys::fi_fabric_attr>()?;
     fabric.name = name(PROVIDER_NAME);
     fabric.prov_version = crate::VERSION;
@@ -190,9 +195,9 @@ fn transmit(settings: &Settings, wish: &Wish, caps: u64) -> Option<*mut sys::fi_
     Some(transmit)
 }
 
-fn domain(settings: &Settings, wish: &Wish) -> Option<*mut sys::fi_domain_attr> {
+fn domain(settings: &Settings, wish: &Wish, device: u32) -> Option<*mut sys::fi_domain_attr> {
     let domain = zeroed::<sys::fi_domain_attr>()?;
-    domain.name = name(DOMAIN_NAME);
+    domain.name = name(&CString::new(format!("strict{device}")).ok()?);
     domain.threading = sys::FI_THREAD_DOMAIN;
     domain.control_progress = sys::FI_PROGRESS_MANUAL;
     domain.__bindgen_anon_1.progress = sys::FI_PROGRESS_MANUAL;

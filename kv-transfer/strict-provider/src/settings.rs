@@ -28,6 +28,8 @@ pub(crate) struct Settings {
     pub(crate) eagain: u32,
     /// Rounds of progress for which something accepted is held back, at most.
     pub(crate) hold: u32,
+    /// NICs that there are, named `strict0`, `strict1`…
+    pub(crate) devices: u32,
     /// The queue pair's number, to come back as another process's; chosen freely without it.
     pub(crate) qpn: Option<u16>,
 }
@@ -46,6 +48,7 @@ impl Default for Settings {
             emulated_write: false,
             eagain: 8,
             hold: 6,
+            devices: 1,
             qpn: None,
         }
     }
@@ -66,6 +69,7 @@ impl Settings {
             emulated_write: switch("EMULATED_WRITE", d.emulated_write)?,
             eagain: number("EAGAIN", d.eagain)?,
             hold: number("HOLD", d.hold)?,
+            devices: number("DEVICES", d.devices)?,
             qpn: variable("QPN").map(|text| parse("QPN", &text)).transpose()?,
         })
     }

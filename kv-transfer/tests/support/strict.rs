@@ -15,6 +15,8 @@ pub fn environment(test: &str) -> Option<Vec<(&'static str, &'static str)>> {
     match module {
         // Three of the usual blocks: longer runs must be split, at what the option says and not at the attributes' limit.
         "libfabric_strict" => Some(vec![("BATON_STRICT_MAX_RMA_BYTES", "49152")]),
+        // Three NICs, all of which are taken.
+        "libfabric_strict_rails" => Some(vec![("BATON_STRICT_DEVICES", "3")]),
         // A completion says only that the target has accepted, long before it is delivered; the queue can be slept on; no
         // FI_HMEM, no FI_MR_LOCAL.
         "libfabric_strict_weak" => Some(vec![

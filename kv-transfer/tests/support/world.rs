@@ -14,6 +14,7 @@ use super::Peer;
 /// How a node is set up; travels to the peer process.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Setup {
+    /// As users name it; libfabric's rails follow an `@`.
     pub fabric: String,
     pub layers: u32,
     pub blocks: u32,
@@ -84,12 +85,14 @@ pub fn shape(fabric: &str) -> Setup {
 }
 
 pub fn config(setup: &Setup) -> TransferConfig {
-    let fabric: FabricSpec = setup.fabric.parse().unwrap();
+    let (name, rails) = setup.fabric.split_once('@').unwrap_or((&setup.fabric, ""));
+    let fabric: FabricSpec = name.parse().unwrap();
     let mut config = TransferConfig::new(fabric.clone(), setup.geometry(), setup.model.clone());
     let Limits { incoming, outgoing, blocks_per_transfer, queued_pushes } = setup.limits;
     config.limits =
         TransferLimits { incoming, outgoing, blocks_per_transfer, queued_pushes, ..config.limits };
     config.checksums = if setup.full_checksums { ChecksumMode::Full } else { ChecksumMode::Sampled };
+    config.rails = rails.split(',').filter(|rail| !rail.is_empty()).map(str::to_owned).collect();
     match fabric {
         FabricSpec::Shm => {}
         FabricSpec::Libfabric { .. } => config.libfabric_path = Some(library("LIBFABRIC", "libfabric.so.1")),

@@ -2,6 +2,7 @@
 
 use super::SendId;
 use crate::ids::{PeerId, Sequence};
+use crate::plan::Tile;
 
 /// Contexts are indices; they are small, and unique while in flight.
 #[derive(Default)]
@@ -16,7 +17,7 @@ pub(super) struct InFlight {
 pub(super) struct Flying {
     pub(super) send: SendId,
     pub(super) peer: PeerId,
-    pub(super) bytes: u64,
+    pub(super) tile: Tile,
     /// Without what a chunk says of itself.
     pub(super) payload: u64,
     pub(super) sequence: Sequence,
@@ -24,6 +25,12 @@ pub(super) struct Flying {
     pub(super) chunk: Option<u32>,
     /// Its peer died and it never came back; its context stays taken, its credit does not.
     pub(super) given_up: bool,
+}
+
+impl Flying {
+    pub(super) fn bytes(&self) -> u64 {
+        self.tile.bytes()
+    }
 }
 
 impl InFlight {

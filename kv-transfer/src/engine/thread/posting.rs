@@ -4,7 +4,7 @@ use super::in_flight::Flying;
 use tokio::time::Instant;
 
 use super::{DataPlane, SendId, Target};
-use crate::engine::Work;
+use crate::engine::{Again, Next, Work};
 use crate::fabric::{Event, Read, Write};
 use crate::ids::Sequence;
 use crate::plan::{Tile, WriteRules};
@@ -73,46 +73,67 @@ impl DataPlane {
                 Event::Landed { .. } => {}
                 Event::Done(context) => self.completed(context, None),
                 Event::Failed(context, reason) => self.completed(context, Some(reason)),
+                Event::Again(context, reason) => self.failed_on_its_way(context, reason),
                 Event::Fault { peer, reason } => {
                     tracing::warn!(peer = peer.0, reason, "a peer broke the fabric's rules and is ignored");
                     self.peers.hang_up(peer);
                 }
             }
         }
+        if any {
+            self.counters.lost_paths.set(self.fabric.lost_paths());
+        }
         self.events = events;
         self.scatter();
         polled.map(|()| any)
     }
 
-    fn completed(&mut self, context: u32, failure: Option<String>) {
-        let Some(flying) = self.in_flight.land(context) else { return };
-        if flying.given_up {
-            return;
-        }
+    /// A write or read is not under way any more; `None` if its peer died and nobody waits for it.
+    fn came_back(&mut self, context: u32) -> Option<Flying> {
+        let flying = self.in_flight.land(context).filter(|flying| !flying.given_up)?;
         self.counters.in_flight_writes.sub(1);
         if let Some(target) = self.targets.get_mut(&flying.peer) {
             target.in_flight -= 1;
-            target.in_flight_bytes -= flying.bytes;
-            target.note_done(flying.bytes);
+            target.in_flight_bytes -= flying.bytes();
+            target.note_done(flying.bytes());
         }
+        Some(flying)
+    }
+
+    fn completed(&mut self, context: u32, failure: Option<String>) {
+        let Some(flying) = self.came_back(context) else { return };
         match failure {
             None => {
                 self.counters.writes_sent.add(1);
                 self.counters.bytes_sent.add(flying.payload);
                 self.write_done(&flying, Some(flying.sequence));
             }
-            Some(reason) => {
-                self.counters.writes_failed.add(1);
-                self.with(flying.send, |s| {
-                    s.end(TransferError::Write { peer: s.cell.endpoint.clone(), reason })
-                });
-                self.write_done(&flying, None);
-            }
+            Some(reason) => self.write_failed(&flying, reason),
         }
     }
 
+    fn write_failed(&mut self, flying: &Flying, reason: String) {
+        self.counters.writes_failed.add(1);
+        self.with(flying.send, |s| s.end(TransferError::Write { peer: s.cell.endpoint.clone(), reason }));
+        self.write_done(flying, None);
+    }
+
+    /// Posts a write again that may land all the same; the receiver will be told which those were.
+    fn failed_on_its_way(&mut self, context: u32, reason: String) {
+        let Some(flying) = self.came_back(context) else { return };
+        let again = Again { tile: flying.tile, chunk: flying.chunk.map(|chunk| (chunk, flying.payload)) };
+        let sending = self.sends.get_mut(&flying.send);
+        if sending.is_none_or(|sending| sending.write_doubtful(flying.sequence, again).is_err()) {
+            return self.write_failed(&flying, reason);
+        }
+        tracing::debug!(peer = flying.peer.0, reason, "a write goes another way");
+        self.counters.writes_repeated.add(1);
+        self.in_flight_bytes -= flying.bytes();
+        self.queue_up(flying.send);
+    }
+
     pub(super) fn write_done(&mut self, flying: &Flying, delivered: Option<Sequence>) {
-        self.in_flight_bytes -= flying.bytes;
+        self.in_flight_bytes -= flying.bytes();
         self.chunks.extend(flying.chunk);
         self.with(flying.send, |sending| {
             sending.write_done(delivered);
@@ -155,8 +176,16 @@ impl DataPlane {
                 sending.in_turn = false;
                 Post::Nothing
             }
-            Some(Work::Units(_)) => self.post_chunk(id),
-            Some(Work::Tiles(cursor)) => {
+            Some(Next::Again(Again { chunk: Some((chunk, payload)), tile })) => {
+                let (chunk, tile) = ((*chunk, *payload), *tile);
+                self.post_chunk_again(id, &tile, chunk)
+            }
+            Some(Next::Again(Again { chunk: None, tile })) => {
+                let tile = *tile;
+                self.post_again(id, &tile, None)
+            }
+            Some(Next::Work(Work::Units(_))) => self.post_chunk(id),
+            Some(Next::Work(Work::Tiles(cursor))) => {
                 let rules = WriteRules {
                     max_bytes: self.capabilities.max_write_bytes,
                     strided: self.capabilities.strided_writes && sending.immediate().is_some(),
@@ -174,6 +203,20 @@ impl DataPlane {
             Tried::Posted => {
                 let posted = self.sends.get_mut(&id).map_or(0, |sending| sending.write_posted(tile));
                 self.with(id, |_| posted);
+                Post::Posted(tile.bytes())
+            }
+            Tried::NoRoom => Post::Blocked,
+            Tried::Failed => Post::Nothing,
+        }
+    }
+
+    pub(super) fn post_again(&mut self, id: SendId, tile: &Tile, chunk: Option<(u32, u64)>) -> Post {
+        match self.try_post(id, tile, chunk) {
+            Tried::Posted => {
+                self.with(id, |sending| {
+                    sending.again_posted();
+                    0
+                });
                 Post::Posted(tile.bytes())
             }
             Tried::NoRoom => Post::Blocked,
@@ -202,7 +245,7 @@ impl DataPlane {
         let context = self.in_flight.take_off(Flying {
             send: id,
             peer,
-            bytes,
+            tile: *tile,
             payload,
             chunk,
             sequence,

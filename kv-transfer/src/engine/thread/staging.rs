@@ -2,7 +2,7 @@
 
 use super::posting::{Post, Tried};
 use super::{DataPlane, SendId};
-use crate::engine::{Staged, Work};
+use crate::engine::{Next, Staged, Work};
 use crate::ids::{PeerId, TransferKey};
 use crate::layout::Conversion;
 use crate::memory::Mapping;
@@ -13,28 +13,19 @@ use crate::staging::{HEADER_BYTES, Header};
 impl DataPlane {
     /// A chunk was granted to one of our transfers.
     pub(super) fn granted(&mut self, peer: PeerId, key: TransferKey, chunk: u32) {
-        let mut theirs = self
-            .sends
-            .iter_mut()
-            .filter(|(_, sending)| sending.peer() == peer && sending.cell.key == Some(key));
-        let Some((&id, sending)) = theirs.next() else { return };
-        let Some(staged) = &mut sending.staged else { return };
+        let Some(id) = self.sending_of(peer, key) else { return };
+        let staged = self.sends.get_mut(&id).and_then(|sending| sending.staged.as_mut());
+        let Some(staged) = staged else { return };
         staged.granted(chunk);
         self.queue_up(id);
     }
 
     /// Fills a chunk and posts it, if the receiver granted one and one of ours is free.
     pub(super) fn post_chunk(&mut self, id: SendId) -> Post {
+        let Some(theirs) = self.next_grant(id) else { return Post::Nothing };
         let Some(sending) = self.sends.get_mut(&id) else { return Post::Nothing };
-        sending.ask_for_chunks();
-        let grant = sending.staged.as_ref().and_then(|staged| staged.grants.front().copied());
-        let Some(theirs) = grant else {
-            // Its turn comes with the next grant.
-            sending.in_turn = false;
-            return Post::Nothing;
-        };
         let Some(ours) = self.chunks.pop() else { return Post::Blocked };
-        let (Some(staged), Some(Work::Units(cursor))) = (&sending.staged, sending.next()) else {
+        let (Some(staged), Some(Next::Work(Work::Units(cursor)))) = (&sending.staged, sending.next()) else {
             self.chunks.push(ours);
             return Post::Nothing;
         };
@@ -47,10 +38,8 @@ impl DataPlane {
         let tile = Tile::contiguous(start, staged.theirs.receive_chunk(theirs), len);
         match self.try_post(id, &tile, Some((ours, bytes))) {
             Tried::Posted => {
-                let posted = self.sends.get_mut(&id).map_or(0, |sending| {
-                    sending.staged.as_mut().and_then(|staged| staged.grants.pop_front());
-                    sending.chunk_posted(taken, bytes)
-                });
+                self.use_grant(id);
+                let posted = self.sends.get_mut(&id).map_or(0, |sending| sending.chunk_posted(taken, bytes));
                 self.with(id, |_| posted);
                 Post::Posted(len)
             }
@@ -63,6 +52,34 @@ impl DataPlane {
                 Post::Nothing
             }
         }
+    }
+
+    /// Posts a filled chunk once more, into another one of theirs: the first may still be written.
+    pub(super) fn post_chunk_again(&mut self, id: SendId, tile: &Tile, chunk: (u32, u64)) -> Post {
+        let Some(theirs) = self.next_grant(id) else { return Post::Nothing };
+        let region =
+            self.sends.get(&id).and_then(|sending| sending.staged.as_ref()).map(|staged| staged.theirs);
+        let Some(region) = region else { return Post::Nothing };
+        let tile = Tile::contiguous(tile.source, region.receive_chunk(theirs), tile.len);
+        let post = self.post_again(id, &tile, Some(chunk));
+        if matches!(post, Post::Posted(_)) {
+            self.use_grant(id);
+        }
+        post
+    }
+
+    /// The chunk of theirs that a transfer may write next. `None`: it leaves the turn until there is one.
+    fn next_grant(&mut self, id: SendId) -> Option<u32> {
+        let sending = self.sends.get_mut(&id)?;
+        sending.ask_for_chunks();
+        let grant = sending.staged.as_ref().and_then(|staged| staged.grants.front().copied());
+        sending.in_turn = grant.is_some();
+        grant
+    }
+
+    fn use_grant(&mut self, id: SendId) {
+        let staged = self.sends.get_mut(&id).and_then(|sending| sending.staged.as_mut());
+        staged.and_then(|staged| staged.grants.pop_front());
     }
 
     /// Brings what has landed to its blocks.

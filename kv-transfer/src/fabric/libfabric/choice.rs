@@ -1,14 +1,16 @@
-//! Which of libfabric's offers is taken, and what is said when none can be.
+//! Which of libfabric's offers are taken, and what is said when none can be.
 //!
 //! A worker that was told to use a provider uses that one or does not start: to run over another without a word would be to
 //! find out from the bill, or from the latency.
 
+use std::collections::BTreeSet;
 use std::ffi::{CStr, CString};
 use std::net::IpAddr;
 
 use super::info::{EFA, EFA_DIRECT, IMMEDIATE_BYTES, Info, Request, speaks_efa};
 use super::library::Library;
-use super::sys;
+use super::offer::MAX_RAILS;
+use super::{locality, sys};
 use crate::StartError;
 
 /// Completion that means delivery makes fences exact; a provider without it is drained instead.
@@ -44,8 +46,16 @@ impl Wanted {
     }
 }
 
-/// The best offer of exactly the provider asked for, or of any; bound to `ip` if it has IP addresses.
-pub(super) fn choose(library: Library, provider: Option<&str>, ip: IpAddr) -> Result<Info, StartError> {
+/// The rails: of exactly the provider asked for, or of libfabric's first choice.
+///
+/// `rails` names devices or IP addresses. Without names there is one rail, on `ip` if the provider has IP addresses; of EFA,
+/// one on each NIC that is near our memory.
+pub(super) fn choose(
+    library: Library,
+    provider: Option<&str>,
+    ip: IpAddr,
+    rails: &[String],
+) -> Result<Vec<Info>, StartError> {
     let refuse = |reason: String| StartError::NoProvider {
         version: library.version(),
         provider: provider.unwrap_or("any").to_owned(),
@@ -55,25 +65,78 @@ pub(super) fn choose(library: Library, provider: Option<&str>, ip: IpAddr) -> Re
     let mut code = 0;
     let each = |&op_flags| wanted.capabilities().iter().map(move |&caps| (op_flags, caps));
     for (op_flags, caps) in COMPLETIONS.iter().flat_map(each) {
-        match offer(library, &wanted, &wanted.request(op_flags, caps, None)) {
-            Ok(info) if info.facts().speaks_ip => {
-                let bound = offer(library, &wanted, &wanted.request(op_flags, caps, Some(ip)));
-                return bound
-                    .map_err(|code| format!("it has no endpoint on {ip}: {}", library.error_text(code)))
-                    .and_then(usable)
-                    .map_err(refuse);
-            }
-            Ok(info) => return usable(info).map_err(refuse),
+        let request = wanted.request(op_flags, caps, None);
+        match offers(library, &wanted, &request) {
+            Ok(found) => return chosen(library, &wanted, &request, found, ip, rails).map_err(refuse),
             Err(error) => code = error,
         }
     }
     Err(refuse(missing(library, &wanted, code)))
 }
 
-fn offer(library: Library, wanted: &Wanted, request: &Request<'_>) -> Result<Info, i64> {
+/// All offers like the first: of one provider and one fabric.
+fn offers(library: Library, wanted: &Wanted, request: &Request<'_>) -> Result<Vec<Info>, i64> {
     let offers = Info::query(library, request)?;
-    let exact = offers.exactly(wanted.provider.as_deref(), wanted.fabric.as_deref());
-    exact.ok_or_else(|| i64::from(sys::FI_ENODATA))
+    let mut exact: Vec<Info> = offers.exactly(wanted.provider.as_deref(), wanted.fabric.as_deref()).collect();
+    let first = exact.first().ok_or_else(|| i64::from(sys::FI_ENODATA))?.facts();
+    exact.retain(|info| {
+        let facts = info.facts();
+        // The fabrics of providers with IP addresses are their networks.
+        facts.provider == first.provider && (facts.speaks_ip || facts.fabric == first.fabric)
+    });
+    Ok(exact)
+}
+
+fn chosen(
+    library: Library,
+    wanted: &Wanted,
+    request: &Request<'_>,
+    found: Vec<Info>,
+    ip: IpAddr,
+    rails: &[String],
+) -> Result<Vec<Info>, String> {
+    let first = found[0].facts();
+    let on_ip = |ip: IpAddr| {
+        let bound = offers(library, wanted, &Request { ip: Some(ip), ..*request });
+        let none = |code| format!("it has no endpoint on {ip}: {}", library.error_text(code));
+        bound.map_err(none).map(|mut offers| offers.swap_remove(0))
+    };
+    let infos = if !rails.is_empty() {
+        let by_name = |name: &String| match name.parse() {
+            Ok(ip) if first.speaks_ip => on_ip(ip),
+            _ => on_device(&found, name),
+        };
+        rails.iter().map(by_name).collect::<Result<Vec<Info>, String>>()?
+    } else if first.speaks_ip {
+        vec![on_ip(ip)?]
+    } else if first.speaks_efa() {
+        nearest(found)
+    } else {
+        found.into_iter().take(1).collect()
+    };
+    if infos.len() > MAX_RAILS {
+        return Err(format!("{} rails are too many: name at most {MAX_RAILS}", infos.len()));
+    }
+    infos.into_iter().map(usable).collect()
+}
+
+fn on_device(found: &[Info], name: &str) -> Result<Info, String> {
+    let on = found.iter().find(|info| info.facts().device == name).and_then(Info::duplicate);
+    on.ok_or_else(|| {
+        let mut devices: Vec<String> = found.iter().map(|info| info.facts().device).collect();
+        devices.dedup();
+        format!("it has no device `{name}`; there are: {}", devices.join(", "))
+    })
+}
+
+/// One offer of each NIC that is near our memory.
+fn nearest(found: Vec<Info>) -> Vec<Info> {
+    let mut devices = BTreeSet::new();
+    let each: Vec<Info> = found.into_iter().filter(|info| devices.insert(info.facts().device)).collect();
+    let nodes: Vec<Option<u32>> = each.iter().map(|info| info.facts().numa_node).collect();
+    let near = locality::near(&nodes, &locality::memory_nodes());
+    let is_near = |(index, _): &(usize, Info)| near.contains(index);
+    each.into_iter().enumerate().filter(is_near).map(|(_, info)| info).collect()
 }
 
 fn usable(info: Info) -> Result<Info, String> {

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::ptr;
 
 use super::library::Library;
-use super::sys;
+use super::{locality, sys};
 
 /// `FI_VERSION(2, 0)`: the interface that is asked for.
 const API: u32 = 2 << 16;
@@ -40,6 +40,12 @@ pub(super) struct Facts {
     pub(super) provider: String,
     /// Which of the provider's fabrics.
     pub(super) fabric: String,
+    /// NIC or network interface.
+    pub(super) device: String,
+    /// Its address, where the provider has IP addresses.
+    pub(super) ip: Option<IpAddr>,
+    /// Memory that is near the NIC, where that is known.
+    pub(super) numa_node: Option<u32>,
     pub(super) virtual_addresses: bool,
     pub(super) provider_keys: bool,
     pub(super) bind_to_endpoint: bool,
@@ -61,6 +67,14 @@ pub(super) fn speaks_efa(provider: &str) -> bool {
 impl Facts {
     pub(super) fn speaks_efa(&self) -> bool {
         speaks_efa(&self.provider)
+    }
+
+    /// NIC or interface as people tell them apart.
+    pub(super) fn label(&self) -> String {
+        match self.ip {
+            Some(ip) => format!("{} {ip}", self.device),
+            None => self.device.clone(),
+        }
     }
 
     /// What an operator calls it, and what both ends of a connection must have in common: the provider, but for efa's direct
@@ -120,19 +134,32 @@ impl Info {
         if code == 0 && !found.is_null() { Ok(Self { library, raw: found }) } else { Err(i64::from(code)) }
     }
 
-    /// The first entry that is exactly the provider (and fabric) asked for, alone.
+    /// The entries that are exactly the provider (and fabric) asked for, each alone, in libfabric's order.
     ///
     /// libfabric's own filter is generous: asked for `tcp` it may put `tcp;ofi_rxm` first, and it takes `TCP` for `tcp`.
-    pub(super) fn exactly(&self, provider: Option<&CStr>, fabric: Option<&CStr>) -> Option<Self> {
+    pub(super) fn exactly(
+        &self,
+        provider: Option<&CStr>,
+        fabric: Option<&CStr>,
+    ) -> impl Iterator<Item = Self> {
         let same =
             |wanted: Option<&CStr>, name| wanted.is_none_or(|wanted| wanted.to_string_lossy() == text(name));
-        let found = self.entries().find(|entry| {
+        let exact = move |entry: &&sys::fi_info| {
             // SAFETY: every entry that fi_getinfo returns has all its attributes.
             let attr = unsafe { &*entry.fabric_attr };
             same(provider, attr.prov_name) && same(fabric, attr.name)
-        })?;
+        };
+        self.entries().filter(exact).filter_map(|entry| self.copy(entry))
+    }
+
+    /// Its first entry, alone.
+    pub(super) fn duplicate(&self) -> Option<Self> {
+        self.entries().next().and_then(|entry| self.copy(entry))
+    }
+
+    fn copy(&self, entry: &sys::fi_info) -> Option<Self> {
         // SAFETY: a valid entry, of which fi_dupinfo copies this one alone.
-        let copy = unsafe { (self.library.dup_info)(found) };
+        let copy = unsafe { (self.library.dup_info)(entry) };
         (!copy.is_null()).then_some(Self { library: self.library, raw: copy })
     }
 
@@ -189,6 +216,9 @@ impl Info {
         Facts {
             provider: text(fabric.prov_name),
             fabric: text(fabric.name),
+            device: text(domain.name),
+            ip: ip(info),
+            numa_node: pci(info).and_then(|address| locality::numa_node(&address)),
             virtual_addresses: has(sys::FI_MR_VIRT_ADDR),
             provider_keys: has(sys::FI_MR_PROV_KEY),
             bind_to_endpoint: has(sys::FI_MR_ENDPOINT),
@@ -216,6 +246,38 @@ impl Drop for Info {
         // SAFETY: the list came from fi_getinfo or fi_dupinfo and is freed once; borrowed names were taken out.
         unsafe { (self.library.free_info)(self.raw) };
     }
+}
+
+/// The IP address from which an endpoint will send, if it has one.
+fn ip(info: &sys::fi_info) -> Option<IpAddr> {
+    // struct sockaddr_in and sockaddr_in6: the address lies behind family and port, and in the latter behind the flow.
+    let (at, len) = match info.addr_format {
+        sys::FI_SOCKADDR_IN => (4, 4),
+        sys::FI_SOCKADDR_IN6 => (8, 16),
+        _ => return None,
+    };
+    if info.src_addr.is_null() || info.src_addrlen < at + len {
+        return None;
+    }
+    let mut bytes = [0u8; 16];
+    // SAFETY: the entry has an address of `src_addrlen` bytes, which the range does not leave; `bytes` has room for it.
+    unsafe { ptr::copy_nonoverlapping(info.src_addr.cast::<u8>().add(at), bytes.as_mut_ptr(), len) };
+    let v4: [u8; 4] = std::array::from_fn(|i| bytes[i]);
+    Some(if len == 4 { v4.into() } else { bytes.into() })
+}
+
+/// Where a NIC is plugged in, as the kernel writes it, if the provider says.
+fn pci(info: &sys::fi_info) -> Option<String> {
+    // SAFETY: null, or a description of the NIC that belongs to the entry.
+    let nic = unsafe { info.nic.as_ref() }?;
+    // SAFETY: as above.
+    let bus = unsafe { nic.bus_attr.as_ref() }?;
+    if bus.bus_type != sys::FI_BUS_PCI {
+        return None;
+    }
+    // SAFETY: the type says which member of the union holds.
+    let sys::fi_pci_attr { domain_id, bus_id, device_id, function_id } = unsafe { bus.attr.pci };
+    Some(format!("{domain_id:04x}:{bus_id:02x}:{device_id:02x}.{function_id:x}"))
 }
 
 /// A string of libfabric's, empty where there is none.

@@ -32,11 +32,13 @@ pub struct ProviderSurvey {
 }
 
 /// What matters of a usable provider.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct ProviderFacts {
+    /// The devices that a worker takes as its rails unless told otherwise.
+    pub rails: Vec<String>,
     /// Largest write in bytes.
     pub max_write_bytes: u64,
-    /// Writes in flight.
+    /// Writes in flight, over each rail.
     pub queue_depth: usize,
     /// A completed write is in the target's memory; otherwise failed transfers are drained before blocks are reused.
     pub delivery_complete: bool,
@@ -54,18 +56,19 @@ impl LibfabricSurvey {
             .unwrap_or_default()
             .into_iter()
             .map(|(name, devices)| {
-                let verdict = choose(library, Some(&name), ip).map(|info| facts(&info));
+                let verdict = choose(library, Some(&name), ip, &[]).map(|rails| facts(&rails));
                 ProviderSurvey { name, devices, verdict: verdict.map_err(reason) }
             })
             .collect();
-        let choice = choose(library, None, ip).ok().map(|info| info.facts().provider);
+        let choice = choose(library, None, ip, &[]).ok().map(|rails| rails[0].facts().provider);
         Ok(Self { version: library.version(), choice, providers })
     }
 }
 
-fn facts(info: &Info) -> ProviderFacts {
-    let facts = info.facts();
+fn facts(rails: &[Info]) -> ProviderFacts {
+    let facts = rails[0].facts();
     ProviderFacts {
+        rails: rails.iter().map(|rail| rail.facts().label()).collect(),
         max_write_bytes: facts.max_write_bytes,
         queue_depth: facts.queue_depth,
         delivery_complete: facts.delivery_complete,

@@ -242,7 +242,7 @@ impl Fabric for Nixl {
     fn wait(&mut self, timeout: Option<Duration>) -> Result<(), FabricError> {
         let left_over = self.remotes.values().any(|remote| remote.users == 0).then_some(LOOK_AFTER);
         let timeout = timeout.into_iter().chain(left_over).min();
-        self.wake.sleep(None, timeout).map_err(|error| fault("poll", &error))
+        self.wake.sleep::<1>(std::iter::empty(), timeout).map_err(|error| fault("poll", &error))
     }
 
     fn waker(&self) -> Arc<dyn Wake> {

@@ -170,7 +170,9 @@ impl Fabric for Ucx {
         if has_news || !self.worker.arm()? {
             return Ok(());
         }
-        self.wake.sleep(Some(self.worker.wait_fd()), timeout).map_err(|error| fault("poll", &error))
+        self.wake
+            .sleep::<2>([self.worker.wait_fd()].into_iter(), timeout)
+            .map_err(|error| fault("poll", &error))
     }
 
     fn waker(&self) -> Arc<dyn Wake> {

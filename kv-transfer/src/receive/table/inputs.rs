@@ -13,7 +13,7 @@ use crate::layout::Conversion;
 use crate::receive::CheckedManifest;
 use crate::receive::manifest::Wanted;
 use crate::tally::Tally;
-use crate::wire::{MAX_REASON_CHARS, Manifest};
+use crate::wire::{Amend, MAX_REASON_CHARS, Manifest, Withdrawn};
 
 impl ReceiveTable {
     /// A sender asks to write; it is told the slot under which its writes are counted. Refused unless the transfer is live,
@@ -105,12 +105,16 @@ impl ReceiveTable {
         from: PeerId,
         key: TransferKey,
         manifest: &Manifest,
+        now: Instant,
         effects: &mut Vec<Effect>,
     ) {
         let checksums = self.rules.checksums;
         let Some(part) = self.part(key, from).filter(|part| part.manifest.is_none()) else { return };
         part.announced = Some(Tally::first(manifest.writes));
         let conversion = part.conversion.clone();
+        if manifest.doubtful.is_some_and(|doubtful| doubtful.writes > 0) {
+            self.uncertain(key, from, now);
+        }
         let Some(live) = self.live(key) else { return };
         let wanted = Wanted { conversion, tokens: live.tokens, checksums, seed: live.secret };
         match CheckedManifest::check(manifest, &wanted) {
@@ -126,13 +130,60 @@ impl ReceiveTable {
         }
     }
 
+    /// A sender takes its manifest back, to make up for writes that failed on their way; whether the transfer waits for that.
+    pub(crate) fn recall(&mut self, from: PeerId, key: TransferKey) -> bool {
+        if self.live(key).is_none() {
+            return false;
+        }
+        let Some(part) = self.part(key, from).filter(|part| part.manifest.is_some()) else { return false };
+        part.recalled = part.manifest.take();
+        (part.announced, part.uncertain, part.quiet) = (None, true, false);
+        if let Some(at) = part.quiet_at.take() {
+            self.deadlines.remove(&(at, key));
+        }
+        true
+    }
+
+    /// It did so, and its manifest holds again.
+    pub(crate) fn amend(
+        &mut self,
+        from: PeerId,
+        key: TransferKey,
+        amend: &Amend,
+        now: Instant,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(part) = self.part(key, from) else { return };
+        let Some(mut manifest) = part.recalled.take() else { return };
+        let amended = manifest.amend(amend);
+        part.announced = Some(manifest.writes);
+        part.manifest = Some(manifest);
+        // What failed before this may land for as long from now on.
+        self.uncertain(key, from, now);
+        match amended {
+            Ok(()) => self.judge(key, effects),
+            Err(error) if self.live(key).is_some() => {
+                self.fail(key, Failure { error, reason: "the manifest is wrong", ended: None }, effects);
+            }
+            Err(_) => {}
+        }
+    }
+
+    /// Writes of a sender failed on their way before now, and may land until the fabric is drained.
+    fn uncertain(&mut self, key: TransferKey, from: PeerId, now: Instant) {
+        let drained = now + self.rules.drain.unwrap_or_default();
+        if let Some(part) = self.part(key, from) {
+            (part.uncertain, part.quiet) = (true, false);
+        }
+        self.quiet_at(key, from, drained);
+    }
+
     /// A sender will not write any more.
     pub(crate) fn withdrawn(
         &mut self,
         from: PeerId,
         key: TransferKey,
-        writes: Option<Tally>,
-        reason: &str,
+        withdrawn: &Withdrawn,
         now: Instant,
         effects: &mut Vec<Effect>,
     ) {
@@ -142,7 +193,7 @@ impl ReceiveTable {
             return;
         }
         if self.live(key).is_some() {
-            let reason = reason.chars().take(MAX_REASON_CHARS).collect();
+            let reason = withdrawn.reason.chars().take(MAX_REASON_CHARS).collect();
             let error = TransferError::AbortedByPeer { reason };
             let failure = Failure { error, reason: "another sender gave up", ended: Some((from, drained)) };
             self.fail(key, failure, effects);
@@ -150,8 +201,10 @@ impl ReceiveTable {
         // Its slot may be free by now.
         let Some(part) = self.part(key, from) else { return };
         part.withdrawn = true;
-        part.announced = writes.or(part.announced);
-        part.quiet |= delivered || part.announced == Some(part.arrived);
+        part.uncertain |= withdrawn.uncertain;
+        // Of a sender that is uncertain only a manifest counts those writes, too.
+        part.announced = withdrawn.writes.filter(|_| !withdrawn.uncertain).or(part.announced);
+        part.quiet |= delivered && !part.uncertain || part.announced == Some(part.arrived);
         if part.quiet {
             self.lift_if_quiet(key, effects);
         } else {
@@ -218,6 +271,7 @@ impl ReceiveTable {
         while let Some(&(at, key)) = self.deadlines.first().filter(|(at, _)| *at <= now) {
             self.deadlines.remove(&(at, key));
             match self.state(key) {
+                Some(State::Live(live)) if live.deadline > now => self.settle(key, now, effects),
                 Some(State::Live(live)) => {
                     let announced = live.parts.iter().filter(|part| part.manifest.is_some()).count();
                     let manifest = if announced == live.needed { "here" } else { "missing" };

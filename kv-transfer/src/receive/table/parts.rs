@@ -21,8 +21,12 @@ pub(super) struct Part {
     pub(super) staged: Option<Staged>,
     pub(super) arrived: Tally,
     pub(super) manifest: Option<CheckedManifest>,
+    /// What it announced, while that does not hold.
+    pub(super) recalled: Option<CheckedManifest>,
     /// Which writes it made in all, once known: from its manifest or its withdrawal.
     pub(super) announced: Option<Tally>,
+    /// Writes of it failed on their way, and may land yet.
+    pub(super) uncertain: bool,
     /// It said that it writes no more.
     pub(super) withdrawn: bool,
     /// What it wrote is here, or lost, from then on.
@@ -45,7 +49,9 @@ impl Part {
             staged: staged.then(Staged::default),
             arrived: Tally::default(),
             manifest: None,
+            recalled: None,
             announced: None,
+            uncertain: false,
             withdrawn: false,
             quiet_at: None,
             quiet: false,
@@ -62,16 +68,23 @@ impl Part {
         self.staged.as_ref().is_none_or(|staged| staged.scattering == 0)
     }
 
-    /// Everything that it announced is here, each once.
+    /// Everything that it announced is here, each once; of doubtful writes, what will ever come.
     pub(super) fn is_whole(&self) -> bool {
+        let Some(manifest) = &self.manifest else { return false };
+        let all = manifest.writes == self.arrived;
         // A write that came twice may stand for one that is not in the blocks yet.
-        self.is_scattered() && self.manifest.as_ref().is_some_and(|manifest| manifest.writes == self.arrived)
+        self.is_scattered() && (all || self.is_settled() && manifest.allows(self.arrived))
     }
 
-    /// As many writes as it announced are here, or more, and they are not the same ones.
+    /// As many writes as it announced are here, or more, and they are not the same ones; or fewer will ever be.
     pub(super) fn is_wrong(&self) -> bool {
-        let announced = self.manifest.as_ref().map(|manifest| manifest.writes);
-        announced
-            .is_some_and(|announced| announced.writes <= self.arrived.writes && announced != self.arrived)
+        let Some(manifest) = &self.manifest else { return false };
+        let different = manifest.writes.writes <= self.arrived.writes && manifest.writes != self.arrived;
+        different || self.is_scattered() && self.is_settled() && !manifest.allows(self.arrived)
+    }
+
+    /// Writes of it failed on their way, and none can land any more.
+    fn is_settled(&self) -> bool {
+        self.quiet && self.uncertain
     }
 }

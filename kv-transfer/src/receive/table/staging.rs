@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use tokio::time::Instant;
+
 use super::{Effect, Failure, ReceiveTable, Scatter, State};
 use crate::TransferError;
 use crate::ids::{PeerId, Sequence, TransferKey};
@@ -24,6 +26,10 @@ pub(super) struct Staged {
     granted: u32,
     /// By the number of the write for which each was granted.
     held: BTreeMap<u32, u32>,
+    /// Numbers of writes that failed on their way, and when they cannot land any more.
+    strays: Vec<(Instant, u32)>,
+    /// Chunks of such writes, whose numbers came round before that. They stay until all is over.
+    overtaken: Vec<u32>,
     /// Landed, and not in the blocks yet.
     pub(super) scattering: u32,
 }
@@ -42,10 +48,21 @@ impl Chunks {
 }
 
 impl Staged {
+    /// When strays of it cannot land any more.
+    pub(super) fn deadlines(&self) -> impl Iterator<Item = Instant> {
+        self.strays.iter().map(|&(at, _)| at)
+    }
+
+    /// Takes out strays that cannot land any more: when that was, and their chunks unless they had landed.
+    fn take_strays(&mut self, now: Instant) -> Vec<(Instant, Option<u32>)> {
+        let over = self.strays.extract_if(.., |(at, _)| *at <= now);
+        over.map(|(at, sequence)| (at, self.held.remove(&sequence))).collect()
+    }
+
     /// All chunks that it has, when it is over.
     pub(super) fn into_chunks(self) -> impl Iterator<Item = u32> {
         debug_assert_eq!(self.scattering, 0, "a transfer ends when its chunks are scattered");
-        self.held.into_values()
+        self.held.into_values().chain(self.overtaken)
     }
 }
 
@@ -73,7 +90,8 @@ impl ReceiveTable {
                 continue;
             }
             let Some(staged) = self.part(key, peer).and_then(|part| part.staged.as_mut()) else { continue };
-            staged.held.insert(Sequence::of(staged.granted).number(), chunk);
+            // Whose write had the number before never came.
+            staged.overtaken.extend(staged.held.insert(Sequence::of(staged.granted).number(), chunk));
             staged.granted += 1;
             staged.wanted -= 1;
             let wants_more = staged.wanted > 0;
@@ -83,6 +101,31 @@ impl ReceiveTable {
             }
             effects.push(Effect::Grant { peer, key, chunk });
         }
+    }
+
+    /// A chunk's write failed on its way: its chunk is free when that cannot land any more.
+    pub(crate) fn stray(&mut self, from: PeerId, key: TransferKey, sequence: u32, now: Instant) {
+        let at = now + self.rules.drain.unwrap_or_default();
+        if self.live(key).is_none() {
+            return;
+        }
+        let Some(staged) = self.part(key, from).and_then(|part| part.staged.as_mut()) else { return };
+        if staged.held.contains_key(&sequence) && !staged.strays.iter().any(|&(_, known)| known == sequence) {
+            staged.strays.push((at, sequence));
+            self.deadlines.insert((at, key));
+        }
+    }
+
+    /// Frees the chunks of strays, and grants them anew.
+    pub(super) fn free_strays(&mut self, key: TransferKey, now: Instant, effects: &mut Vec<Effect>) {
+        let Some(live) = self.live(key) else { return };
+        let parts = live.parts.iter_mut().filter_map(|part| part.staged.as_mut());
+        let over: Vec<_> = parts.flat_map(|staged| staged.take_strays(now)).collect();
+        for (at, chunk) in over {
+            self.deadlines.remove(&(at, key));
+            self.chunks.free.extend(chunk);
+        }
+        self.grant(effects);
     }
 
     pub(super) fn take_back(&mut self, staged: Staged) {

@@ -3,6 +3,7 @@
 use tokio::time::Instant;
 
 use super::parts::Part;
+use super::staging::Staged;
 use super::{Effect, Failure, Fenced, Live, ReceiveTable, State};
 use crate::ids::{PeerId, Slot, TransferKey};
 use crate::receive::Arrival;
@@ -24,11 +25,9 @@ impl ReceiveTable {
 
     fn complete(&mut self, key: TransferKey, effects: &mut Vec<Effect>) {
         let State::Live(mut live) = self.release(key) else { unreachable!("only a live transfer completes") };
-        self.take_chunks(&mut live.parts, effects);
         self.deadlines.remove(&(live.deadline, key));
-        for at in live.parts.iter().filter_map(|part| part.quiet_at) {
-            self.deadlines.remove(&(at, key));
-        }
+        self.forget_deadlines(key, &live.parts);
+        self.take_chunks(&mut live.parts, effects);
         let manifests = live.parts.into_iter().filter_map(|part| part.manifest).collect();
         live.cell.settle(Ok(Arrival { manifests, duration: live.started.elapsed() }));
         effects.push(Effect::Quiet(live.cell));
@@ -91,9 +90,26 @@ impl ReceiveTable {
     /// What a sender wrote is here, or lost, from `at` on. The first such moment stands.
     pub(super) fn quiet_at(&mut self, key: TransferKey, sender: PeerId, at: Instant) {
         let Some(part) = self.part(key, sender).filter(|part| !part.quiet) else { return };
-        let at = *part.quiet_at.get_or_insert(at);
-        if matches!(self.state(key), Some(State::Fenced(_))) {
+        let (at, uncertain) = (*part.quiet_at.get_or_insert(at), part.uncertain);
+        if uncertain || matches!(self.state(key), Some(State::Fenced(_))) {
             self.deadlines.insert((at, key));
+        }
+    }
+
+    /// Notes whose uncertain writes cannot land any more, while the transfer lives.
+    pub(super) fn settle(&mut self, key: TransferKey, now: Instant, effects: &mut Vec<Effect>) {
+        let Some(live) = self.live(key) else { return };
+        live.parts.iter_mut().for_each(|part| part.quiet |= part.quiet_at.is_some_and(|at| at <= now));
+        self.free_strays(key, now, effects);
+        self.judge(key, effects);
+    }
+
+    fn forget_deadlines(&mut self, key: TransferKey, parts: &[Part]) {
+        for part in parts {
+            let strays = part.staged.iter().flat_map(Staged::deadlines);
+            for at in part.quiet_at.into_iter().chain(strays) {
+                self.deadlines.remove(&(at, key));
+            }
         }
     }
 
@@ -111,10 +127,8 @@ impl ReceiveTable {
             _ => return,
         }
         let State::Fenced(mut fenced) = self.release(key) else { unreachable!("only a fence is lifted") };
+        self.forget_deadlines(key, &fenced.parts);
         self.take_chunks(&mut fenced.parts, effects);
-        for at in fenced.parts.iter().filter_map(|part| part.quiet_at) {
-            self.deadlines.remove(&(at, key));
-        }
         self.counters.quarantined_blocks.sub(fenced.cell.blocks.len() as u64);
         effects.push(Effect::Quiet(fenced.cell));
     }
