@@ -14,6 +14,7 @@ use crate::fabric::Offer;
 use crate::ids::PeerId;
 use crate::layout::Conversion;
 use crate::node::NodeInner;
+use crate::receive::AttachError;
 use crate::wire::{
     Attach, AttachRefused, Attached, Body, FrameError, GeometryWire, Hello, OfferGone, PROTOCOL, Recalled,
     Refused, SMALL_FRAME_BYTES, Welcome, encode, read_frame,
@@ -21,6 +22,9 @@ use crate::wire::{
 
 /// After a failed accept (out of descriptors), so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// A peer says who it is as soon as it is connected; whoever does not, holds a place that others wait for.
+const HELLO: Duration = Duration::from_secs(1);
 
 /// Peers that may be in the middle of their handshake at once; further ones wait in the socket's backlog.
 const HANDSHAKES: usize = 64;
@@ -102,7 +106,8 @@ async fn serve_initiator(
 
 /// The handshake; `None` when the peer was refused and told so.
 async fn greet(node: &NodeInner, stream: &mut Stream) -> Result<Option<Greeted>, FrameError> {
-    let Body::Hello(hello) = read_frame(stream, SMALL_FRAME_BYTES).await? else {
+    let hello = tokio::time::timeout(HELLO, read_frame(stream, SMALL_FRAME_BYTES)).await;
+    let Body::Hello(hello) = hello.map_err(|_| FrameError::Io(std::io::ErrorKind::TimedOut.into()))?? else {
         return Err(FrameError::Unknown);
     };
     let conversion = match judge(node, &hello) {
@@ -242,13 +247,17 @@ async fn listen<R: tokio::io::AsyncRead + Unpin>(
 fn attached(node: &NodeInner, peer: PeerId, conversion: &Arc<Conversion>, attach: &Attach) -> Body {
     let verdict = match attach.key.checked() {
         Some(key) => node.receiver().attach(peer, conversion, key, attach.secret, attach.staged),
-        None => Err("no such slot"),
+        None => Err("no such slot".into()),
     };
     match verdict {
         Ok(arrivals) => Body::Attached(Attached { key: attach.key, arrivals: arrivals.into() }),
-        Err(reason) => {
+        Err(error) => {
             node.counters().refusals.add(1);
-            Body::AttachRefused(AttachRefused { key: attach.key, reason: reason.to_owned() })
+            let (reason, slots) = match error {
+                AttachError::Full { slots } => ("all transfer slots are in use".to_owned(), Some(slots)),
+                AttachError::Revoked(reason) => (reason.to_owned(), None),
+            };
+            Body::AttachRefused(AttachRefused { key: attach.key, reason, slots })
         }
     }
 }

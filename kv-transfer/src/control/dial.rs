@@ -17,8 +17,8 @@ use crate::node::NodeInner;
 use crate::send::LinkSpeed;
 use crate::staging::Region;
 use crate::wire::{
-    Attach, Body, Confirm, Confirmed, FrameError, GeometryWire, Hello, PROTOCOL, Refused, SMALL_FRAME_BYTES,
-    Welcome, encode, read_frame,
+    Attach, AttachRefused, Body, Confirm, Confirmed, FrameError, GeometryWire, Hello, PROTOCOL, Refused,
+    SMALL_FRAME_BYTES, Welcome, encode, read_frame,
 };
 use crate::{KvGeometry, Mismatch, OpenError};
 
@@ -40,7 +40,7 @@ pub(crate) struct SendLink {
 struct Transfers {
     /// Opened here and not settled: a ticket is opened once.
     open: HashSet<TransferKey>,
-    attaching: BTreeMap<TransferKey, oneshot::Sender<Result<TransferKey, String>>>,
+    attaching: BTreeMap<TransferKey, oneshot::Sender<Result<TransferKey, AttachRefused>>>,
     /// Reads that wait for the owner's word, by offer; the same offer may be read several times at once.
     confirming: Vec<(u64, oneshot::Sender<Result<Confirmed, String>>)>,
 }
@@ -243,7 +243,7 @@ impl SendLink {
         key: TransferKey,
         secret: u64,
         staged: bool,
-    ) -> Option<Result<TransferKey, String>> {
+    ) -> Option<Result<TransferKey, AttachRefused>> {
         let (reply, answered) = oneshot::channel();
         self.lock().attaching.insert(key, reply);
         if self.outbox.closed().is_cancelled() {
@@ -287,7 +287,7 @@ impl SendLink {
                     let Some(arrivals) = attached.arrivals.checked() else { return FrameError::Unknown };
                     self.answered(attached.key.checked(), Ok(arrivals));
                 }
-                Body::AttachRefused(refused) => self.answered(refused.key.checked(), Err(refused.reason)),
+                Body::AttachRefused(refused) => self.answered(refused.key.checked(), Err(refused)),
                 Body::Grant(grant) => {
                     let Some(key) = grant.key.checked() else { return FrameError::Unknown };
                     if grant.chunk >= self.region.chunks {
@@ -308,7 +308,7 @@ impl SendLink {
         }
     }
 
-    fn answered(&self, key: Option<TransferKey>, verdict: Result<TransferKey, String>) {
+    fn answered(&self, key: Option<TransferKey>, verdict: Result<TransferKey, AttachRefused>) {
         let waiting = key.and_then(|key| self.lock().attaching.remove(&key));
         if let Some(waiting) = waiting {
             let _ = waiting.send(verdict);

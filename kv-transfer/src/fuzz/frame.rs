@@ -85,7 +85,10 @@ pub(super) fn seeds() -> Vec<(&'static str, Vec<u8>)> {
         ),
         ("attach", Body::Attach(Attach { key, secret: 9, staged: true })),
         ("attached", Body::Attached(Attached { key, arrivals: key })),
-        ("attach_refused", Body::AttachRefused(AttachRefused { key, reason: reason.clone() })),
+        (
+            "attach_refused",
+            Body::AttachRefused(AttachRefused { key, reason: reason.clone(), slots: Some(7) }),
+        ),
         (
             "manifest",
             Body::Manifest(Manifest {

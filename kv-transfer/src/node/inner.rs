@@ -185,10 +185,12 @@ impl NodeInner {
                 self.counters.outgoing_started.add(1);
                 Ok(Outgoing::new(open, ticket, link.conversion.clone(), is_staged))
             }
-            Ok(Some(Err(reason))) => {
+            Ok(Some(Err(refused))) => {
                 self.queue.send(Command::Refused { id: open.id });
                 open.settled = true;
-                Err(revoked(reason))
+                let what = "transfer slots of the receiver";
+                let full = |slots| OpenError::Full { what, limit: slots as usize };
+                Err(refused.slots.map_or_else(|| revoked(refused.reason), full))
             }
             Ok(None) => {
                 let reason = "the connection ended".to_owned();

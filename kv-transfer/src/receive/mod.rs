@@ -11,4 +11,4 @@ pub(crate) use manifest::CheckedManifest;
 #[cfg(any(test, fuzzing))]
 pub(crate) use manifest::Wanted;
 pub(crate) use receiver::Receiver;
-pub(crate) use table::{Effect, Expected, ReceiveTable, Scatter, TableRules};
+pub(crate) use table::{AttachError, Effect, Expected, ReceiveTable, Scatter, TableRules};

@@ -7,7 +7,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{Effect, Expected, IncomingCell, ReceiveTable, Scatter, TableRules};
+use super::{AttachError, Effect, Expected, IncomingCell, ReceiveTable, Scatter, TableRules};
 use crate::ExpectError;
 use crate::control::Peers;
 use crate::ids::{PeerId, TransferKey};
@@ -79,7 +79,7 @@ impl Receiver {
         key: TransferKey,
         secret: u64,
         staged: bool,
-    ) -> Result<TransferKey, &'static str> {
+    ) -> Result<TransferKey, AttachError> {
         self.lock().attach(from, conversion, key, secret, staged)
     }
 

@@ -75,6 +75,21 @@ pub(crate) struct Scatter {
     pub(crate) conversion: Arc<Conversion>,
 }
 
+/// Why a sender is not let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AttachError {
+    /// No slot is free to count its writes under, of so many.
+    Full { slots: u32 },
+    /// It never will be.
+    Revoked(&'static str),
+}
+
+impl From<&'static str> for AttachError {
+    fn from(reason: &'static str) -> Self {
+        Self::Revoked(reason)
+    }
+}
+
 /// A transfer to expect.
 pub(crate) struct Expected<'a> {
     pub(crate) blocks: &'a [u32],

@@ -82,7 +82,7 @@ impl Bench {
         Arc::new(Conversion::between(source, geometry(0, 1)).unwrap())
     }
 
-    fn attach(&mut self, peer: PeerId, key: TransferKey, secret: u64) -> Result<(), &'static str> {
+    fn attach(&mut self, peer: PeerId, key: TransferKey, secret: u64) -> Result<(), AttachError> {
         let arrivals = self.table.attach(peer, &self.conversion(peer), key, secret, self.staged)?;
         self.arrivals.insert((key, peer), arrivals);
         if self.staged {
@@ -424,7 +424,7 @@ fn one_rank_giving_up_ends_the_transfer_and_the_fence_waits_for_the_other() {
 fn a_rank_for_which_there_is_no_slot_is_refused() {
     let mut bench = Bench { ranks: true, ..Bench::new(None) };
     let cells = [0, 1, 2].map(|block| bench.attached(&[block]));
-    assert!(bench.attach(OTHER, cells[0].key, SECRET).is_err());
+    assert_eq!(bench.attach(OTHER, cells[0].key, SECRET), Err(AttachError::Full { slots: 3 }));
     bench.table.abort(cells[1].key, &mut bench.effects);
     bench.withdraw(cells[1].key, Some(0));
     bench.attach(OTHER, cells[0].key, SECRET).unwrap();

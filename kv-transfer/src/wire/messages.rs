@@ -173,6 +173,9 @@ pub(crate) struct AttachRefused {
     pub(crate) key: Key,
     #[prost(string, tag = "2")]
     pub(crate) reason: String,
+    /// How many slots the receiver has, if it is that none is free: the sender may try again.
+    #[prost(uint32, optional, tag = "3")]
+    pub(crate) slots: Option<u32>,
 }
 
 /// What the sender wrote, announced when the last write is posted.

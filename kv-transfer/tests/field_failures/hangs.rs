@@ -1,5 +1,9 @@
 //! Reports of waiting for what will never come, and of pools that stand still.
 
+use std::net::TcpStream;
+use std::os::fd::OwnedFd;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -248,4 +252,27 @@ async fn retried(peer: &Peer, order: Order, full: &AtomicUsize) -> Reply {
             reply => return reply,
         }
     }
+}
+
+/// A port scanner, or a process that hangs: more connections than may be greeted at once.
+pub(super) async fn connections_that_say_nothing_hold_up_nobody(fabric: &str) {
+    let world = World::new(shape(fabric)).await;
+    let endpoint = world.node.fabric().control_endpoint;
+    let silent: Vec<OwnedFd> = (0..80).map(|_| dial(&endpoint)).collect();
+    let started = Instant::now();
+    let mut incoming = world.node.expect(&[1, 2], 2, LONG).unwrap();
+    world.peer.must(Order::Fill { blocks: vec![4, 5], seed: 3 }).await;
+    world.peer.send_whole(1, incoming.ticket(), world.setup.layers, &pairs(&[4, 5])).await;
+    incoming.wait().await.unwrap();
+    within(Duration::from_secs(4), started);
+    drop(silent);
+}
+
+fn dial(endpoint: &str) -> OwnedFd {
+    if let Some(address) = endpoint.strip_prefix("tcp:") {
+        return TcpStream::connect(address).unwrap().into();
+    }
+    let name = endpoint.strip_prefix("unix:@").unwrap();
+    let address = std::os::unix::net::SocketAddr::from_abstract_name(name).unwrap();
+    UnixStream::connect_addr(&address).unwrap().into()
 }

@@ -123,6 +123,8 @@ on_fabrics! {
     hangs::killed_decode_workers_do_not_poison_prefill;
     /// TRT-LLM#12313, #12540
     hangs::exhausted_pools_slots_and_queues_in_both_directions_do_not_deadlock;
+    /// lmdeploy#4804 (the port)
+    hangs::connections_that_say_nothing_hold_up_nobody;
     /// vllm#46283, #46289
     leaks::a_completion_that_is_lost_with_its_sender_gives_the_blocks_back;
     /// vllm#41269 (rejection), #50425 (disconnect), #29906 (time-out)

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::parts::Part;
-use super::{Effect, Failure, ReceiveTable, State};
+use super::{AttachError, Effect, Failure, ReceiveTable, State};
 use crate::TransferError;
 use crate::ids::{Immediate, PeerId, TransferKey};
 use crate::layout::Conversion;
@@ -25,16 +25,16 @@ impl ReceiveTable {
         key: TransferKey,
         secret: u64,
         staged: bool,
-    ) -> Result<TransferKey, &'static str> {
+    ) -> Result<TransferKey, AttachError> {
         if staged && self.rules.chunks == 0 {
-            return Err("there is no staging here");
+            return Err("there is no staging here".into());
         }
         let live = self.live(key).ok_or("it completed, was aborted or expired")?;
         if live.secret != secret {
-            return Err("the ticket is forged");
+            return Err("the ticket is forged".into());
         }
         if !conversion.is_needed() {
-            return Err("it needs none of this rank's heads");
+            return Err("it needs none of this rank's heads".into());
         }
         let ranks = |conversion: &Conversion| conversion.source.layout.tensor_parallel;
         let taken = |part: &Part| {
@@ -42,13 +42,14 @@ impl ReceiveTable {
             heads.start < conversion.heads.end && conversion.heads.start < heads.end
         };
         if live.parts.len() >= live.needed && !live.parts.is_empty() || live.parts.iter().any(taken) {
-            return Err("another sender is attached");
+            return Err("another sender is attached".into());
         }
         if live.parts.first().is_some_and(|part| ranks(&part.conversion).size != ranks(conversion).size) {
-            return Err("the other senders have another tensor-parallel size");
+            return Err("the other senders have another tensor-parallel size".into());
         }
         let first = live.parts.is_empty();
-        let arrivals = if first { key } else { self.take_slot().ok_or("all transfer slots are in use")? };
+        let full = AttachError::Full { slots: self.rules.slots as u32 };
+        let arrivals = if first { key } else { self.take_slot().ok_or(full)? };
         if !first {
             self.slots[arrivals.slot.index()].state = State::PartOf(key);
         }
