@@ -27,6 +27,8 @@ counters! {
     writes_sent,
     /// Writes that failed here as initiator.
     writes_failed,
+    /// Writes and reads that did not come back within `TransferLimits::overdue`.
+    overdue_writes,
     /// Payload bytes of transfers that completed here as receiver.
     bytes_received,
     /// Immediates that were counted for a live transfer.

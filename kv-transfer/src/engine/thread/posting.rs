@@ -206,6 +206,7 @@ impl DataPlane {
             payload,
             chunk,
             sequence,
+            posted: self.time.ran(),
             given_up: false,
         });
         let posted = match sending.immediate() {
