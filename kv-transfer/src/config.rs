@@ -133,6 +133,10 @@ pub struct TransferLimits {
     pub handshake: Duration,
     /// How long arriving bytes are drained after a peer's death on a fabric that buffers them.
     pub drain: Duration,
+    /// How long a write or read may be under way, counted in time in which the data thread ran. After it everything to that peer
+    /// fails, its connection is ended, and its data path where the fabric can. What is still not back after a further `drain`
+    /// may still touch memory here: then the data plane fails, as only the end of the fabric ends every access.
+    pub overdue: Duration,
     /// `shutdown` gives up on quiescence after this.
     pub shutdown: Duration,
 }
@@ -154,6 +158,7 @@ impl Default for TransferLimits {
             push_patience: Duration::from_millis(250),
             handshake: Duration::from_secs(5),
             drain: Duration::from_millis(300),
+            overdue: Duration::from_secs(30),
             shutdown: Duration::from_secs(2),
         }
     }

@@ -16,6 +16,14 @@ pub struct FabricError {
     pub reason: String,
 }
 
+/// The data plane of a node ended by itself. Nothing can be sent or received any more: end the process, and start it anew.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the data plane of this worker failed ({reason}): restart the worker")]
+pub struct DataPlaneFailed {
+    /// What ended it.
+    pub reason: String,
+}
+
 /// A node could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -161,6 +169,9 @@ pub enum ExpectError {
         /// Slots of this node.
         limit: usize,
     },
+    /// The data plane is gone.
+    #[error(transparent)]
+    DataPlane(#[from] DataPlaneFailed),
     /// The node is shutting down.
     #[error("the transfer node is shutting down")]
     ShuttingDown,
@@ -225,6 +236,9 @@ pub enum OpenError {
         /// The limit.
         after: Duration,
     },
+    /// The data plane is gone.
+    #[error(transparent)]
+    DataPlane(#[from] DataPlaneFailed),
     /// Too many open transfers or peers.
     #[error("all {limit} {what} are in use; retry when one is free")]
     Full {
@@ -314,6 +328,17 @@ pub enum TransferError {
         /// Its control endpoint or node id.
         peer: String,
     },
+    /// A write or read to the peer did not come back in time, so everything that goes to it was given up.
+    #[error(
+        "a write or read to {peer} did not come back within {after:?}: its fabric is stuck, or its host is; the connection \
+         to it was ended"
+    )]
+    Overdue {
+        /// Its control endpoint.
+        peer: String,
+        /// `TransferLimits::overdue`.
+        after: Duration,
+    },
     /// The deadline passed before the transfer was complete.
     #[error("the transfer expired after {after:?} with {arrived} writes arrived and the manifest {manifest}")]
     Expired {
@@ -391,7 +416,31 @@ pub enum TransferError {
         /// What the fabric said.
         reason: String,
     },
+    /// The data plane is gone.
+    #[error(transparent)]
+    DataPlane(#[from] DataPlaneFailed),
     /// The node is shutting down.
     #[error("the transfer node is shutting down")]
     ShuttingDown,
+}
+
+impl TransferError {
+    /// Of what is left when the data plane ended: by a failure, or because it was told to.
+    pub(crate) fn ended(failure: Option<DataPlaneFailed>) -> Self {
+        failure.map_or(Self::ShuttingDown, Self::DataPlane)
+    }
+}
+
+impl OpenError {
+    /// As [`TransferError::ended`].
+    pub(crate) fn ended(failure: Option<DataPlaneFailed>) -> Self {
+        failure.map_or(Self::ShuttingDown, Self::DataPlane)
+    }
+}
+
+impl ExpectError {
+    /// As [`TransferError::ended`].
+    pub(crate) fn ended(failure: Option<DataPlaneFailed>) -> Self {
+        failure.map_or(Self::ShuttingDown, Self::DataPlane)
+    }
 }

@@ -46,6 +46,8 @@
 //! - **A late write is only counted.** An immediate whose slot and generation are not live completes nothing.
 //! - **The source is owned** until `finish` returned or the [`Quiesced`] of `abort` resolved; a lease given to
 //!   [`hold`](Outgoing::hold) is kept exactly so long.
+//! - **Nothing waits for ever.** A write that does not come back, though its peer lives, ends its peer's transfers; if the fabric
+//!   cannot even then tell its end, the data plane fails ([`failed`](TransferNode::failed)) rather than give its memory away.
 //! - **Nothing unbounded.** [`TransferLimits`] holds every bound, [`TransferStats`] how full it is.
 //! - **Nothing sleeps on the path.** The data thread spins some microseconds, then waits on the fabric's own wait object. The
 //!   one exception is a provider that has none (libfabric `shm`, NIXL): it is polled, once in a millisecond when nothing
@@ -76,6 +78,7 @@ mod latch;
 mod layout;
 mod memory;
 mod node;
+mod own_time;
 mod plan;
 mod random;
 mod raw;
@@ -92,7 +95,9 @@ mod wire;
 pub use config::{
     ChecksumMode, FabricSpec, TransferConfig, TransferLimits, UnknownChecksumMode, UnknownFabric,
 };
-pub use error::{ExpectError, FabricError, FetchError, OpenError, PushError, StartError, TransferError};
+pub use error::{
+    DataPlaneFailed, ExpectError, FabricError, FetchError, OpenError, PushError, StartError, TransferError,
+};
 pub use fabric::libfabric::{LibfabricSurvey, ProviderFacts, ProviderSurvey};
 pub use fabric::nixl::NixlSurvey;
 pub use fabric::ucx::UcxSurvey;

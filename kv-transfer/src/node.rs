@@ -20,7 +20,9 @@ use crate::memory::PoolMemory;
 use crate::receive::{Expected, Incoming};
 use crate::send::Outgoing;
 use crate::ticket::Ticket;
-use crate::{ExpectError, FetchError, OpenError, RailStats, StartError, TransferConfig, TransferStats};
+use crate::{
+    DataPlaneFailed, ExpectError, FetchError, OpenError, RailStats, StartError, TransferConfig, TransferStats,
+};
 
 /// What moves the bytes, for logs, registration and metrics.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -163,13 +165,18 @@ impl TransferNode {
         self.inner().rails()
     }
 
-    /// Resolves when the data thread has ended: by [`shutdown`](Self::shutdown), or because the fabric failed for good, and
-    /// then no transfer of this node will ever succeed again.
+    /// Resolves when the data plane ended by itself, with the reason: its fabric failed, or something stayed under way that the
+    /// fabric could neither end nor tell the end of. Every transfer has failed then, and no other will be taken: the process
+    /// should end, and its supervisor start a new one. Never resolves after [`shutdown`](Self::shutdown).
     ///
     /// # Cancel safety
     /// Cancel safe.
-    pub async fn ended(&self) {
+    pub async fn failed(&self) -> DataPlaneFailed {
         self.inner().data_ended.cancelled().await;
+        match self.inner().queue().failure() {
+            Some(failure) => failure,
+            None => std::future::pending().await,
+        }
     }
 
     /// Refuses new transfers, aborts those under way, waits for quiescence (at most `TransferLimits::shutdown`), and ends

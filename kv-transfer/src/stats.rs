@@ -29,6 +29,8 @@ counters! {
     writes_failed,
     /// Writes that a path to their peer failed to bring through, and that another one was given.
     writes_repeated,
+    /// Writes and reads that did not come back within `TransferLimits::overdue`.
+    overdue_writes,
     /// Payload bytes of transfers that completed here as receiver.
     bytes_received,
     /// Immediates that were counted for a live transfer.

@@ -61,9 +61,9 @@ pub enum RunError {
         /// Its word.
         reason: String,
     },
-    /// The fabric failed for good.
-    #[error("kv-transfer stopped, so no KV block can come or go; its reason is in the log above")]
-    TransferEnded,
+    /// The fabric failed for good, so no KV block can come or go.
+    #[error("kv-transfer failed")]
+    TransferFailed(#[from] baton_kv_transfer::DataPlaneFailed),
     /// A port could not be had.
     #[error(transparent)]
     Bind(#[from] BindError),

@@ -1,6 +1,6 @@
 //! The life of a worker process.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{error::Error as _, net::SocketAddr, sync::Arc, time::Duration};
 
 use baton_engine::EngineState;
 use baton_process::{Metrics, Readiness, Report, Shutdown, bind, serve_admin};
@@ -99,11 +99,11 @@ pub async fn run(
     let outcome = tokio::select! {
         () = shutdown.triggered() => Ok(()),
         state = worker.engine.stopped() => Err(engine_failed(state)),
-        () = worker.node.ended() => Err(RunError::TransferEnded),
+        failure = worker.node.failed() => Err(failure.into()),
         Some(ended) = servers.join_next() => ended.unwrap_or(Ok(())),
         Some(ended) = members.join_next() => ended.unwrap_or(Ok(())).map_err(RunError::Rejected),
     };
-    readiness.set_not_ready("shutting down");
+    readiness.set_not_ready(ending(&outcome));
     worker.draining.cancel();
     worker.calls.close();
     if outcome.is_ok() {
@@ -145,6 +145,13 @@ async fn drain(worker: &Worker, patience: Duration) {
             "not drained in time: calls under way are given up"
         );
     }
+}
+
+/// What whoever asks is told until the process has ended. A fault is for its supervisor to answer, with a new process.
+fn ending(outcome: &Result<(), RunError>) -> String {
+    let Err(error) = outcome else { return "shutting down".to_owned() };
+    tracing::error!(%error, reason = error.source().map(tracing::field::display), "this worker ends by a fault");
+    error.to_string()
 }
 
 fn engine_failed(state: EngineState) -> RunError {
@@ -201,4 +208,21 @@ async fn serve_grpc(listener: TcpListener, routes: Routes, until: CancellationTo
         )
         .await?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use baton_kv_transfer::DataPlaneFailed;
+
+    use super::*;
+
+    #[test]
+    fn a_worker_whose_transfers_are_gone_is_not_ready_and_says_why_it_ends() {
+        let failure = DataPlaneFailed { reason: "3 writes did not come back".to_owned() };
+        let error = RunError::from(failure);
+        let source = error.source().expect("a reason").to_string();
+        assert_eq!(ending(&Err(error)), "kv-transfer failed");
+        assert!(source.contains("3 writes did not come back") && source.contains("restart"), "{source}");
+        assert_eq!(ending(&Ok(())), "shutting down");
+    }
 }

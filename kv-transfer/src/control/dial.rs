@@ -124,7 +124,7 @@ async fn dial(node: &Arc<NodeInner>, key: &LinkKey) -> Result<Arc<SendLink>, Ope
     let region = Region::checked(theirs.pool_bytes(), welcome.staging_chunks, welcome.chunk_bytes)
         .map_err(|error| unreachable_peer(endpoint, &error))?;
     node.queue().send(Command::Connect { offer, region_bytes: region.bytes(), speed: speed.clone(), reply });
-    let connected = connected.await.map_err(|_| OpenError::ShuttingDown)?;
+    let connected = connected.await.map_err(|_| OpenError::ended(node.queue().failure()))?;
     let peer = connected.map_err(|error| unreachable_peer(endpoint, &error))?;
     Ok(start_link(node, key, stream, peer, Arc::new(conversion), region, speed))
 }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::Command;
+use crate::DataPlaneFailed;
 use crate::fabric::Wake;
 use crate::stats::Counters;
 
@@ -24,6 +25,8 @@ struct State {
     /// Pushes queued here or not wholly posted by the thread.
     pushes: usize,
     closed: bool,
+    /// Why it is closed, if the data thread did not end in good order.
+    failure: Option<DataPlaneFailed>,
 }
 
 /// Why a push was not taken.
@@ -107,11 +110,13 @@ impl CommandQueue {
         }
     }
 
-    /// Ends the queue; drops what is in it.
-    pub(crate) fn close(&self) {
+    /// Ends the queue; drops what is in it. The first end stands.
+    pub(crate) fn close(&self, failure: Option<DataPlaneFailed>) {
         let dropped = {
             let mut state = self.lock();
-            state.closed = true;
+            if !std::mem::replace(&mut state.closed, true) {
+                state.failure = failure;
+            }
             std::mem::take(&mut state.commands)
         };
         self.room.notify_all();
@@ -120,6 +125,11 @@ impl CommandQueue {
 
     pub(crate) fn is_closed(&self) -> bool {
         self.lock().closed
+    }
+
+    /// Why the data plane ended, if it was not told to.
+    pub(crate) fn failure(&self) -> Option<DataPlaneFailed> {
+        self.lock().failure.clone()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -167,7 +177,7 @@ mod tests {
         queue.push(Command::Stop, Duration::ZERO).unwrap();
         std::thread::scope(|scope| {
             let waiter = scope.spawn(|| queue.push(Command::Stop, Duration::from_secs(60)));
-            queue.close();
+            queue.close(None);
             assert_eq!(waiter.join().unwrap(), Err(NoRoom::Closed));
         });
     }

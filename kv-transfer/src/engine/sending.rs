@@ -298,6 +298,10 @@ impl Sending {
 impl Drop for Sending {
     fn drop(&mut self) {
         // Only a thread that ended leaves a transfer unsettled; its fabric is gone, so nothing reads the source.
-        self.cell.settle(Err(TransferError::ShuttingDown));
+        let error = match &self.phase {
+            Phase::Ending(error) => error.clone(),
+            _ => TransferError::ShuttingDown,
+        };
+        self.cell.settle(Err(error));
     }
 }

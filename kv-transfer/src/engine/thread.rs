@@ -2,6 +2,7 @@
 
 mod in_flight;
 mod lost;
+mod overdue;
 mod posting;
 mod staging;
 
@@ -18,12 +19,13 @@ use crate::control::Peers;
 use crate::fabric::{Capabilities, Event, Fabric};
 use crate::ids::{PeerId, TransferKey};
 use crate::memory::PoolMemory;
+use crate::own_time::OwnTime;
 use crate::receive::{Effect, Receiver, Scatter};
 use crate::send::{LinkSpeed, Sent};
 use crate::staging::Region;
 use crate::stats::Counters;
 use crate::wire::{Body, Withdrawn};
-use crate::{TransferError, TransferLimits};
+use crate::{DataPlaneFailed, FabricError, TransferError, TransferLimits};
 
 /// Rounds without news before the thread sleeps: some microseconds, less than a wake-up costs.
 const SPINS: u32 = 200;
@@ -33,9 +35,6 @@ const RETRY_FULL: Duration = Duration::from_micros(200);
 const POLL_WITHOUT_PAUSE: Duration = Duration::from_millis(20);
 /// And how long it is left alone between polls after that.
 const POLL_PAUSE: Duration = Duration::from_millis(1);
-
-/// While something is in flight the fabric is looked at so often, whatever wakes it: it may have to see that nothing comes back.
-const WATCH: Duration = Duration::from_millis(500);
 
 /// Everything the data thread owns or shares.
 pub(crate) struct DataPlane {
@@ -63,6 +62,9 @@ pub(crate) struct DataPlane {
     effects: Vec<Effect>,
     commands: VecDeque<Command>,
     last_news: Instant,
+    time: OwnTime,
+    /// When what is under way is to be looked at next, in own time.
+    look_at: Duration,
 }
 
 /// What came of a round.
@@ -91,6 +93,8 @@ struct Target {
     /// Since when there was always something in flight, and the bytes that were done since.
     busy: Option<(Instant, u64)>,
     lost: Option<Instant>,
+    /// Something to it was overdue; until then, in own time, all that is under way must be back.
+    given_up: Option<Duration>,
 }
 
 impl DataPlane {
@@ -125,18 +129,21 @@ impl DataPlane {
             effects: Vec::with_capacity(64),
             commands: VecDeque::with_capacity(64),
             last_news: Instant::now(),
+            time: OwnTime::default(),
+            look_at: Duration::ZERO,
         }
     }
 
     /// Runs until `Stop`, or until the fabric fails for good.
     pub(crate) fn run(mut self) {
-        if let Err(error) = self.serve() {
+        let failure = self.serve().err();
+        if let Some(error) = &failure {
             tracing::error!(%error, "the data plane stopped; every transfer of this node fails");
         }
-        self.shut_down();
+        self.shut_down(failure);
     }
 
-    fn serve(&mut self) -> Result<(), crate::FabricError> {
+    fn serve(&mut self) -> Result<(), FabricError> {
         let mut idle_rounds = 0;
         loop {
             match self.round()? {
@@ -152,7 +159,8 @@ impl DataPlane {
     }
 
     /// Looks at everything once; never waits.
-    pub(crate) fn round(&mut self) -> Result<Round, crate::FabricError> {
+    pub(crate) fn round(&mut self) -> Result<Round, FabricError> {
+        self.time.advance(self.in_flight.count > 0);
         let (told, stop) = self.take_commands();
         if stop {
             return Ok(Round::Stop);
@@ -161,7 +169,8 @@ impl DataPlane {
         let (posted, blocked) = self.post();
         self.fabric.flush();
         let reaped = self.reap_lost();
-        if told || heard || posted || reaped {
+        let gave_up = self.watch()?;
+        if told || heard || posted || reaped || gave_up {
             self.last_news = Instant::now();
             return Ok(Round::News);
         }
@@ -172,8 +181,8 @@ impl DataPlane {
     pub(crate) fn pause(&self, blocked: bool) -> Option<Duration> {
         let next_lost = self.next_lost().map(|at| at.saturating_duration_since(Instant::now()));
         let retry = if self.is_polled() { Some(POLL_PAUSE) } else { blocked.then_some(RETRY_FULL) };
-        let watch = (self.in_flight.count > 0).then_some(WATCH);
-        retry.into_iter().chain(next_lost).chain(watch).min()
+        let look = (self.in_flight.count > 0).then(|| self.look_after());
+        retry.into_iter().chain(next_lost).chain(look).min()
     }
 
     /// The fabric wakes nobody, and something may come.
@@ -185,7 +194,7 @@ impl DataPlane {
         !self.capabilities.wakes_on_arrival && expects
     }
 
-    fn sleep(&mut self, blocked: bool) -> Result<(), crate::FabricError> {
+    fn sleep(&mut self, blocked: bool) -> Result<(), FabricError> {
         if self.is_polled() && self.last_news.elapsed() < POLL_WITHOUT_PAUSE {
             std::thread::yield_now();
             return Ok(());
@@ -248,8 +257,8 @@ impl DataPlane {
     }
 
     fn open(&mut self, id: SendId, mut sending: Sending) {
-        let lost = self.targets.get(&sending.peer()).is_none_or(|target| target.lost.is_some());
-        if lost {
+        let gone = |target: &Target| target.lost.is_some() || target.given_up.is_some();
+        if self.targets.get(&sending.peer()).is_none_or(gone) {
             sending.end(TransferError::PeerLost { peer: sending.cell.endpoint.clone() });
         }
         self.sends.insert(id, sending);
@@ -331,10 +340,11 @@ impl DataPlane {
     }
 
     /// Fails what is left. Dropping the fabric ends every access to the pool, so the latches may open after it.
-    pub(crate) fn shut_down(mut self) {
-        self.queue.close();
+    pub(crate) fn shut_down(mut self, failure: Option<FabricError>) {
+        let failure = failure.map(|error| DataPlaneFailed { reason: error.to_string() });
+        self.queue.close(failure.clone());
         for sending in self.sends.values_mut() {
-            self.queue.pushes_done(sending.end(TransferError::ShuttingDown));
+            self.queue.pushes_done(sending.end(TransferError::ended(failure.clone())));
         }
         drop(self.fabric);
         self.sends.clear();

@@ -29,7 +29,13 @@ pub(crate) trait Fabric: Send {
     /// not to be trusted.
     fn connect(&mut self, offer: Offer, region_bytes: u64) -> Result<PeerId, FabricError>;
 
-    /// Forgets a peer; no event of it follows. Only when none of its writes is in flight.
+    /// Ends the data path to a peer that is not to be heard of any more. What is under way comes back as failed, each when the
+    /// fabric knows that nothing touches its memory any more: a UCX endpoint can be closed by force. Where it cannot know, as
+    /// with libfabric (only closing the endpoint, which all peers share, is certain) and NIXL (a request that is released may
+    /// still be looked at by its backend), nothing is done, and what is under way comes back when it does, or never.
+    fn sever(&mut self, _peer: PeerId) {}
+
+    /// Forgets a peer; no event of it follows. Only when none of its writes is in flight, or its process is gone.
     fn disconnect(&mut self, peer: PeerId);
 
     /// Starts one write. The bytes at `source` stay untouched until its completion. `false`: no room now, poll and try again.

@@ -41,7 +41,7 @@ pub(super) fn run(mut bytes: &[u8]) -> Verdict {
     for peer in PEERS {
         table.peer_lost(PeerId(peer), "peer", now, &mut effects);
     }
-    table.close(&mut effects);
+    table.close(None, &mut effects);
     table.tick(now + Duration::from_secs(1), &mut effects);
     assert!(table.is_empty(), "{table:?}");
     assert_eq!((counters.incoming_live.get(), counters.quarantined_blocks.get()), (0, 0));

@@ -156,9 +156,7 @@ impl NodeInner {
 
     /// Opens a decoded ticket; see [`TransferNode::open`](crate::TransferNode::open).
     pub(crate) async fn open(self: &Arc<Self>, ticket: Ticket) -> Result<Outgoing, OpenError> {
-        if self.closing.is_cancelled() || self.queue.is_closed() {
-            return Err(OpenError::ShuttingDown);
-        }
+        self.check_open()?;
         check_compatible(self, &ticket)?;
         if ticket.node == self.id {
             return Err(OpenError::BadTicket { reason: "it is this node's own".to_owned() });
@@ -206,9 +204,7 @@ impl NodeInner {
         ticket: OfferTicket,
         blocks: &[u32],
     ) -> Result<Fetching, FetchError> {
-        if self.closing.is_cancelled() || self.queue.is_closed() {
-            return Err(OpenError::ShuttingDown.into());
-        }
+        self.check_open()?;
         let conversion = self.fetchable(&ticket)?;
         let claim = Receiver::claim(&self.receiver, blocks, ticket.tokens)?;
         let limit = self.limits().outgoing;
@@ -226,6 +222,13 @@ impl NodeInner {
         // Beyond the bound of pushes: there is one for each transfer, and those are bounded.
         self.queue.push_at_once(Command::Push { id: open.id, work });
         Ok(Fetching::new(open, link, ticket, conversion.into(), blocks))
+    }
+
+    fn check_open(&self) -> Result<(), OpenError> {
+        if self.closing.is_cancelled() || self.queue.is_closed() {
+            return Err(OpenError::ended(self.queue.failure()));
+        }
+        Ok(())
     }
 
     /// Compares an offer with this node, before anything is read.
@@ -277,7 +280,7 @@ impl NodeInner {
 
     pub(super) async fn shutdown(&self) {
         self.closing.cancel();
-        self.receiver.close();
+        self.receiver.close(None);
         self.queue.send(Command::Drain);
         let quiesced = async {
             self.receiver.emptied().await;
@@ -296,7 +299,7 @@ impl NodeInner {
 
     pub(super) fn stop(&self) {
         self.closing.cancel();
-        self.receiver.close();
+        self.receiver.close(None);
         self.cancel.cancel();
         self.tasks.close();
         self.queue.send(Command::Stop);

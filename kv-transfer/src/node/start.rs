@@ -21,7 +21,7 @@ use crate::ids::{NodeId, Slot};
 use crate::memory::PoolMemory;
 use crate::receive::{Receiver, TableRules};
 use crate::stats::Counters;
-use crate::{FabricSpec, StartError, TransferConfig};
+use crate::{DataPlaneFailed, FabricSpec, StartError, TransferConfig};
 
 /// Longest `model` text; it travels in every ticket.
 const MAX_MODEL_BYTES: usize = 16 << 10;
@@ -32,7 +32,17 @@ pub(super) async fn start(config: TransferConfig) -> Result<Arc<NodeInner>, Star
     check(&config)?;
     let id = NodeId::random();
     let listener = bind(&config, id).await?;
-    let (fabric, pool) = open_fabric(&config).await?;
+    let opened = open_fabric(&config).await?;
+    start_on(opened, config, id, listener)
+}
+
+/// Starts a node whose fabric is open.
+pub(super) fn start_on(
+    (fabric, pool): OpenFabric,
+    config: TransferConfig,
+    id: NodeId,
+    listener: Listener,
+) -> Result<Arc<NodeInner>, StartError> {
     let Assembly { node, plane, end } = assemble(config, id, listener, fabric, pool)?;
     let thread = std::thread::Builder::new()
         .name("kv-data".to_owned())
@@ -127,7 +137,7 @@ pub(crate) fn assemble(
     Ok(Assembly { node, plane, end })
 }
 
-/// However the data thread ends, by a panic too: nothing waits for it any more.
+/// However the data thread ends, by a panic too: nothing waits for it any more, and its node knows why.
 pub(crate) struct EndOfDataPlane {
     queue: Arc<CommandQueue>,
     receiver: Arc<Receiver>,
@@ -136,8 +146,9 @@ pub(crate) struct EndOfDataPlane {
 
 impl Drop for EndOfDataPlane {
     fn drop(&mut self) {
-        self.queue.close();
-        self.receiver.close();
+        let panicked = std::thread::panicking();
+        self.queue.close(panicked.then(|| DataPlaneFailed { reason: "its thread panicked".to_owned() }));
+        self.receiver.close(self.queue.failure());
     }
 }
 
@@ -174,7 +185,7 @@ fn rules(config: &TransferConfig, capabilities: &Capabilities) -> TableRules {
     }
 }
 
-async fn bind(config: &TransferConfig, id: NodeId) -> Result<Listener, StartError> {
+pub(super) async fn bind(config: &TransferConfig, id: NodeId) -> Result<Listener, StartError> {
     if config.fabric != FabricSpec::Shm && config.listen_ip.is_unspecified() {
         let reason = "tickets carry this address: name one that peers can reach";
         return Err(control(config, io::Error::new(io::ErrorKind::InvalidInput, reason)));

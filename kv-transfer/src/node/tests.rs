@@ -1,13 +1,20 @@
 //! What needs a look inside: a write under a generation that is over, made by a sender that ought to know better.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use super::start::{bind, open_fabric, start_on};
 use crate::engine::{Command, Sending, Work};
+use crate::fabric::{Capabilities, Event, Fabric, Offer, Read, Wake, Write};
+use crate::ids::{NodeId, PeerId};
 use crate::plan::{Cursor, Plan};
 use crate::send::OutgoingCell;
 use crate::ticket::Ticket;
-use crate::{FabricSpec, KvGeometry, StartError, TransferConfig, TransferNode};
+use crate::{
+    ExpectError, FabricError, FabricSpec, KvGeometry, OpenError, StartError, TransferConfig, TransferError,
+    TransferNode,
+};
 
 const LONG: Duration = Duration::from_secs(30);
 
@@ -84,12 +91,101 @@ async fn impossible_settings_are_refused_by_name() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_says_when_its_data_thread_is_gone() {
+async fn a_node_whose_fabric_fails_says_so_and_everything_settles_with_that_error() {
+    let (receiver, (sender, breaks)) = (node().await, breakable().await);
+    let incoming = receiver.expect(&[1], 1, LONG).unwrap();
+    let outgoing = sender.open(&incoming.ticket()).await.unwrap();
+    outgoing.push(0..1, &[(3, 0)]).unwrap();
+    let mut expected = sender.expect(&[5], 1, LONG).unwrap();
+    assert!(tokio::time::timeout(Duration::from_millis(50), sender.failed()).await.is_err(), "it serves");
+
+    breaks.store(true, Ordering::Relaxed);
+    sender.inner().queue().nudge();
+    let failure = tokio::time::timeout(LONG, sender.failed()).await.expect("said");
+    assert!(failure.to_string().contains("the cable is gone"), "{failure}");
+    assert_eq!(sender.failed().await, failure, "asked again");
+    assert_eq!(outgoing.finish().await, Err(TransferError::DataPlane(failure.clone())));
+    assert_eq!(expected.wait().await, Err(TransferError::DataPlane(failure.clone())));
+    assert_eq!(sender.expect(&[6], 1, LONG).unwrap_err(), ExpectError::DataPlane(failure.clone()));
+    let second = receiver.expect(&[2], 1, LONG).unwrap();
+    assert_eq!(sender.open(&second.ticket()).await.unwrap_err(), OpenError::DataPlane(failure));
+    sender.shutdown().await;
+    receiver.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_was_shut_down_did_not_fail() {
     let node = node().await;
-    assert!(tokio::time::timeout(Duration::from_millis(50), node.ended()).await.is_err(), "it serves");
-    node.inner().queue().send(Command::Stop);
-    tokio::time::timeout(LONG, node.ended()).await.expect("said");
-    assert!(node.expect(&[1], 1, LONG).is_err());
+    node.shutdown().await;
+    assert!(node.inner().data_ended.is_cancelled());
+    assert!(tokio::time::timeout(Duration::from_millis(20), node.failed()).await.is_err());
+    assert_eq!(node.expect(&[1], 1, LONG).unwrap_err(), ExpectError::ShuttingDown);
+}
+
+/// A node whose fabric fails for good once it is told to.
+async fn breakable() -> (TransferNode, Arc<AtomicBool>) {
+    let config = TransferConfig::new(FabricSpec::Shm, geometry(), "test");
+    let (id, broken) = (NodeId::random(), Arc::<AtomicBool>::default());
+    let listener = bind(&config, id).await.unwrap();
+    let (fabric, pool) = open_fabric(&config).await.unwrap();
+    let fabric = Box::new(Breakable { fabric, broken: broken.clone() });
+    let inner = start_on((fabric, pool), config, id, listener).unwrap();
+    (TransferNode::simulated(inner), broken)
+}
+
+struct Breakable {
+    fabric: Box<dyn Fabric>,
+    broken: Arc<AtomicBool>,
+}
+
+impl Fabric for Breakable {
+    fn capabilities(&self) -> Capabilities {
+        self.fabric.capabilities()
+    }
+
+    fn address(&self) -> Vec<u8> {
+        self.fabric.address()
+    }
+
+    fn accept(&mut self, address: &[u8]) -> Result<(PeerId, Offer), FabricError> {
+        self.fabric.accept(address)
+    }
+
+    fn connect(&mut self, offer: Offer, region_bytes: u64) -> Result<PeerId, FabricError> {
+        self.fabric.connect(offer, region_bytes)
+    }
+
+    fn disconnect(&mut self, peer: PeerId) {
+        self.fabric.disconnect(peer);
+    }
+
+    fn post_write(&mut self, write: &Write) -> Result<bool, FabricError> {
+        self.fabric.post_write(write)
+    }
+
+    fn post_read(&mut self, read: &Read) -> Result<bool, FabricError> {
+        self.fabric.post_read(read)
+    }
+
+    fn flush(&mut self) {
+        self.fabric.flush();
+    }
+
+    fn poll(&mut self, events: &mut Vec<Event>) -> Result<(), FabricError> {
+        if self.broken.load(Ordering::Relaxed) {
+            let reason = "the cable is gone".to_owned();
+            return Err(FabricError { fabric: "breakable", operation: "poll", reason });
+        }
+        self.fabric.poll(events)
+    }
+
+    fn wait(&mut self, timeout: Option<Duration>) -> Result<(), FabricError> {
+        self.fabric.wait(timeout)
+    }
+
+    fn waker(&self) -> Arc<dyn Wake> {
+        self.fabric.waker()
+    }
 }
 
 /// Allocations of the node's data thread so far.

@@ -8,12 +8,12 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{AttachError, Effect, Expected, IncomingCell, ReceiveTable, Scatter, TableRules};
-use crate::ExpectError;
 use crate::control::Peers;
 use crate::ids::{PeerId, TransferKey};
 use crate::layout::Conversion;
 use crate::stats::Counters;
 use crate::wire::{Amend, Body, Grant, Manifest, Reason, Withdrawn};
+use crate::{DataPlaneFailed, ExpectError};
 
 /// Shared by the owners of transfers, the control tasks and the data thread.
 #[derive(Debug)]
@@ -116,8 +116,8 @@ impl Receiver {
         self.change(|table, effects| table.peer_lost(peer, name, Instant::now(), effects));
     }
 
-    pub(crate) fn close(&self) {
-        self.change(ReceiveTable::close);
+    pub(crate) fn close(&self, failure: Option<DataPlaneFailed>) {
+        self.change(|table, effects| table.close(failure, effects));
     }
 
     /// Counts a batch of landed writes under one lock; puts chunks that are to be scattered into `scatters`. `effects` is the

@@ -32,7 +32,7 @@ use super::IncomingCell;
 use crate::ids::{Generation, PeerId, Sequence, Slot, TransferKey};
 use crate::layout::Conversion;
 use crate::stats::Counters;
-use crate::{ChecksumMode, ExpectError, KvGeometry, TransferError};
+use crate::{ChecksumMode, DataPlaneFailed, ExpectError, KvGeometry, TransferError};
 
 /// What the table goes by.
 #[derive(Clone, Debug)]
@@ -108,6 +108,8 @@ pub(crate) struct ReceiveTable {
     counters: Arc<Counters>,
     chunks: Chunks,
     closed: bool,
+    /// Why it is closed, if the data plane failed.
+    failure: Option<DataPlaneFailed>,
 }
 
 #[derive(Debug)]
@@ -167,6 +169,7 @@ impl ReceiveTable {
             rules,
             counters,
             closed: false,
+            failure: None,
         }
     }
 
@@ -176,7 +179,7 @@ impl ReceiveTable {
         now: Instant,
     ) -> Result<Arc<IncomingCell>, ExpectError> {
         if self.closed {
-            return Err(ExpectError::ShuttingDown);
+            return Err(ExpectError::ended(self.failure.clone()));
         }
         if self.free.is_empty() {
             return Err(ExpectError::Full { limit: self.rules.slots });

@@ -336,6 +336,24 @@ fn blocks_of_an_uncertain_sender_are_drained() {
 }
 
 #[test]
+fn the_chunk_of_a_stray_write_is_granted_anew_when_nothing_can_land_there() {
+    let mut bench = Bench { staged: true, ..Bench::new(Some(DRAIN)) };
+    let (first, second) = (bench.attached(&[1]), bench.attached(&[2]));
+    let grants = |bench: &Bench, of: &IncomingCell| {
+        let granted = |effect: &&Effect| matches!(effect, Effect::Grant { key, .. } if *key == of.key);
+        bench.effects.iter().filter(granted).count()
+    };
+    assert_eq!((grants(&bench, &first), grants(&bench, &second)), (2, 0), "there are two chunks");
+    bench.table.stray(SENDER, first.key, 0, bench.now);
+    bench.table.tick(bench.now, &mut bench.effects);
+    assert_eq!((grants(&bench, &first), grants(&bench, &second)), (2, 0), "its write may land yet");
+    bench.now += DRAIN;
+    bench.table.tick(bench.now, &mut bench.effects);
+    assert_eq!(grants(&bench, &first) + grants(&bench, &second), 3);
+    bench.check();
+}
+
+#[test]
 fn a_doubtful_write_that_landed_is_not_waited_for() {
     let mut bench = Bench::new(Some(DRAIN));
     let cell = bench.attached(&[1]);

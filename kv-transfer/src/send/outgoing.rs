@@ -175,7 +175,7 @@ impl Outgoing {
         let patience = node.limits().push_patience;
         node.queue().push(command, patience).map_err(|no_room| match no_room {
             NoRoom::Full { limit } => PushError::Backlogged { limit, waited: patience },
-            NoRoom::Closed => TransferError::ShuttingDown.into(),
+            NoRoom::Closed => TransferError::ended(node.queue().failure()).into(),
         })
     }
 

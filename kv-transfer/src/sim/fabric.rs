@@ -29,6 +29,8 @@ pub(crate) struct SimFabric {
     /// Node and its number for us.
     targets: BTreeMap<PeerId, (usize, PeerId)>,
     initiators: BTreeSet<PeerId>,
+    /// Contexts that are under way, and to whom.
+    under_way: BTreeMap<u32, PeerId>,
     wake: Arc<Notify>,
 }
 
@@ -61,6 +63,7 @@ impl SimFabric {
             dead: CancellationToken::new(),
             paused_until: None,
             silent_until: None,
+            closed: false,
             pool: pool.clone(),
             blocks: None,
             events: Default::default(),
@@ -78,6 +81,7 @@ impl SimFabric {
             next_peer: 0,
             targets: BTreeMap::new(),
             initiators: BTreeSet::new(),
+            under_way: BTreeMap::new(),
             wake,
         };
         (node, fabric, PoolMemory::new(pool, region.pool_bytes))
@@ -126,9 +130,19 @@ impl Fabric for SimFabric {
         Ok(peer)
     }
 
+    fn sever(&mut self, peer: PeerId) {
+        let Some(&path) = self.targets.get(&peer) else { return };
+        if self.net.lock().severs {
+            let contexts = self.under_way.extract_if(.., |_, to| *to == peer);
+            let contexts: Vec<u32> = contexts.map(|(context, _)| context).collect();
+            self.net.sever(self.node, path, &contexts);
+        }
+    }
+
     fn disconnect(&mut self, peer: PeerId) {
         if let Some((to, initiator)) = self.targets.remove(&peer) {
             self.net.mute(to, initiator);
+            self.under_way.retain(|_, to| *to != peer);
         }
         self.initiators.remove(&peer);
     }
@@ -137,6 +151,7 @@ impl Fabric for SimFabric {
         let &(to, initiator) =
             self.targets.get(&write.peer).ok_or_else(|| fault("write", "the peer is disconnected"))?;
         self.net.post(self.node, to, initiator, write);
+        self.under_way.insert(write.context, write.peer);
         Ok(true)
     }
 
@@ -152,7 +167,12 @@ impl Fabric for SimFabric {
             Event::Landed { from: Some(peer), .. } => self.initiators.contains(peer),
             _ => true,
         };
-        events.extend(state.ports[self.node].events.drain(..).filter(known));
+        let news = state.ports[self.node].events.drain(..).filter(known);
+        events.extend(news.inspect(|event| {
+            if let Event::Done(context) | Event::Failed(context, _) = event {
+                self.under_way.remove(context);
+            }
+        }));
         Ok(())
     }
 
@@ -163,5 +183,11 @@ impl Fabric for SimFabric {
 
     fn waker(&self) -> Arc<dyn Wake> {
         Arc::new(Waker(self.wake.clone()))
+    }
+}
+
+impl Drop for SimFabric {
+    fn drop(&mut self) {
+        self.net.close(self.node);
     }
 }

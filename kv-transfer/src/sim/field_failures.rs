@@ -10,9 +10,9 @@ use tokio::time::{Instant, timeout};
 use super::agents::Host;
 use super::blocks::{Lease, Use};
 use super::net::Faults;
-use super::schedule::{Climate, DRAIN, Report, World, in_world};
+use super::schedule::{Climate, DRAIN, OVERDUE, Report, World, in_world};
 use super::tests::{CALM, check};
-use crate::{Incoming, Outgoing, TransferError};
+use crate::{ExpectError, Incoming, OpenError, Outgoing, TransferError};
 
 /// Far longer than anything takes that takes no longer than it must.
 const LONG: Duration = Duration::from_secs(60);
@@ -39,7 +39,6 @@ fn lost_completions_at_decode_give_the_blocks_back() {
 /// Both ends of a transfer that is attached.
 struct Pair {
     sender: Host,
-    receiver: Host,
     source: Lease,
     destination: Lease,
     incoming: Incoming,
@@ -64,7 +63,7 @@ async fn attached(
     let (key, arrivals) = outgoing.target();
     source.used_as(Use::Source(receiver.number, key));
     world.net.lock().parts.insert((receiver.number, arrivals), key);
-    Pair { sender: sender.clone(), receiver: receiver.clone(), source, destination, incoming, outgoing }
+    Pair { sender: sender.clone(), source, destination, incoming, outgoing }
 }
 
 impl Pair {
@@ -74,67 +73,70 @@ impl Pair {
     }
 }
 
-/// A fabric must tell how each write ended. If one does not, although its peer lives, then no time bounds what follows: the sender's
-/// blocks stay held (the write may still be reading them), and the receiver's too, if the transfer failed (it may still be writing
-/// them). The receiver itself is told of the failure at its deadline, and the end of the connection frees both ends.
+/// A fabric must tell how each write ended. If one does not, although its peer lives, its sender's blocks stay held: the write may
+/// still be reading them. At the limit the peer is given up; a fabric that can end the data path gives the blocks back, and with
+/// any other the data plane ends, and says so. Nobody waits for ever: neither their owners nor the receiver.
 #[test]
-fn completions_that_never_come_hold_both_ends_until_their_connection_ends() {
-    let climate = Climate { faults: Faults { completion_lost: 1000, ..CALM.faults }, ..CALM };
-    let arrived = |seed| {
-        let (early, late) = in_world(seed, climate, false, async |mut world| {
-            (one_block(&mut world).await, more_than_the_credits(&mut world).await)
-        });
-        assert!(!late, "what is not posted does not arrive");
-        early
+fn completions_that_never_come_end_their_peer_or_their_data_plane() {
+    let lost = Climate { faults: Faults { completion_lost: 1000, ..CALM.faults }, ..CALM };
+    let stuck = Climate { faults: Faults { stuck: 1000, ..CALM.faults }, ..CALM };
+    let arrived = |climate, seed| {
+        in_world(seed, climate, false, async |mut world| {
+            let severs = world.net.lock().severs;
+            (severs, overdue(&mut world, 1).await, overdue(&mut world, 10).await)
+        })
     };
-    let arrived = (0..20).filter(|&seed| arrived(seed)).count();
-    assert!(arrived > 4, "one block needs no more writes than a peer may have in flight, mostly: {arrived}");
+    let lost: Vec<_> = (0..20).map(|seed| arrived(lost, seed)).collect();
+    assert!(
+        lost.iter().filter(|(_, one, _)| *one).count() > 4,
+        "one block fits the credits, mostly: {lost:?}"
+    );
+    assert!(lost.iter().all(|(_, _, many)| !many), "what is not posted does not arrive");
+    let stuck: Vec<_> = (0..20).map(|seed| arrived(stuck, seed)).collect();
+    assert!(stuck.iter().all(|(_, one, many)| !one && !many), "{stuck:?}");
+    let severed = |all: &[(bool, bool, bool)]| all.iter().filter(|(severs, ..)| *severs).count();
+    assert!((4..17).contains(&severed(&lost)) && (4..17).contains(&severed(&stuck)), "both kinds of fabric");
 }
 
-/// If it fits the credits it arrives, and only its sender waits.
-async fn one_block(world: &mut World) -> bool {
+/// Whether a transfer of so many tokens arrives, none of whose writes comes back.
+async fn overdue(world: &mut World, tokens: u32) -> bool {
     let (a, b) = (world.one_layer_host(), world.one_layer_host());
-    let mut pair = attached(world, (&a, &b), 1, LONG).await;
+    let severs = world.net.lock().severs;
+    let mut pair = attached(world, (&a, &b), tokens, LONG).await;
     pair.push();
+    let started = Instant::now();
     let finishing = pair.outgoing.finish();
     tokio::pin!(finishing);
-    assert!(timeout(LONG, &mut finishing).await.is_err(), "nobody tells it that its source is free");
-    assert!(a.node.stats().in_flight_writes > 0);
-    let arrived = pair.incoming.wait().await.is_ok();
-    assert!(!arrived || pair.destination.first_different(TAG, 1).is_none());
-    let fence = pair.incoming.abort();
-    assert_eq!(fence.is_quiet(), arrived, "a failed one may still be written");
-    world.net.cut(a.number, b.number);
-    let ended = timeout(2 * DRAIN, async { (finishing.await, fence.await).0 }).await;
-    let sent = ended.expect("both are free");
     assert!(
-        matches!(sent, Ok(_) | Err(TransferError::PeerLost { .. } | TransferError::AbortedByPeer { .. })),
-        "{sent:?}"
+        timeout(OVERDUE * 3 / 4, &mut finishing).await.is_err(),
+        "nobody tells it that its source is free"
     );
-    assert_eq!(a.node.stats().in_flight_writes, 0);
+    assert!(a.node.stats().in_flight_writes > 0);
+    let sent = timeout(LONG, &mut finishing).await.expect("known soon");
+    assert!(matches!(&sent, Err(TransferError::Overdue { after, .. }) if *after == OVERDUE), "{sent:?}");
+    let took = started.elapsed();
+    let bound = OVERDUE + OVERDUE / 2 + if severs { Duration::ZERO } else { DRAIN };
+    assert!(OVERDUE <= took && took < bound, "{took:?}");
+    // The source is its owner's, who has another use for it at once.
+    drop(pair.source);
+    let failed = timeout(DRAIN, a.node.failed()).await;
+    assert_eq!(failed.is_err(), severs, "{failed:?}");
+    if let Ok(failure) = failed {
+        let refused = a.node.expect(&[0], 1, LONG).unwrap_err();
+        assert_eq!(refused, ExpectError::DataPlane(failure));
+        let ticket = b.node.expect(&[0], 1, LONG);
+        let ticket = ticket.map(|incoming| incoming.ticket());
+        let refused = ticket.map(async |ticket| a.node.open(&ticket).await.unwrap_err());
+        if let Ok(refused) = refused {
+            assert!(matches!(refused.await, OpenError::DataPlane(_)));
+        }
+    }
+    let arrived =
+        timeout(LONG, pair.incoming.wait()).await.expect("the end of the connection tells it").is_ok();
+    assert!(!arrived || pair.destination.first_different(TAG, tokens).is_none());
+    timeout(2 * DRAIN, pair.incoming.abort()).await.expect("and its drain lifts the fence");
     end(world, [a, b]).await;
     arrived
-}
-
-/// The rest is never posted, and the receiver hears of it at its deadline.
-async fn more_than_the_credits(world: &mut World) -> bool {
-    let (a, b) = (world.one_layer_host(), world.one_layer_host());
-    let expires_in = Duration::from_secs(3);
-    let mut large = attached(world, (&a, &b), 10, expires_in).await;
-    large.push();
-    let started = Instant::now();
-    let verdict = large.incoming.wait().await;
-    assert!(matches!(verdict, Err(TransferError::Expired { .. })), "{verdict:?}");
-    assert!(started.elapsed() <= expires_in, "at the deadline");
-    let fence = large.incoming.abort();
-    assert!(timeout(LONG, fence.clone()).await.is_err(), "time alone lifts no fence");
-    assert!(large.receiver.node.stats().quarantined_blocks > 0);
-    let source = large.outgoing.abort();
-    assert!(!source.is_quiet());
-    world.net.cut(a.number, b.number);
-    timeout(2 * DRAIN, async { (fence.await, source.await) }).await.expect("both are free");
-    end(world, [a, b]).await;
-    verdict.is_ok()
 }
 
 /// nixl's libfabric plug-in has no fail-over: one NIC that goes takes its requests along. Here each third write loses its path, before or

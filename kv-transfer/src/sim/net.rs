@@ -1,6 +1,6 @@
 //! The simulated network: writes under way, who is alive, and what goes wrong.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -33,6 +33,8 @@ pub(super) struct Faults {
     pub(super) corrupted: u32,
     /// It lands, and its sender never hears of it.
     pub(super) completion_lost: u32,
+    /// It never lands, and its source is read again and again, until the fabric ends it or ends.
+    pub(super) stuck: u32,
 }
 
 /// Counts of what a world must bring about to be worth running.
@@ -44,6 +46,10 @@ pub(super) struct Seen {
     pub(super) shortages: usize,
     /// Transfers of several senders that arrived.
     pub(super) joined: usize,
+    /// Data planes that ended by themselves.
+    pub(super) failed_planes: usize,
+    /// Peers that were given up, with all that was under way to them back.
+    pub(super) severed: usize,
 }
 
 /// What happens to one write.
@@ -56,6 +62,7 @@ enum Fate {
     ArrivalRepeated,
     Corrupted,
     CompletionLost,
+    Stuck,
 }
 
 struct Flight {
@@ -82,6 +89,8 @@ pub(super) struct Port {
     pub(super) paused_until: Option<Instant>,
     /// It died without a word: until then its connections only stay silent.
     pub(super) silent_until: Option<Instant>,
+    /// Its fabric has ended: nothing reads or writes its pool any more.
+    pub(super) closed: bool,
     pub(super) pool: Arc<Mapping>,
     pub(super) blocks: Option<Blocks>,
     pub(super) events: VecDeque<Event>,
@@ -91,6 +100,11 @@ pub(super) struct Port {
 impl Port {
     pub(super) fn is_alive(&self) -> bool {
         !self.dead.is_cancelled()
+    }
+
+    /// Something can be written here.
+    fn is_reachable(&self) -> bool {
+        self.is_alive() && !self.closed
     }
 }
 
@@ -105,12 +119,16 @@ pub(super) struct State {
     pub(super) faults: Faults,
     /// A completed write may still be on its way.
     pub(super) completes_early: bool,
+    /// A data path can be ended, and what is under way on it is told.
+    pub(super) severs: bool,
     /// An arrival says whose write it was; many fabrics do not know.
     tells_sender: bool,
     /// The transfers of which these slots of a node count a part.
     pub(super) parts: BTreeMap<(usize, TransferKey), TransferKey>,
     /// Ends control connections, by the nodes at their ends.
     pub(super) pipes: Vec<(usize, usize, CancellationToken)>,
+    /// Nodes that were cut off from each other once.
+    cuts: BTreeSet<(usize, usize)>,
     pub(super) violations: Vec<String>,
     started: Instant,
     trace: u64,
@@ -131,9 +149,11 @@ impl Net {
             flights: Vec::new(),
             faults,
             completes_early,
+            severs: SmallRng::seed_from_u64(seed ^ 0x5e7e).random(),
             tells_sender: SmallRng::seed_from_u64(seed ^ 0x7e11).random(),
             parts: BTreeMap::new(),
             pipes: Vec::new(),
+            cuts: BTreeSet::new(),
             violations: Vec::new(),
             started: Instant::now(),
             trace: seed,
@@ -196,11 +216,33 @@ impl Net {
         }
     }
 
-    /// The sender of a connection does not want to hear of its writes any more; they fly on.
+    /// The sender of a connection does not want to hear of its writes any more; they fly on. What is stuck ends only with
+    /// a peer that was cut off, and is as good as dead.
     pub(super) fn mute(&self, to: usize, initiator: PeerId) {
         let mut state = self.lock();
-        let theirs = |flight: &&mut Flight| (flight.to, flight.initiator) == (to, initiator);
-        state.flights.iter_mut().filter(theirs).for_each(|flight| flight.muted = true);
+        let theirs = |flight: &Flight| (flight.to, flight.initiator) == (to, initiator);
+        state.flights.iter_mut().filter(|flight| theirs(flight)).for_each(|flight| flight.muted = true);
+        let State { cuts, flights, .. } = &mut *state;
+        let over = |flight: &Flight| flight.fate == Fate::Stuck && cuts.contains(&(flight.from, flight.to));
+        flights.retain(|flight| !(theirs(flight) && over(flight)));
+    }
+
+    /// A data path ends: no source is read for it any more. What was taken already flies on; all of `contexts` has failed.
+    pub(super) fn sever(&self, from: usize, (to, initiator): (usize, PeerId), contexts: &[u32]) {
+        let mut state = self.lock();
+        state.seen.severed += usize::from(!contexts.is_empty());
+        let theirs = |flight: &Flight| (flight.to, flight.initiator) == (to, initiator);
+        state.flights.retain(|flight| !theirs(flight) || flight.bytes.is_some());
+        state.flights.iter_mut().filter(|flight| theirs(flight)).for_each(|flight| flight.muted = true);
+        let failed = |&context: &u32| Event::Failed(context, "the data path was ended".to_owned());
+        contexts.iter().for_each(|context| state.tell(from, failed(context)));
+    }
+
+    /// The node's fabric is gone, and with it every access to its pool.
+    pub(super) fn close(&self, node: usize) {
+        let mut state = self.lock();
+        state.ports[node].closed = true;
+        state.flights.retain(|flight| flight.from != node || flight.bytes.is_some());
     }
 
     /// The node's process is gone. What it had handed to a fabric that buffers may still arrive.
@@ -236,6 +278,7 @@ impl Net {
         let pipes: Vec<_> = {
             let mut state = self.lock();
             state.note(|| format!("cut {a} {b}"));
+            state.cuts.extend([(a, b), (b, a)]);
             state.pipes(|from, to| (from, to) == (a, b) || (from, to) == (b, a))
         };
         pipes.iter().for_each(CancellationToken::cancel);
@@ -298,6 +341,7 @@ impl State {
             (self.faults.arrival_repeated, Fate::ArrivalRepeated),
             (self.faults.corrupted, Fate::Corrupted),
             (self.faults.completion_lost, Fate::CompletionLost),
+            (self.faults.stuck, Fate::Stuck),
         ];
         for (chance, fate) in chances {
             if drawn < chance {
@@ -314,7 +358,8 @@ impl State {
             return;
         }
         let now = Instant::now();
-        let overdue = self.flights.iter().position(|flight| now - flight.posted > LONGEST_FLIGHT);
+        let overdue = |flight: &Flight| now - flight.posted > LONGEST_FLIGHT && flight.fate != Fate::Stuck;
+        let overdue = self.flights.iter().position(overdue);
         let index = overdue.unwrap_or_else(|| self.random.random_range(0..self.flights.len()));
         let mut flight = self.flights.swap_remove(index);
         if self.advance(&mut flight) {
@@ -324,8 +369,13 @@ impl State {
 
     /// One stage further; `false` when it is over.
     fn advance(&mut self, flight: &mut Flight) -> bool {
-        if flight.fate == Fate::Fails || (!self.ports[flight.to].is_alive() && flight.bytes.is_none()) {
+        if flight.fate == Fate::Fails || (!self.ports[flight.to].is_reachable() && flight.bytes.is_none()) {
             return self.fail(flight);
+        }
+        if flight.fate == Fate::Stuck {
+            self.take_bytes(flight);
+            flight.bytes = None;
+            return true;
         }
         if flight.bytes.is_none() {
             self.take_bytes(flight);
@@ -364,7 +414,7 @@ impl State {
 
     fn land(&mut self, flight: &mut Flight) {
         flight.landed = true;
-        if !self.ports[flight.to].is_alive() {
+        if !self.ports[flight.to].is_reachable() {
             return;
         }
         let bytes = flight.bytes.clone().unwrap_or_default();
@@ -374,7 +424,12 @@ impl State {
         let times = match flight.fate {
             Fate::ArrivalLost => 0,
             Fate::ArrivalRepeated => 2,
-            Fate::Arrives | Fate::Fails | Fate::Rerouted | Fate::Corrupted | Fate::CompletionLost => 1,
+            Fate::Arrives
+            | Fate::Fails
+            | Fate::Rerouted
+            | Fate::Corrupted
+            | Fate::CompletionLost
+            | Fate::Stuck => 1,
         };
         (0..times).for_each(|_| self.tell(flight.to, landed()));
     }
@@ -388,7 +443,7 @@ impl State {
 
     /// Some of it may have landed.
     fn fail(&mut self, flight: &mut Flight) -> bool {
-        if self.ports[flight.to].is_alive() && self.random.random_bool(0.5) {
+        if self.ports[flight.to].is_reachable() && self.random.random_bool(0.5) {
             self.take_bytes(flight);
             let bytes = flight.bytes.take().unwrap_or_default();
             let part = self.random.random_range(0..=bytes.len());

@@ -28,6 +28,10 @@ use crate::{
 const BOUND: Duration = Duration::from_secs(120);
 /// Larger than any write takes.
 pub(super) const DRAIN: Duration = Duration::from_millis(100);
+/// Larger than any write takes that comes back at all, with all that it may have to wait for.
+pub(super) const OVERDUE: Duration = Duration::from_millis(400);
+/// A process whose data plane failed ends within this.
+const LAST_WORDS_MS: std::ops::Range<u64> = 0..40;
 
 /// What a world is like.
 #[derive(Clone, Copy, Debug)]
@@ -61,6 +65,8 @@ impl Report {
         self.seen.stale_incarnations += other.seen.stale_incarnations;
         self.seen.shortages += other.seen.shortages;
         self.seen.joined += other.seen.joined;
+        self.seen.failed_planes += other.seen.failed_planes;
+        self.seen.severed += other.seen.severed;
     }
 }
 
@@ -227,6 +233,7 @@ impl World {
         config.limits.push_patience = Duration::ZERO;
         config.limits.handshake = Duration::from_millis(400);
         config.limits.drain = DRAIN;
+        config.limits.overdue = OVERDUE;
         let blocks = Blocks::new(pool.clone(), geometry);
         self.net.lock().ports[number].blocks = Some(blocks.clone());
         let wake = self.net.lock().ports[number].wake.clone();
@@ -240,7 +247,10 @@ impl World {
             let _end = end;
             drive(net, number, plane, wake).await;
         });
-        Host { number, name, node: TransferNode::simulated(node), blocks, layout: geometry.layout }
+        let node = TransferNode::simulated(node);
+        let last_words = Duration::from_millis(self.random.random_range(LAST_WORDS_MS));
+        tokio::spawn(restart_when_failed(self.net.clone(), number, node.clone(), last_words));
+        Host { number, name, node, blocks, layout: geometry.layout }
     }
 
     /// A rank of one worker, and the ranks of another that have something for it.
@@ -373,8 +383,21 @@ async fn drive(net: Net, number: usize, mut plane: DataPlane, wake: Arc<tokio::s
                 let pause = plane.pause(blocked).unwrap_or(Duration::MAX);
                 let _ = timeout(pause, wake.notified()).await;
             }
-            Ok(Round::Stop) | Err(_) => break,
+            Ok(Round::Stop) => return plane.shut_down(None),
+            Err(error) => {
+                net.note(|| format!("node {number}: {error}"));
+                return plane.shut_down(Some(error));
+            }
         }
     }
-    plane.shut_down();
+}
+
+/// What a worker does whose data plane failed: its process ends. Its blocks have other uses until then.
+async fn restart_when_failed(net: Net, number: usize, node: TransferNode, after: Duration) {
+    let failure = node.failed().await;
+    net.note(|| format!("node {number}: {failure}"));
+    net.lock().seen.failed_planes += 1;
+    sleep(after).await;
+    net.kill(number);
+    node.abandon();
 }

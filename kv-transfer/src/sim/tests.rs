@@ -14,6 +14,7 @@ pub(super) const CALM: Climate = Climate {
         arrival_repeated: 0,
         corrupted: 0,
         completion_lost: 0,
+        stuck: 0,
     },
     disasters: 0,
     restarts: false,
@@ -30,6 +31,9 @@ const REPEATING: Climate = Climate {
     ..CALM
 };
 const CORRUPTING: Climate = Climate { faults: Faults { corrupted: 20, ..CALM.faults }, disasters: 1, ..CALM };
+const FORGETFUL: Climate =
+    Climate { faults: Faults { completion_lost: 10, ..CALM.faults }, disasters: 2, ..CALM };
+const STICKY: Climate = Climate { faults: Faults { stuck: 10, ..CALM.faults }, disasters: 2, ..CALM };
 const RESTARTING: Climate = Climate { disasters: 3, restarts: true, ..CALM };
 const CROWDED: Climate = Climate { crowd: true, ..CALM };
 const CROWDED_AND_STORMY: Climate = Climate { disasters: 3, ..CROWDED };
@@ -120,6 +124,16 @@ fn a_crowd_in_a_storm_ends() {
 #[test]
 fn failed_writes_are_errors_at_both_ends() {
     check(FAILING, 900);
+}
+
+/// Each agent takes its source blocks for something else as soon as it may, and the oracle sees whoever reads them then.
+#[test]
+fn writes_that_do_not_come_back_end_their_peer_or_their_data_plane_before_their_source_is_used_again() {
+    for climate in [FORGETFUL, STICKY] {
+        let Report { transfers, received, seen, .. } = check(climate, 600);
+        assert!(received * 10 > transfers * 2, "{received} of {transfers}");
+        assert!(seen.severed > 50 && seen.failed_planes > 50, "{seen:?}");
+    }
 }
 
 #[test]

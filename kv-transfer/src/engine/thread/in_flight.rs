@@ -1,5 +1,7 @@
 //! The writes in flight, by context.
 
+use std::time::Duration;
+
 use super::SendId;
 use crate::ids::{PeerId, Sequence};
 use crate::plan::Tile;
@@ -21,6 +23,8 @@ pub(super) struct Flying {
     /// Without what a chunk says of itself.
     pub(super) payload: u64,
     pub(super) sequence: Sequence,
+    /// When, in the data thread's own time.
+    pub(super) posted: Duration,
     /// The chunk of ours that it is of.
     pub(super) chunk: Option<u32>,
     /// Its peer died and it never came back; its context stays taken, its credit does not.

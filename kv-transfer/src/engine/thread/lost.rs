@@ -14,6 +14,8 @@ impl DataPlane {
     pub(super) fn target_lost(&mut self, peer: PeerId) {
         let Some(target) = self.targets.get_mut(&peer) else { return };
         target.lost = Some(Instant::now() + self.limits.drain);
+        // What is under way need not wait for the drain where the fabric can end it.
+        self.fabric.sever(peer);
         let lost = |sending: &Sending| TransferError::PeerLost { peer: sending.cell.endpoint.clone() };
         self.end_all(|sending| sending.peer() == peer, lost);
     }
@@ -29,7 +31,9 @@ impl DataPlane {
     }
 
     pub(super) fn next_lost(&self) -> Option<Instant> {
-        let targets = self.targets.values().filter_map(|target| target.lost);
+        // One that was given up before waits for its writes, or for the end of the data plane.
+        let waits = |target: &&Target| target.given_up.is_none() || target.in_flight == 0;
+        let targets = self.targets.values().filter(waits).filter_map(|target| target.lost);
         targets.chain(self.initiators_lost.iter().map(|&(_, at)| at)).min()
     }
 
@@ -39,13 +43,16 @@ impl DataPlane {
             return false;
         }
         let now = Instant::now();
-        let over = |target: &Target| target.lost.is_some_and(|at| target.in_flight == 0 || at <= now);
+        let may_give_up = |target: &Target| target.given_up.is_none();
+        let over = |target: &Target| {
+            target.lost.is_some_and(|at| target.in_flight == 0 || (at <= now && may_give_up(target)))
+        };
         let targets: Vec<PeerId> =
             self.targets.iter().filter(|(_, t)| over(t)).map(|(&peer, _)| peer).collect();
         for &peer in &targets {
-            self.give_up_writes(peer);
             self.targets.remove(&peer);
             self.fabric.disconnect(peer);
+            self.give_up_writes(peer);
         }
         let (gone, kept): (Vec<_>, Vec<_>) = self.initiators_lost.drain(..).partition(|&(_, at)| at <= now);
         self.initiators_lost = kept;

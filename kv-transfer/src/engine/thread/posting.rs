@@ -249,6 +249,7 @@ impl DataPlane {
             payload,
             chunk,
             sequence,
+            posted: self.time.ran(),
             given_up: false,
         });
         let posted = match sending.immediate() {

@@ -2,7 +2,7 @@
 
 use std::ptr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::choice::choose;
 use super::contexts::Contexts;
@@ -18,6 +18,7 @@ use crate::fabric::eventfd::Eventfd;
 use crate::fabric::{Capabilities, Event, Fabric, Offer, Read, Wake, Write};
 use crate::ids::PeerId;
 use crate::memory::PoolMemory;
+use crate::own_time::OwnTime;
 use crate::{FabricError, StartError, TransferConfig};
 
 /// Large enough to keep any link busy, small enough that an abort is heard in good time.
@@ -41,30 +42,12 @@ pub(crate) struct Libfabric {
     entries: Entries,
     wake: Arc<Eventfd>,
     next_peer: u64,
-    clock: Clock,
+    time: OwnTime,
     looked: Duration,
 }
 
 // SAFETY: besides the rails (`Send` themselves) it holds contexts, which libfabric knows by address and this value owns.
 unsafe impl Send for Libfabric {}
-
-/// Time in which this thread ran: a process that was stopped does not blame its rails.
-struct Clock {
-    ran: Duration,
-    last: Instant,
-}
-
-impl Clock {
-    /// The most that a round counts for.
-    const STEP: Duration = Duration::from_secs(1);
-
-    fn tick(&mut self) -> Duration {
-        let now = Instant::now();
-        self.ran += now.duration_since(self.last).min(Self::STEP);
-        self.last = now;
-        self.ran
-    }
-}
 
 impl Libfabric {
     pub(crate) fn open(
@@ -109,7 +92,7 @@ impl Libfabric {
             entries: Box::new([empty; CQ_BATCH]),
             wake: Arc::new(wake),
             next_peer: 0,
-            clock: Clock { ran: Duration::ZERO, last: Instant::now() },
+            time: OwnTime::default(),
             looked: Duration::ZERO,
         })
     }
@@ -164,7 +147,7 @@ impl Libfabric {
             match self.post_on(index, wanted) {
                 Ok(true) => {
                     let write = wanted.post_is_write;
-                    self.paths.posted(wanted.context, (peer, index), len, write, self.clock.ran);
+                    self.paths.posted(wanted.context, (peer, index), len, write, self.time.ran());
                     return Ok(true);
                 }
                 Ok(false) => {}
@@ -352,9 +335,9 @@ impl Fabric for Libfabric {
     fn flush(&mut self) {}
 
     fn poll(&mut self, events: &mut Vec<Event>) -> Result<(), FabricError> {
-        let now = self.clock.tick();
+        self.time.advance(true);
         (0..self.rails.len()).try_for_each(|rail| self.poll_rail(rail, events))?;
-        self.close_silent_rail(now, events);
+        self.close_silent_rail(self.time.ran(), events);
         Ok(())
     }
 

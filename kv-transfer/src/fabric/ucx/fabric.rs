@@ -129,6 +129,10 @@ impl Fabric for Ucx {
         Ok(peer)
     }
 
+    fn sever(&mut self, peer: PeerId) {
+        self.writes.sever(peer);
+    }
+
     fn disconnect(&mut self, peer: PeerId) {
         self.worker.mailbox().dismiss(peer);
         self.writes.leave(peer);

@@ -161,6 +161,28 @@ fn nothing_is_heard_of_a_target_that_was_disconnected_with_writes_under_way() {
     }
 }
 
+/// The target does nothing at all, as one that is stopped: only the end of the data path brings the writes back.
+#[test]
+fn all_that_is_under_way_comes_back_when_its_data_path_is_ended() {
+    if is_skipped() {
+        return;
+    }
+    for transports in TRANSPORTS {
+        let mut pair = Pair::new(transports);
+        (0..100).for_each(|context| pair.write(context));
+        pair.initiator.sever(pair.to);
+        let (started, mut events) = (Instant::now(), Vec::new());
+        while events.len() < 100 {
+            assert!(started.elapsed() < Duration::from_secs(20), "{transports}: {} came back", events.len());
+            pair.initiator.poll(&mut events).unwrap();
+        }
+        let failed =
+            |event: &&Event| matches!(event, Event::Failed(_, reason) if reason.contains("ended here"));
+        assert_eq!(events.iter().filter(failed).count(), 100, "{transports}: {events:?}");
+        pair.initiator.disconnect(pair.to);
+    }
+}
+
 #[test]
 fn writes_to_a_target_that_is_gone_come_back() {
     if is_skipped() {

@@ -30,6 +30,8 @@ use crate::ids::PeerId;
 const FLUSHES: usize = 2;
 /// Why a write failed whose endpoint was closed, if there is no better reason.
 const CLOSED: &str = "the connection was closed";
+/// And why one failed that was under way when its peer was given up.
+const SEVERED: &str = "the connection was ended here";
 
 /// A peer that we write to.
 pub(super) struct Peer {
@@ -284,6 +286,13 @@ impl Writes {
             self.batches.get(batch).cut(CLOSED);
             self.advance(batch);
         }
+    }
+
+    /// Closes a peer's endpoint by force: what is under way is told as failed once UCX has let go of it.
+    pub(super) fn sever(&mut self, id: PeerId) {
+        let Some(peer) = self.peers.get_mut(&id).filter(|peer| !peer.gone) else { return };
+        peer.broken.get_or_insert_with(|| SEVERED.to_owned());
+        self.close(id);
     }
 
     /// Forgets a peer; nothing is heard of it any more.

@@ -7,13 +7,13 @@ use tokio::time::Instant;
 
 use super::parts::Part;
 use super::{AttachError, Effect, Failure, ReceiveTable, State};
-use crate::TransferError;
 use crate::ids::{Immediate, PeerId, TransferKey};
 use crate::layout::Conversion;
 use crate::receive::CheckedManifest;
 use crate::receive::manifest::Wanted;
 use crate::tally::Tally;
 use crate::wire::{Amend, MAX_REASON_CHARS, Manifest, Withdrawn};
+use crate::{DataPlaneFailed, TransferError};
 
 impl ReceiveTable {
     /// A sender asks to write; it is told the slot under which its writes are counted. Refused unless the transfer is live,
@@ -288,11 +288,13 @@ impl ReceiveTable {
         }
     }
 
-    /// Refuses new transfers and aborts all.
-    pub(crate) fn close(&mut self, effects: &mut Vec<Effect>) {
+    /// Refuses new transfers and aborts all; a failure of the data plane is known even after that.
+    pub(crate) fn close(&mut self, failure: Option<DataPlaneFailed>, effects: &mut Vec<Effect>) {
         self.closed = true;
+        self.failure = self.failure.take().or(failure);
         for key in self.keys(|state| matches!(state, State::Live(_))) {
-            let (error, reason) = (TransferError::ShuttingDown, "the receiver is shutting down");
+            let (error, reason) =
+                (TransferError::ended(self.failure.clone()), "the receiver is shutting down");
             self.fail(key, Failure { error, reason, ended: None }, effects);
         }
     }
