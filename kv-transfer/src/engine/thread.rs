@@ -273,7 +273,10 @@ impl DataPlane {
         self.queue.pushes_done(act(sending));
         if let Some(outcome) = sending.advance() {
             let sending = self.sends.remove(&id).expect("just found");
-            self.count_outcome(&outcome);
+            // Reads are counted by who asked for them.
+            if sending.cell.key.is_some() {
+                self.count_outcome(&outcome);
+            }
             sending.cell.settle(outcome);
         }
     }

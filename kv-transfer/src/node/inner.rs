@@ -92,6 +92,7 @@ impl NodeInner {
             name: self.capabilities.name,
             provider: self.capabilities.provider.clone(),
             control_endpoint: self.endpoint.clone(),
+            node_id: self.id.0.to_vec(),
         }
     }
 
@@ -236,7 +237,7 @@ impl NodeInner {
 
     /// Makes the transfer known to the data thread. Before attaching: an abort that overtakes us must find it, or the
     /// receiver would be told that nothing will be written.
-    fn register(
+    pub(super) fn register(
         self: &Arc<Self>,
         link: &Arc<SendLink>,
         key: Option<TransferKey>,

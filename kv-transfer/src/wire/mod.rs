@@ -29,7 +29,7 @@ pub(crate) use messages::{
 };
 
 /// Version of this protocol; both ends must speak the same.
-pub(crate) const PROTOCOL: u32 = 3;
+pub(crate) const PROTOCOL: u32 = 4;
 /// Longest frame before the handshake is done, and longest of every kind but the manifest.
 pub(crate) const SMALL_FRAME_BYTES: usize = 64 << 10;
 /// Longest reason that is passed on to a peer.
