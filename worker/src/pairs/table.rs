@@ -1,6 +1,9 @@
 //! What is known of each pair: pure, no I/O and no clock.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    time::Duration,
+};
 
 use baton_kv_transfer::OpenError;
 use baton_proto::v1::{
@@ -66,11 +69,13 @@ impl Table {
         let mut former = std::mem::take(&mut self.pairs);
         let mut changes = Changes::default();
         for target in list.workers.into_iter().map(Target::from) {
-            let state = former.remove(&target).unwrap_or_else(|| {
-                changes.added.push(target.clone());
+            // Named twice, it is one.
+            let Entry::Vacant(place) = self.pairs.entry(target) else { continue };
+            let state = former.remove(place.key()).unwrap_or_else(|| {
+                changes.added.push(place.key().clone());
                 PairState::Trying
             });
-            self.pairs.insert(target, state);
+            place.insert(state);
         }
         changes.gone = former.into_keys().collect();
         self.note_settled();
@@ -193,7 +198,7 @@ mod tests {
     #[test]
     fn a_new_list_adds_forgets_and_keeps() {
         let mut table = Table::default();
-        let changes = table.want(list([worker("a", 1), worker("b", 1)]));
+        let changes = table.want(list([worker("a", 1), worker("b", 1), worker("a", 1)]));
         assert_eq!(changes, Changes { added: vec![target("a", 1), target("b", 1)], gone: vec![] });
         table.set(&target("a", 1), PairState::Connected).unwrap();
 
