@@ -105,6 +105,7 @@ fn check_paused_prefill(fabric: fn(Up) -> Up) {
         3 => Ok(()),
         _ => Err(format!("{:?}", deployment.joined())),
     });
+    deployment.assert_paired();
     let pushed = deployment.worker(Role::Decode).transfers_completed();
     assert_eq!(asked.answer(client), undisturbed);
     assert_eq!(deployment.worker(Role::Decode).transfers_completed(), pushed + 1.0, "they serve again");

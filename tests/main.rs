@@ -14,5 +14,6 @@ mod failure;
 mod membership;
 mod one_answer;
 mod operator;
+mod pairs;
 mod recall;
 mod start_stop;

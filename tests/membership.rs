@@ -3,14 +3,11 @@
 use std::time::Duration;
 
 use rustix::process::Signal;
-use serde_json::Value;
 
 use crate::harness::{
-    Ask, Client, Deployment, ModelFolder, Process, Sent, Shape, Up, Worker, eventually, prompt_of,
+    ANY, Ask, Client, Deployment, ModelFolder, Process, Sent, Shape, Up, Worker, eventually, prompt_of,
+    start, words, worker_args,
 };
-
-const START_DEADLINE: Duration = Duration::from_secs(60);
-const ANY: &str = "127.0.0.1:0";
 
 #[test]
 fn roles_started_by_hand_form_a_fleet_that_no_other_model_can_join() {
@@ -29,7 +26,7 @@ fn roles_started_by_hand_form_a_fleet_that_no_other_model_can_join() {
         [worker_args("prefill-worker", "left", &model, &registry), words(&["--block-tokens", "8"])];
     let (prefill, _) = start(&small_blocks.concat());
     let (decode, _) = start(&worker_args("decode-worker", "right", &model, &at("grpc")));
-    eventually("readiness", || match client.get("/ready") {
+    eventually("readiness", || match client.get("/ready/pairs") {
         reply if reply.status == 200 => Ok(()),
         reply => Err(reply.body),
     });
@@ -62,37 +59,6 @@ fn roles_started_by_hand_form_a_fleet_that_no_other_model_can_join() {
         assert_eq!(process.wait(Duration::from_secs(10)).code(), Some(0));
         process.assert_nothing_left();
     }
-}
-
-fn worker_args(role: &str, id: &str, model: &ModelFolder, registry: &str) -> Vec<String> {
-    words(&[
-        role,
-        "--worker-id",
-        id,
-        "--model",
-        &model.arg(),
-        "--listen",
-        ANY,
-        "--admin-listen",
-        ANY,
-        "--registry",
-        registry,
-    ])
-}
-
-fn words(words: &[&str]) -> Vec<String> {
-    words.iter().map(|&word| word.to_owned()).collect()
-}
-
-/// Starts a role, and waits until it says where it listens; the function looks an address up by name.
-fn start(args: &[String]) -> (Process, impl Fn(&str) -> String + use<>) {
-    let mut process = Process::start(args);
-    let listening = |line: &str| serde_json::from_str::<Value>(line).ok()?.get("listening").cloned();
-    let addresses = process.wait_for_stdout(START_DEADLINE, "the line with its listeners", listening);
-    let at = move |name: &str| {
-        addresses[name].as_str().unwrap_or_else(|| panic!("no {name} in {addresses}")).to_owned()
-    };
-    (process, at)
 }
 
 fn check_refused(args: &[String], words: &[&str]) {

@@ -25,6 +25,9 @@
 //! the sender [`open`](TransferNode::open)s it, [`push`](Outgoing::push)es groups of layers as they are computed, and
 //! [`finish`](Outgoing::finish)es; the receiver [`wait`](Incoming::wait)s.
 //!
+//! A sender that is told of its receivers early [`connect`](TransferNode::connect)s to them: a pair that can never work is known
+//! before a request is sent its way, and the first transfer finds a path that was used before.
+//!
 //! A worker that holds a prefix which another needs [`offer`](TransferNode::offer)s it; the other
 //! [`fetch`](TransferNode::fetch)es it with one-sided reads.
 //!
@@ -59,7 +62,7 @@
 //! # Trust
 //! Peers are processes of the same system, but what they send is checked before it is used: descriptors, ring counters,
 //! frame lengths, tickets, manifests. On shm only processes of the same user (or root) are let in. With the others the control
-//! port needs the receiver's random incarnation id, which only tickets carry; the link itself is neither encrypted nor
+//! port needs the receiver's random incarnation id, which only tickets and the registry carry; the link itself is neither encrypted nor
 //! authenticated: it belongs on a private network. NIXL's UCX has a port of its own: over tcp, whoever reaches that and speaks
 //! its protocol can write anywhere in the process.
 
@@ -110,7 +113,7 @@ pub use layout::{
     UnknownDtype,
 };
 pub use memory::PoolMemory;
-pub use node::{FabricDescription, TransferNode};
+pub use node::{Connected, FabricDescription, TransferNode};
 pub use raw::RawFabric;
 pub use receive::{Incoming, Received};
 pub use send::{Outgoing, Sent};

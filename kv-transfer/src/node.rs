@@ -1,5 +1,6 @@
 //! The node: pool, control plane and data plane of one worker process.
 
+mod connect;
 mod inner;
 mod start;
 #[cfg(test)]
@@ -9,6 +10,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use connect::Connected;
 pub(crate) use inner::NodeInner;
 pub(crate) use start::open_fabric;
 #[cfg(test)]
@@ -35,6 +37,8 @@ pub struct FabricDescription {
     pub devices: Vec<String>,
     /// Where peers dial: `unix:@NAME` or `tcp:IP:PORT`.
     pub control_endpoint: String,
+    /// Drawn at random at each start, 16 bytes: who dials has to know it, so that nobody is taken for a former life of itself.
+    pub node_id: Vec<u8>,
 }
 
 /// One per worker process: a KV pool that peers may write into, and the means to write into theirs. Clones share it.
@@ -100,6 +104,20 @@ impl TransferNode {
             expires_in,
         };
         Ok(Incoming::new(node.clone(), cell, ticket))
+    }
+
+    /// Connects to the node of these two facts of its [`fabric`](Self::fabric), ahead of any ticket: exchanges layouts, comes to
+    /// the verdict on the pair, and reads some bytes of the peer's that mean nothing, so that whatever the first operation on a
+    /// path costs is paid when this returns. The first transfer then finds the connection; so does a further call, which tries
+    /// the path once more.
+    ///
+    /// # Errors
+    /// See [`OpenError`]; [`OpenError::Incompatible`] names the field, and does not change while both live.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: a connection in the making is given up, one that was made is kept.
+    pub async fn connect(&self, control_endpoint: &str, node_id: &[u8]) -> Result<Connected, OpenError> {
+        self.inner().connect(control_endpoint, node_id).await
     }
 
     /// Connects to the ticket's receiver (or uses the connection there is), checks that both fit, and attaches.

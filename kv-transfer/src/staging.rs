@@ -5,15 +5,18 @@
 //! granted it, and the receiver scatters it into its blocks. Chunks lie behind the pool, in the same registration:
 //!
 //! ```text
-//!   pool │ receive chunks │ send chunks          chunk: header │ unit │ unit │ …
+//!   pool │ receive chunks │ send chunks │ scratch          chunk: header │ unit │ unit │ …
 //! ```
 //! Receive chunks are granted one by one and in turn, to senders that said how many they can use now; a chunk is granted again
-//! when it is scattered. So a full receiver makes its senders wait, and a sender that computes holds none.
+//! when it is scattered. So a full receiver makes its senders wait, and a sender that computes holds none. The scratch bytes at
+//! the end are no transfer's: who connects reads a peer's into its own, and so knows that the path works, and that it is warm.
 
 /// Where the units begin.
 pub(crate) const HEADER_BYTES: u64 = 512;
 /// Units whose numbers have room in the header.
 const MAX_UNITS: u32 = (HEADER_BYTES as u32 - 8) / 4;
+/// Of a node's region that hold nothing.
+pub(crate) const SCRATCH_BYTES: u64 = 64;
 /// Chunks that a sender may ask for ahead.
 pub(crate) const CHUNKS_AHEAD: u32 = 4;
 
@@ -28,7 +31,12 @@ pub(crate) struct Region {
 
 impl Region {
     pub(crate) fn bytes(&self) -> u64 {
-        if self.chunks == 0 { self.pool_bytes } else { self.send_chunk(self.chunks) }
+        self.scratch() + SCRATCH_BYTES
+    }
+
+    /// Where the bytes are that mean nothing.
+    pub(crate) fn scratch(&self) -> u64 {
+        self.send_chunk(self.chunks)
     }
 
     /// Where a chunk that peers write starts.
@@ -45,8 +53,8 @@ impl Region {
     pub(crate) fn checked(pool_bytes: u64, chunks: u32, chunk_bytes: u64) -> Result<Self, String> {
         let all = u64::from(chunks).checked_mul(2).and_then(|both| both.checked_mul(chunk_bytes));
         let end = all.and_then(|all| all.checked_add(pool_bytes)).and_then(|end| end.checked_add(4096));
-        let sound =
-            end.is_some_and(|end| end <= isize::MAX as u64) && (chunks == 0 || chunk_bytes > HEADER_BYTES);
+        let sound = end.is_some_and(|end| end < isize::MAX as u64 - SCRATCH_BYTES)
+            && (chunks == 0 || chunk_bytes > HEADER_BYTES);
         let region = Self { pool_bytes, chunks, chunk_bytes };
         if sound {
             Ok(region)
@@ -137,11 +145,11 @@ mod tests {
     fn chunks_lie_behind_the_pool_and_in_the_region() {
         let region = Region { pool_bytes: 5000, chunks: 3, chunk_bytes: 1024 };
         assert_eq!((region.receive_chunk(0), region.send_chunk(0)), (8192, 8192 + 3 * 1024));
-        assert_eq!(region.bytes(), 8192 + 6 * 1024);
+        assert_eq!((region.scratch(), region.bytes()), (8192 + 6 * 1024, 8192 + 6 * 1024 + SCRATCH_BYTES));
         assert_eq!(Region::checked(5000, 3, 1024), Ok(region));
         for (chunks, bytes) in [(3, 512), (u32::MAX, u64::MAX), (1, isize::MAX as u64)] {
             Region::checked(5000, chunks, bytes).unwrap_err();
         }
-        assert_eq!(Region::checked(5000, 0, 0).unwrap().bytes(), 5000);
+        assert_eq!(Region::checked(5000, 0, 0).unwrap().bytes(), 8192 + SCRATCH_BYTES);
     }
 }

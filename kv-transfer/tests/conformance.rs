@@ -131,7 +131,61 @@ async fn incompatible_peers_are_refused_by_the_field_that_differs(fabric: &str) 
         let incoming = world.node.expect(&[1], 1, LONG).unwrap();
         let error = world.peer.fails(Order::Open { id: 1, ticket: incoming.ticket() }).await;
         assert!(error.contains(field), "{error}");
+        let (endpoint, node_id) = world.peer.describe().await;
+        let error = world.node.connect(&endpoint, &node_id).await.unwrap_err();
+        let OpenError::Incompatible { field: differs, ours, theirs, .. } = error else { panic!("{error}") };
+        assert!(differs == field && ours != theirs, "{differs}: {ours} and {theirs}");
     }
+}
+
+/// Ahead of any ticket: the verdict, and a path that works. Nothing of it is counted as a transfer, or touches a block.
+async fn connecting_ahead_gives_the_verdict_and_a_path_that_works(fabric: &str) {
+    let world = World::new(shape(fabric)).await;
+    let ((endpoint, node_id), blocks) = (world.peer.describe().await, [0u32, 1, 95]);
+    fill(&world.node.pool(), &world.setup.geometry(), &blocks, 8);
+    world.peer.must(Order::Fill { blocks: blocks.to_vec(), seed: 9 }).await;
+
+    // However many ask, it is dialled once.
+    let connecting = (0..5).map(|_| world.node.connect(&endpoint, &node_id));
+    let connected = futures::future::join_all(connecting).await;
+    let connected: Vec<_> = connected.into_iter().map(Result::unwrap).collect();
+    let mine = world.node.fabric();
+    let back = Order::Connect { endpoint: mine.control_endpoint.clone(), node_id: mine.node_id.clone() };
+    world.peer.must(back).await;
+    let (ours, theirs) = (world.node.stats(), world.peer.stats().await);
+    assert_eq!(ours.peers, 2, "one in each direction");
+    assert_eq!((ours.writes_sent, ours.bytes_sent, ours.writes_received, ours.late_writes), (0, 0, 0, 0));
+    assert_eq!((theirs.writes_sent, theirs.writes_received, theirs.late_writes), (0, 0, 0));
+    assert_eq!((ours.outgoing_completed, ours.writes_failed), (0, 0));
+    assert_eq!(first_wrong(&world.node.pool(), &world.setup.geometry(), &blocks, 8), None);
+    let check = Order::Check { blocks: blocks.to_vec(), tokens: 3, seed: 9 };
+    assert!(matches!(world.peer.must(check).await, Reply::Wrong(None)));
+
+    // A transfer takes the connection that there is.
+    let mut incoming = world.node.expect(&[5, 6], 2, LONG).unwrap();
+    world.peer.send_whole(1, incoming.ticket(), world.setup.layers, &[(0, 0), (1, 1)]).await;
+    incoming.wait().await.unwrap();
+    assert_eq!(first_wrong(&world.node.pool(), &world.setup.geometry(), &[5, 6], 9), None);
+    assert_eq!(world.node.stats().peers, 2);
+    world.at_rest().await;
+
+    // Somebody else at that address, this node itself, and a peer that is gone.
+    let stale = world.node.connect(&endpoint, &[7; 16]).await;
+    assert!(matches!(stale, Err(OpenError::StaleIncarnation { .. })), "{stale:?}");
+    for (endpoint, node_id) in [(&endpoint, &node_id[..4]), (&mine.control_endpoint, &mine.node_id[..])] {
+        let refused = world.node.connect(endpoint, node_id).await;
+        assert!(matches!(refused, Err(OpenError::Unreachable { .. })), "{refused:?}");
+    }
+    world.peer.end().await;
+    for connected in connected {
+        tokio::time::timeout(SOON, connected.ended()).await.expect("its end is known");
+    }
+    let gone = world.node.connect(&endpoint, &node_id).await;
+    assert!(matches!(gone, Err(OpenError::Unreachable { .. })), "{gone:?}");
+    // It is back, and is another.
+    let again = Peer::start(&world.setup).await;
+    let (endpoint, node_id) = again.describe().await;
+    world.node.connect(&endpoint, &node_id).await.unwrap();
 }
 
 async fn revoked_expired_used_and_garbled_tickets_are_refused(fabric: &str) {
@@ -492,6 +546,7 @@ macro_rules! conformance {
             long_runs_arrive_whole,
             many_at_once_in_both_directions,
             incompatible_peers_are_refused_by_the_field_that_differs,
+            connecting_ahead_gives_the_verdict_and_a_path_that_works,
             revoked_expired_used_and_garbled_tickets_are_refused,
             a_restarted_receiver_refuses_tickets_of_its_former_life,
             aborted_blocks_are_reused_only_when_quiet,

@@ -2,11 +2,16 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use baton_kv_transfer::{
+    FabricSpec, KvDtype, KvGeometry, KvLayout, KvOrder, KvPlacement, TensorParallel, TransferConfig,
+    TransferNode,
+};
 use baton_prefill_worker::{Args, RunError, run};
 use baton_process::Shutdown;
 use baton_proto::v1::{
     RegistryReply, Role, WorkerInfo, WorkerReport,
-    registry_reply::{Accepted, Rejected, Reply},
+    pair::{Refused, State},
+    registry_reply::{Accepted, DecodeWorker, DecodeWorkers, Rejected, Reply},
     registry_server::{Registry, RegistryServer},
     worker_report::Report,
 };
@@ -65,6 +70,23 @@ impl Membership {
             Some(Report::Hello(hello)) => hello,
             other => panic!("not a hello: {other:?}"),
         }
+    }
+
+    /// Its next report of pairs.
+    async fn pairs(&mut self) -> Vec<Option<State>> {
+        loop {
+            match self.report().await {
+                Some(Report::Pairs(report)) => {
+                    return report.pairs.into_iter().map(|pair| pair.state).collect();
+                }
+                Some(_) => {}
+                None => panic!("it left"),
+            }
+        }
+    }
+
+    async fn decode_workers(&self, workers: Vec<DecodeWorker>) {
+        self.reply(Reply::DecodeWorkers(DecodeWorkers { workers })).await;
     }
 
     /// `None`: the worker has left.
@@ -161,7 +183,14 @@ async fn it_registers_says_what_it_is_and_leaves_when_told_to_stop() {
     let (status, reason) = get(&hello.admin_endpoint, "/ready").await;
     assert_eq!(status, 503, "not before the scheduler took it: {reason}");
     membership.reply(Reply::Accepted(Accepted { ttl_ms: 1000 })).await;
-    let Some(Report::Load(load)) = membership.report().await else { panic!("load follows the hello") };
+    membership.decode_workers(Vec::new()).await;
+    let load = loop {
+        match membership.report().await {
+            Some(Report::Load(load)) => break load,
+            Some(Report::Pairs(report)) => assert_eq!(report.pairs, [], "nobody is there"),
+            other => panic!("load follows the hello, not {other:?}"),
+        }
+    };
     assert_eq!((load.blocks_free, load.blocks_total, load.draining), (64, 64, false));
     within(async { while get(&hello.admin_endpoint, "/ready").await.0 != 200 {} }).await;
 
@@ -191,6 +220,83 @@ async fn it_registers_says_what_it_is_and_leaves_when_told_to_stop() {
         told |= matches!(report, Report::Load(load) if load.draining);
     }
     assert!(told, "the scheduler learns that it drains before it leaves");
+    within(served).await.unwrap().unwrap();
+}
+
+/// As the registry names it.
+fn decode_worker(id: &str, control_endpoint: &str, node_id: &[u8]) -> DecodeWorker {
+    let (worker_id, control_endpoint) = (id.to_owned(), control_endpoint.to_owned());
+    DecodeWorker { worker_id, incarnation: 1, control_endpoint, node_id: node_id.to_vec().into() }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_tries_each_decode_worker_before_it_is_ready_and_tells_what_came_of_it() {
+    let layout = KvLayout {
+        layers: 2,
+        kv_heads: 1,
+        head_dim: 8,
+        block_tokens: 16,
+        dtype: KvDtype::F32,
+        placement: KvPlacement::Joined,
+        order: KvOrder::Hnd,
+        tensor_parallel: TensorParallel::SINGLE,
+    };
+    let other = TransferConfig::new(FabricSpec::Shm, KvGeometry { layout, blocks: 8 }, "another model");
+    let other = TransferNode::start(other).await.unwrap();
+    let mut bed = Bed::registry("127.0.0.1:0").await;
+    let (shutdown, served) = start(&fixture("llama3-f32"), bed.address, &[]);
+    let mut membership = bed.membership().await;
+    let admin = membership.hello().await.admin_endpoint;
+    membership.reply(Reply::Accepted(Accepted { ttl_ms: 1000 })).await;
+    assert_eq!(membership.pairs().await, [], "nobody has said who is there");
+    let (status, reason) = get(&admin, "/ready").await;
+    assert_eq!((status, reason.trim()), (503, "not ready: connecting to the decode workers"));
+
+    let node = other.fabric();
+    let wrong = decode_worker("wrong", &node.control_endpoint, &node.node_id);
+    let nobody = decode_worker("nobody", "unix:@baton-kv-nobody", &[1; 16]);
+    membership.decode_workers(vec![wrong.clone(), nobody]).await;
+    let states = loop {
+        let states = membership.pairs().await;
+        if states.len() == 2 {
+            break states;
+        }
+    };
+    let [Some(State::Unreachable(_)), Some(State::Refused(Refused { field, prefill_value, decode_value }))] =
+        &states[..]
+    else {
+        panic!("by name: nobody cannot be reached, the other is refused: {states:?}")
+    };
+    assert_eq!((field.as_str(), decode_value.as_str()), ("model", "another model"));
+    assert!(prefill_value.starts_with("revision "), "{prefill_value}");
+    within(async { while get(&admin, "/ready").await.0 != 200 {} }).await;
+    let (_, metrics) = get(&admin, "/metrics").await;
+    for line in [
+        "baton_transfer_pairs{state=\"connected\",field=\"\"} 0",
+        "baton_transfer_pairs{state=\"refused\",field=\"model\"} 1",
+        "baton_transfer_pairs{state=\"unreachable\",field=\"\"} 1",
+    ] {
+        assert!(metrics.contains(line), "no {line} in\n{metrics}");
+    }
+
+    // Who left is forgotten.
+    membership.decode_workers(vec![wrong]).await;
+    within(async { while membership.pairs().await.len() != 1 {} }).await;
+    shutdown.trigger();
+    within(served).await.unwrap().unwrap();
+    other.shutdown().await;
+}
+
+/// As many seconds as it waits for a list that does not come: an older registry has none.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_does_not_wait_for_ever_for_the_list_of_decode_workers() {
+    let mut bed = Bed::registry("127.0.0.1:0").await;
+    let (shutdown, served) = start(&fixture("llama3-f32"), bed.address, &[]);
+    let mut membership = bed.membership().await;
+    let admin = membership.hello().await.admin_endpoint;
+    membership.reply(Reply::Accepted(Accepted { ttl_ms: 1000 })).await;
+    within(async { while get(&admin, "/ready").await.0 != 200 {} }).await;
+    shutdown.trigger();
     within(served).await.unwrap().unwrap();
 }
 

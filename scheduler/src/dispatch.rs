@@ -143,8 +143,11 @@ impl Dispatcher {
         if let Some(first) = prefill.first() {
             self.metrics.count_placement(Role::Prefill, first.id());
         }
-        let is_unintended = prefill.is_empty() && !self.is_aggregated;
-        let fallback = if is_unintended { "no prefill worker is here".to_owned() } else { String::new() };
+        let fallback = match (self.is_aggregated || !prefill.is_empty(), view.prefill.is_empty()) {
+            (true, _) => String::new(),
+            (false, true) => "no prefill worker is here".to_owned(),
+            (false, false) => format!("no prefill worker is connected to {}", decode.id()),
+        };
         Ok(Assignment { decode, prefill, fallback })
     }
 

@@ -4,6 +4,7 @@ mod admit;
 mod in_flight;
 mod member;
 mod membership;
+mod pairs;
 mod service;
 
 use std::{
@@ -12,12 +13,17 @@ use std::{
     time::Instant,
 };
 
-use baton_proto::v1::{ModelInfo, Role, WorkerInfo};
+use baton_proto::v1::{
+    ModelInfo, PairReport, Role, WorkerInfo,
+    registry_reply::{DecodeWorker, DecodeWorkers},
+};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use admit::ServedModel;
 pub(crate) use in_flight::{DecodeShare, PrefillShare};
 pub(crate) use member::Member;
+pub(crate) use pairs::{Difference, PairState, PairView, Pairs};
 pub(crate) use service::RegistryService;
 
 use crate::{
@@ -29,6 +35,8 @@ use crate::{
 /// The fleet's members.
 pub(crate) struct Fleet {
     members: Mutex<Members>,
+    /// What prefill workers are told.
+    decode_workers: watch::Sender<DecodeWorkers>,
     served: ServedModel,
     limits: FleetLimits,
     metrics: SchedulerMetrics,
@@ -51,6 +59,22 @@ pub(crate) struct Session {
     pub(crate) number: u64,
 }
 
+impl Members {
+    fn of_role(&self, role: Role) -> impl Iterator<Item = &Arc<Member>> {
+        self.present.values().filter(move |member| member.role() == role)
+    }
+}
+
+fn decode_worker(member: &Arc<Member>) -> DecodeWorker {
+    let fabric = member.info.fabric.clone().unwrap_or_default();
+    DecodeWorker {
+        worker_id: member.info.worker_id.clone(),
+        incarnation: member.info.incarnation,
+        control_endpoint: fabric.control_endpoint,
+        node_id: fabric.node_id,
+    }
+}
+
 impl Fleet {
     /// An empty fleet; cancelling `root` gives up every request in flight.
     pub(crate) fn new(
@@ -59,7 +83,14 @@ impl Fleet {
         metrics: SchedulerMetrics,
         root: CancellationToken,
     ) -> Self {
-        Self { members: Mutex::default(), served, limits, metrics, root }
+        Self {
+            members: Mutex::default(),
+            decode_workers: watch::Sender::default(),
+            served,
+            limits,
+            metrics,
+            root,
+        }
     }
 
     pub(crate) fn limits(&self) -> &FleetLimits {
@@ -95,7 +126,7 @@ impl Fleet {
         };
         member.begin_session(number);
         members.present.insert(member.info.worker_id.clone(), member.clone());
-        self.count(&members);
+        self.changed(&members);
         Ok(Session { member, number })
     }
 
@@ -107,7 +138,7 @@ impl Fleet {
         }
         let Some(member) = members.present.remove(&session.member.info.worker_id) else { return false };
         members.departed.insert(member.info.worker_id.clone(), member);
-        self.count(&members);
+        self.changed(&members);
         true
     }
 
@@ -123,8 +154,7 @@ impl Fleet {
     /// The fleet as the placement policy sees it, with the members that its indexes stand for.
     pub(crate) fn view(&self) -> (FleetView, Vec<Arc<Member>>, Vec<Arc<Member>>) {
         let members = self.lock();
-        let of_role =
-            |role| members.present.values().filter(move |member| member.role() == role).cloned().collect();
+        let of_role = |role| members.of_role(role).cloned().collect();
         let (decode, prefill): (Vec<Arc<Member>>, Vec<Arc<Member>>) =
             (of_role(Role::Decode), of_role(Role::Prefill));
         drop(members);
@@ -168,6 +198,56 @@ impl Fleet {
         if missing.is_empty() { Ok(()) } else { Err(missing) }
     }
 
+    /// Who the decode workers are, now and from now on.
+    fn decode_workers(&self) -> watch::Receiver<DecodeWorkers> {
+        self.decode_workers.subscribe()
+    }
+
+    /// A prefill worker says what came of its pairs. A pair that can never work is somebody's mistake: it is logged, once.
+    fn note_pairs(&self, prefill: &Member, report: PairReport) {
+        let pairs = Pairs::from(report);
+        let former = prefill.set_pairs(pairs.clone());
+        for decode in self.lock().of_role(Role::Decode) {
+            let of = |pairs: &Pairs| pairs.state(decode.id(), decode.info.incarnation);
+            let (before, now) = (of(&former), of(&pairs));
+            if let (PairState::Refused(why), true) = (&now, before != now) {
+                let (field, prefill_has, decode_has) = (&why.field, &why.prefill, &why.decode);
+                let (prefill, decode) = (prefill.id(), decode.id());
+                tracing::error!(
+                    prefill,
+                    decode,
+                    field,
+                    prefill_has,
+                    decode_has,
+                    "these workers are never paired"
+                );
+            }
+        }
+    }
+
+    /// Each prefill worker that is here with each decode worker that is here.
+    pub(crate) fn pairs(&self) -> Vec<PairView> {
+        let members = self.lock();
+        let pairs_of = |prefill: &Arc<Member>| {
+            let (id, pairs) = (prefill.info.worker_id.clone(), prefill.pairs());
+            let with = move |decode: &Arc<Member>| PairView {
+                prefill: id.clone(),
+                decode: decode.info.worker_id.clone(),
+                state: pairs.state(decode.id(), decode.info.incarnation),
+            };
+            members.of_role(Role::Decode).map(with).collect::<Vec<_>>()
+        };
+        members.of_role(Role::Prefill).flat_map(pairs_of).collect()
+    }
+
+    /// Brings the gauges up to date.
+    pub(crate) fn count_pairs(&self) {
+        let pairs = self.pairs();
+        for name in PairState::NAMES {
+            self.metrics.set_pairs(name, pairs.iter().filter(|pair| pair.state.name() == name).count());
+        }
+    }
+
     /// A call to `member` failed just now.
     pub(crate) fn note_failure(&self, member: &Member, now: Instant) {
         member.note_failure(now);
@@ -177,11 +257,16 @@ impl Fleet {
         self.lock().present.values().find_map(|member| member.info.model.clone())
     }
 
-    fn count(&self, members: &Members) {
+    fn changed(&self, members: &Members) {
         for role in [Role::Prefill, Role::Decode] {
-            let count = members.present.values().filter(|member| member.role() == role).count();
-            self.metrics.set_workers(role, count);
+            self.metrics.set_workers(role, members.of_role(role).count());
         }
+        let list = DecodeWorkers { workers: members.of_role(Role::Decode).map(decode_worker).collect() };
+        self.decode_workers.send_if_modified(|present| {
+            let is_news = *present != list;
+            *present = list;
+            is_news
+        });
     }
 
     fn lock(&self) -> MutexGuard<'_, Members> {

@@ -30,6 +30,7 @@ pub(crate) struct Handles {
     pub(crate) tokenize: Histogram,
     pub(crate) placements: Family<PlacementLabels, Counter>,
     workers: Family<RoleLabels, Gauge>,
+    pairs: Family<StateLabels, Gauge>,
     model: ModelLabels,
 }
 
@@ -60,6 +61,11 @@ pub(crate) struct PlacementLabels {
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct RoleLabels {
     role: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct StateLabels {
+    state: &'static str,
 }
 
 fn role_label(role: Role) -> &'static str {
@@ -97,6 +103,7 @@ impl SchedulerMetrics {
             tokenize: token_buckets(),
             placements: Family::default(),
             workers: Family::default(),
+            pairs: Family::default(),
             model: ModelLabels { model_name: model_name.to_owned() },
         };
         handles.inflight_limit.set(i64::from(max_inflight));
@@ -109,6 +116,10 @@ impl SchedulerMetrics {
         self.workers
             .get_or_create(&RoleLabels { role: role_label(role) })
             .set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    pub(crate) fn set_pairs(&self, state: &'static str, count: usize) {
+        self.pairs.get_or_create(&StateLabels { state }).set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// A completion was placed on `worker`.
@@ -187,6 +198,11 @@ impl Handles {
                 self.placements.clone(),
             );
             own.register("workers", "Workers in the fleet", self.workers.clone());
+            own.register(
+                "pairs",
+                "Prefill and decode workers, each with each: only connected ones are given requests",
+                self.pairs.clone(),
+            );
             own.register_with_unit(
                 "tokenize",
                 "Rendering and encoding a prompt",

@@ -4,7 +4,11 @@
 
 mod least_loaded;
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 pub use least_loaded::LeastLoaded;
 
@@ -26,6 +30,8 @@ pub struct PlacementRequest<'a> {
 pub struct DecodeView {
     /// Its id.
     pub worker_id: String,
+    /// Which of its lives.
+    pub incarnation: u64,
     /// Requests waiting or running by its own last report.
     pub reported_requests: u64,
     /// Requests that this scheduler has there now.
@@ -55,6 +61,8 @@ pub struct PrefillView {
     pub is_draining: bool,
     /// Requests placed there so far.
     pub placed: u64,
+    /// Decode workers that it can hand KV blocks to now: their incarnations, by id.
+    pub connected: Arc<BTreeMap<String, u64>>,
 }
 
 /// The fleet at one moment.
@@ -71,7 +79,7 @@ pub struct FleetView {
 pub struct Placement {
     /// The decode worker.
     pub decode: usize,
-    /// Prefill workers, best first; empty: prefill where it decodes.
+    /// Prefill workers that are connected to it, best first; empty: prefill where it decodes.
     pub prefill: Vec<usize>,
 }
 

@@ -183,8 +183,8 @@ fn spawn_registry(
     tasks: &TaskTracker,
     stop: &CancellationToken,
 ) -> JoinHandle<Result<(), tonic::transport::Error>> {
-    /// A report is a few hundred bytes.
-    const MOST_REPORT_BYTES: usize = 64 << 10;
+    /// A report of load is a few hundred bytes; one of pairs has a line for each decode worker.
+    const MOST_REPORT_BYTES: usize = 4 << 20;
     let service = RegistryService::new(app.fleet.clone(), tasks.clone(), stop.clone());
     let service = RegistryServer::new(service).max_decoding_message_size(MOST_REPORT_BYTES);
     let stop = stop.clone();

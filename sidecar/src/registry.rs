@@ -176,7 +176,8 @@ impl Relays {
             Some(Reply::Rejected(rejected)) => {
                 Some(format!("the scheduler rejected it: {}", rejected.reason))
             }
-            None => None,
+            // Decode workers are told nothing of each other.
+            Some(Reply::DecodeWorkers(_)) | None => None,
         };
         match relay.replies_down.send(Ok(reply)).await {
             Ok(()) => ends,

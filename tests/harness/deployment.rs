@@ -112,6 +112,14 @@ impl Deployment {
         workers_of(&self.client).into_iter().map(|worker| worker.id).collect()
     }
 
+    /// Waits until every prefill worker that is there is connected to every decode worker that is there.
+    pub(crate) fn assert_paired(&self) {
+        eventually("the workers to be paired", || match self.client.get("/ready/pairs") {
+            reply if reply.status == 200 && reply.body.is_empty() => Ok(()),
+            reply => Err(reply.body),
+        });
+    }
+
     /// Requests that were not served as first intended.
     pub(crate) fn fallbacks(&self) -> f64 {
         Metrics::parse(&self.client.get("/metrics").body).get("baton_fallbacks_total", &[])

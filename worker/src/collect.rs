@@ -1,6 +1,6 @@
 //! What is read from engine and transfer node when somebody asks for metrics.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use baton_engine::Engine;
 use baton_kv_transfer::{FabricDescription, RailStats, TransferNode, TransferStats};
@@ -11,19 +11,29 @@ use prometheus_client::{
     metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
 };
 
+use crate::pairs::Pairs;
+
 /// Reads load and counters on each scrape, so that nothing has to be kept up to date.
 #[derive(Debug)]
 struct WorkerCollector {
     engine: Engine,
     node: TransferNode,
     fabric: FabricDescription,
+    /// A prefill worker's.
+    pairs: Option<Arc<Pairs>>,
     model_name: String,
 }
 
 /// Registers the collector for a worker that serves `model_name`.
-pub(crate) fn register(metrics: &Metrics, engine: Engine, node: TransferNode, model_name: &str) {
+pub(crate) fn register(
+    metrics: &Metrics,
+    engine: Engine,
+    node: TransferNode,
+    pairs: Option<Arc<Pairs>>,
+    model_name: &str,
+) {
     let fabric = node.fabric();
-    let collector = WorkerCollector { engine, node, fabric, model_name: model_name.to_owned() };
+    let collector = WorkerCollector { engine, node, fabric, pairs, model_name: model_name.to_owned() };
     metrics.register(|registry| registry.register_collector(Box::new(collector)));
 }
 
@@ -33,6 +43,9 @@ impl Collector for WorkerCollector {
         self.encode_blocks(&mut encoder)?;
         encode_transfers(&mut encoder, &self.node.stats())?;
         encode_rails(&mut encoder, &self.node.rails())?;
+        if let Some(pairs) = &self.pairs {
+            encode_pairs(&mut encoder, pairs)?;
+        }
         let fabric = [("fabric", self.fabric.name), ("provider", self.fabric.provider.as_str())];
         info(&mut encoder, "baton_fabric", "What carries KV blocks", &fabric)
     }
@@ -100,6 +113,18 @@ fn encode_rails(encoder: &mut DescriptorEncoder<'_>, rails: &[RailStats]) -> fmt
     let mut open = encoder.encode_descriptor("baton_rail_open", help, None, MetricType::Gauge)?;
     for rail in rails {
         ConstGauge::new(i64::from(rail.open)).encode(open.encode_family(&device(rail))?)?;
+    }
+    Ok(())
+}
+
+fn encode_pairs(encoder: &mut DescriptorEncoder<'_>, pairs: &Pairs) -> fmt::Result {
+    let help = "Decode workers by what came of connecting to them; of refused ones the field that differs";
+    let table = pairs.table();
+    let table = table.borrow();
+    let mut family = encoder.encode_descriptor("baton_transfer_pairs", help, None, MetricType::Gauge)?;
+    for ((state, field), count) in table.counts() {
+        ConstGauge::new(number(count))
+            .encode(family.encode_family(&[("state", state), ("field", field)])?)?;
     }
     Ok(())
 }

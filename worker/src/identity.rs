@@ -48,6 +48,7 @@ pub(crate) fn fabric_info(fabric: FabricDescription) -> FabricInfo {
         name: fabric.name.to_owned(),
         provider: fabric.provider,
         control_endpoint: fabric.control_endpoint,
+        node_id: fabric.node_id.into(),
     }
 }
 

@@ -14,7 +14,7 @@
 //! Deliberately absent: anything about one request; that is the roles' business.
 //!
 //! # Invariants
-//! - Ready means: warmed up and accepted by the scheduler.
+//! - Ready means: warmed up and accepted by the scheduler; of a prefill worker also that every decode worker was tried once.
 //! - The pool outlives both the engine and the transfer node: each holds a share of the mapping.
 //! - A call is a task in [`Worker::calls`], which the drain waits for.
 
@@ -27,6 +27,7 @@ mod context;
 mod error;
 mod identity;
 mod metrics;
+mod pairs;
 mod pool;
 mod registration;
 mod run;

@@ -8,14 +8,17 @@ use baton_proto::v1::{
     worker_report::Report,
 };
 use tokio::{
-    sync::mpsc,
-    time::{MissedTickBehavior, interval, sleep},
+    sync::{mpsc, watch},
+    time::{Instant, MissedTickBehavior, interval, sleep},
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, transport::Endpoint};
 
-use crate::Worker;
+use crate::{
+    Worker,
+    pairs::{Pairs, Table},
+};
 
 /// Between reports of load.
 const REPORT_EVERY: Duration = Duration::from_millis(200);
@@ -24,6 +27,8 @@ const MIN_BACKOFF: Duration = Duration::from_millis(50);
 const MAX_BACKOFF: Duration = Duration::from_secs(1);
 /// For a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
+/// Longest that a prefill worker waits for the first try of each of its pairs before it says that it is ready.
+const PAIRS_PATIENCE: Duration = Duration::from_secs(5);
 /// Reports on their way.
 const REPORTS: usize = 4;
 
@@ -43,6 +48,8 @@ pub struct Registration {
     hello: WorkerInfo,
     worker: Arc<Worker>,
     readiness: Readiness,
+    /// A prefill worker's.
+    pairs: Option<Arc<Pairs>>,
 }
 
 /// How a membership ended.
@@ -65,7 +72,14 @@ impl Registration {
         worker: Arc<Worker>,
         readiness: Readiness,
     ) -> Result<Self, tonic::transport::Error> {
-        Ok(Self { registry: registry_endpoint(registry)?, hello, worker, readiness })
+        Ok(Self { registry: registry_endpoint(registry)?, hello, worker, readiness, pairs: None })
+    }
+
+    /// Passes on who the decode workers are, and what comes of the pairs.
+    #[must_use]
+    pub(crate) fn with_pairs(mut self, pairs: Arc<Pairs>) -> Self {
+        self.pairs = Some(pairs);
+        self
     }
 
     /// Joins, reports, and joins again when the stream breaks, until `leave`.
@@ -116,42 +130,88 @@ impl Registration {
             },
             () = leave.cancelled() => return End::Left,
         };
-        let mut accepted = false;
+        // Since when, and whether it said that it is ready.
+        let (mut accepted, mut ready) = (None, false);
         let mut draining_told = false;
+        let mut table = self.pairs.as_ref().map(|pairs| pairs.table());
+        let mut pairs_due = false;
         let mut tick = interval(REPORT_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 () = leave.cancelled() => return End::Left,
-                _ = tick.tick() => self.report(&reports),
+                _ = tick.tick() => {
+                    self.report(&reports);
+                    ready = ready || self.note_ready(accepted);
+                }
+                changed = changed(&mut table), if accepted.is_some() => {
+                    pairs_due = changed;
+                    ready = ready || self.note_ready(accepted);
+                }
+                Ok(room) = reports.reserve(), if pairs_due => {
+                    pairs_due = false;
+                    if let Some(pairs) = table.as_mut().map(|table| table.borrow_and_update().report()) {
+                        room.send(WorkerReport { report: Some(Report::Pairs(pairs)) });
+                    }
+                }
                 () = self.worker.draining.cancelled(), if !draining_told => {
                     draining_told = true;
                     self.report(&reports);
                 }
                 reply = replies.message() => match reply {
                     Ok(Some(RegistryReply { reply: Some(Reply::Accepted(_)) })) => {
-                        if !accepted {
+                        if accepted.is_none() {
                             tracing::info!(worker_id = self.hello.worker_id, registry = %self.registry.uri(), "registered");
                         }
-                        accepted = true;
-                        if !self.worker.draining.is_cancelled() {
-                            self.readiness.set_ready();
+                        accepted.get_or_insert_with(Instant::now);
+                        // The registry may have forgotten what it knew of them.
+                        pairs_due = table.is_some();
+                        ready = self.note_ready(accepted);
+                        if !ready && !self.worker.draining.is_cancelled() {
+                            self.readiness.set_not_ready("connecting to the decode workers");
+                        }
+                    }
+                    Ok(Some(RegistryReply { reply: Some(Reply::DecodeWorkers(workers)) })) => {
+                        if let Some(pairs) = &self.pairs {
+                            pairs.want(workers);
                         }
                     }
                     Ok(Some(RegistryReply { reply: Some(Reply::Rejected(rejected)) })) => {
                         return End::Rejected(rejected.reason);
                     }
                     Ok(Some(RegistryReply { reply: None })) => {}
-                    Ok(None) => return End::Broken("the registry closed the stream".to_owned(), accepted),
-                    Err(status) => return End::Broken(status.message().to_owned(), accepted),
+                    Ok(None) => return End::Broken("the registry closed the stream".to_owned(), accepted.is_some()),
+                    Err(status) => return End::Broken(status.message().to_owned(), accepted.is_some()),
                 },
             }
         }
     }
 
+    /// Ready once it is accepted and its pairs have been tried; not for ever waiting for those that cannot be reached.
+    fn note_ready(&self, accepted: Option<Instant>) -> bool {
+        let Some(since) = accepted.filter(|_| !self.worker.draining.is_cancelled()) else { return false };
+        let tried = self.pairs.as_ref().is_none_or(|pairs| pairs.table().borrow().was_settled());
+        let ready = tried || since.elapsed() >= PAIRS_PATIENCE;
+        if ready {
+            self.readiness.set_ready();
+        }
+        ready
+    }
+
     fn report(&self, reports: &mpsc::Sender<WorkerReport>) {
         // One that finds no room is overtaken by the next.
         let _ = reports.try_send(WorkerReport { report: Some(Report::Load(self.worker.load())) });
+    }
+}
+
+/// Returns when there is something new to tell of the pairs.
+///
+/// # Cancel safety
+/// Cancel safe.
+async fn changed(table: &mut Option<watch::Receiver<Table>>) -> bool {
+    match table {
+        Some(table) => table.changed().await.is_ok(),
+        None => std::future::pending().await,
     }
 }
 

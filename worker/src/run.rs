@@ -19,6 +19,7 @@ use crate::{
     Registration, Rejected, RequestMetrics, RunError, Worker, WorkerArgs,
     assemble::{Assembly, assemble},
     collect, identity,
+    pairs::Pairs,
     registration::registry_endpoint,
     warm_up,
 };
@@ -71,7 +72,8 @@ pub async fn run(
     let Assembly { engine, node, model, kv_cache, vocab_size } = assembly;
     let fabric = identity::fabric_info(node.fabric());
     report_listening(grpc_address, admin_address, &fabric.control_endpoint);
-    collect::register(&metrics, engine.clone(), node.clone(), &model.name);
+    let pairs = (role == Role::Prefill).then(|| Arc::new(Pairs::new()));
+    collect::register(&metrics, engine.clone(), node.clone(), pairs.clone(), &model.name);
     let request_metrics = RequestMetrics::register(&metrics, &model.name);
     let worker = Arc::new(Worker::new(engine, node, request_metrics, vocab_size));
     servers.spawn(serve_grpc(grpc, service(worker.clone()), closing.clone()));
@@ -90,8 +92,13 @@ pub async fn run(
         pid: std::process::id(),
     };
     readiness.set_not_ready("not registered yet");
-    let registration =
+    let mut registration =
         Registration::new(&args.registry, hello, worker.clone(), readiness.clone()).map_err(bad_registry)?;
+    let mut keepers = JoinSet::new();
+    if let Some(pairs) = pairs {
+        keepers.spawn(pairs.clone().keep(worker.node.clone(), worker.stop.clone()));
+        registration = registration.with_pairs(pairs);
+    }
     let leave = CancellationToken::new();
     let mut members: JoinSet<Result<(), Rejected>> = JoinSet::new();
     members.spawn(registration.run(leave.clone()));

@@ -13,7 +13,8 @@
 //!
 //! # Invariants
 //! - No child outlives the supervisor, not even a killed one: the kernel ends them with it.
-//! - `ready URL` is printed once, when a request would be served.
+//! - `ready URL` is printed once, when a request would be served and prefill and decode workers are connected, or the log has
+//!   said which are not.
 //! - The drain is bounded: what still runs after its deadline is killed.
 
 mod args;

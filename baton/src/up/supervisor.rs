@@ -22,12 +22,14 @@ use super::{
     child::{self, Event, Handle, Observer},
     console::Console,
     plan::{Addresses, Kind, Plan, ProcessPlan},
-    ready::all_ready,
+    ready::{all_ready, pairs_settled},
     signals::StopRequests,
 };
 
 /// Events that may wait; a child that says more waits for its turn.
 const WAITING_EVENTS: usize = 256;
+/// Longest that `ready` waits for prefill and decode workers to be connected.
+const PAIRS_PATIENCE: Duration = Duration::from_secs(10);
 /// How to supervise.
 #[derive(Clone, Debug)]
 pub(crate) struct Supervision {
@@ -165,10 +167,22 @@ impl Supervisor {
         let mut asked: Vec<_> =
             self.members.iter().rev().filter_map(|member| self.ready_address(member)).collect();
         asked.dedup();
-        tokio::select! {
-            () = all_ready(&asked, waiting_for) => Ok(()),
-            failure = self.fault_of_start() => Err(failure),
+        let front = self.front_address();
+        let ready = async {
+            all_ready(&asked, waiting_for).await;
+            match front {
+                Some(front) => pairs_settled(front, PAIRS_PATIENCE).await,
+                None => Vec::new(),
+            }
+        };
+        let not_connected = tokio::select! {
+            not_connected = ready => not_connected,
+            failure = self.fault_of_start() => return Err(failure),
+        };
+        for pair in not_connected {
+            tracing::warn!(pair, "serving without this pair");
         }
+        Ok(())
     }
 
     async fn fault_of_start(&mut self) -> Failure {

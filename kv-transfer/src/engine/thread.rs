@@ -288,7 +288,10 @@ impl DataPlane {
         self.chunks.append(&mut sending.freed);
         if let Some(outcome) = sending.advance() {
             let sending = self.sends.remove(&id).expect("just found");
-            self.count_outcome(&outcome);
+            // Reads are counted by who asked for them.
+            if sending.cell.key.is_some() {
+                self.count_outcome(&outcome);
+            }
             sending.cell.settle(outcome);
         }
     }

@@ -94,6 +94,7 @@ impl NodeInner {
             provider: self.capabilities.provider.clone(),
             devices: self.rails.iter().map(|rail| rail.device.clone()).collect(),
             control_endpoint: self.endpoint.clone(),
+            node_id: self.id.0.to_vec(),
         }
     }
 
@@ -252,7 +253,7 @@ impl NodeInner {
 
     /// Makes the transfer known to the data thread. Before attaching: an abort that overtakes us must find it, or the
     /// receiver would be told that nothing will be written.
-    fn register(
+    pub(super) fn register(
         self: &Arc<Self>,
         link: &Arc<SendLink>,
         key: Option<TransferKey>,

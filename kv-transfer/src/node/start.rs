@@ -209,8 +209,9 @@ pub(crate) async fn open_fabric(config: &TransferConfig) -> Result<OpenFabric, S
     let opened = tokio::task::spawn_blocking(move || -> Result<OpenFabric, StartError> {
         match &config.fabric {
             FabricSpec::Shm => {
-                let (fabric, pool) = ShmFabric::open(config.region().bytes(), config.huge_pages)?;
-                Ok((Box::new(fabric), pool))
+                let region = config.region();
+                let (fabric, memory) = ShmFabric::open(region.bytes(), config.huge_pages)?;
+                Ok((Box::new(fabric), PoolMemory::new(memory.region().clone(), region.pool_bytes)))
             }
             FabricSpec::Libfabric { provider } => {
                 let (fabric, pool) = Libfabric::open(&config, provider.as_deref())?;

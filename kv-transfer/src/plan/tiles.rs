@@ -81,6 +81,11 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
+    /// One contiguous range, of no layout.
+    pub(crate) fn of(tile: Tile) -> Self {
+        Self { tiles: [tile].into(), source_layer: 0, destination_layer: 0 }
+    }
+
     #[cfg(any(test, fuzzing))]
     pub(crate) fn tiles(&self) -> &[Tile] {
         &self.tiles

@@ -68,6 +68,12 @@ pub enum Order {
         tokens: u32,
         seed: u64,
     },
+    /// Answers with what [`Order::Connect`] takes.
+    Describe,
+    Connect {
+        endpoint: String,
+        node_id: Vec<u8>,
+    },
     Stats,
     Shutdown,
 }
@@ -78,6 +84,7 @@ pub enum Reply {
     Done,
     Ticket(Vec<u8>),
     Bytes(u64),
+    Description(String, Vec<u8>),
     Wrong(Option<(u32, u32)>),
     Stats(PeerStats),
     Error(String),
@@ -201,6 +208,14 @@ impl Agent {
             }
             Order::Check { blocks, tokens, seed } => {
                 Ok(Reply::Wrong(first_wrong_of(&self.node.pool(), &geometry, &blocks, tokens, seed)))
+            }
+            Order::Describe => {
+                let fabric = self.node.fabric();
+                Ok(Reply::Description(fabric.control_endpoint, fabric.node_id))
+            }
+            Order::Connect { endpoint, node_id } => {
+                self.node.connect(&endpoint, &node_id).await.map_err(text)?;
+                Ok(Reply::Done)
             }
             Order::Stats => {
                 let stats = self.node.stats();

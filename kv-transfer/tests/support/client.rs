@@ -127,6 +127,14 @@ impl Peer {
         self.must(Order::Finish { id }).await;
     }
 
+    /// Where it is dialled, and as whom.
+    pub async fn describe(&self) -> (String, Vec<u8>) {
+        match self.must(Order::Describe).await {
+            Reply::Description(endpoint, node_id) => (endpoint, node_id),
+            other => panic!("{other:?} is no description"),
+        }
+    }
+
     pub async fn stats(&self) -> PeerStats {
         match self.must(Order::Stats).await {
             Reply::Stats(stats) => stats,

@@ -10,6 +10,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
+use baton_proto::v1::Role;
 use serde_json::{Value, json};
 
 use super::{
@@ -23,6 +24,7 @@ use super::{
     tools,
     wire::{Choice, Shape, Writer},
 };
+use crate::fleet::{Difference, Member, PairState, PairView};
 
 /// The request's id, for every handler.
 #[derive(Clone)]
@@ -40,6 +42,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/detokenize", post(tools::detokenize))
         .route("/health", get(async || "ok\n"))
         .route("/ready", get(ready))
+        .route("/ready/pairs", get(ready_pairs))
         .route("/metrics", get(metrics))
         .route("/version", get(async || Json(json!({ "version": env!("CARGO_PKG_VERSION") }))))
         .fallback(async |uri: Uri| ApiError::unknown_path(uri.path()))
@@ -201,25 +204,54 @@ async fn ready(State(app): State<Arc<App>>) -> Result<&'static str, ApiError> {
     Ok("ready\n")
 }
 
+/// As `/ready`, and every pair is connected or can never be; which those are is in the answer, a line each.
+async fn ready_pairs(State(app): State<Arc<App>>) -> Result<String, ApiError> {
+    ready(State(app.clone())).await?;
+    let pairs = if app.config.aggregated { Vec::new() } else { app.fleet.pairs() };
+    let (settled, open): (Vec<_>, Vec<_>) = pairs.iter().partition(|pair| pair.state.is_settled());
+    if !open.is_empty() {
+        return Err(ApiError::not_ready(&open.iter().map(ToString::to_string).collect::<Vec<_>>()));
+    }
+    let refused = settled.iter().filter(|pair| matches!(pair.state, PairState::Refused(_)));
+    Ok(refused.map(|pair| format!("{pair}\n")).collect())
+}
+
 async fn metrics(State(app): State<Arc<App>>) -> impl IntoResponse {
     const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    app.fleet.count_pairs();
     ([(CONTENT_TYPE, OPEN_METRICS)], app.registry.encode())
 }
 
 async fn workers(State(app): State<Arc<App>>) -> Json<Value> {
-    let workers: Vec<Value> = app.fleet.members().iter().map(|member| describe_worker(member)).collect();
+    let pairs = app.fleet.pairs();
+    let describe = |member: &Arc<Member>| describe_worker(member, &pairs);
+    let workers: Vec<Value> = app.fleet.members().iter().map(describe).collect();
     Json(json!({ "workers": workers }))
 }
 
-fn describe_worker(member: &crate::fleet::Member) -> Value {
+/// A prefill worker's pairs.
+fn describe_pair(pair: &PairView) -> Value {
+    let mut described = json!({ "decode_worker": pair.decode, "state": pair.state.name() });
+    match &pair.state {
+        PairState::Refused(difference) => {
+            let Difference { field, prefill, decode } = difference;
+            described["differs"] = json!({ "field": field, "prefill": prefill, "decode": decode });
+        }
+        PairState::Unreachable(reason) => described["reason"] = json!(reason),
+        PairState::Trying | PairState::Connected => {}
+    }
+    described
+}
+
+fn describe_worker(member: &Member, pairs: &[PairView]) -> Value {
     let info = &member.info;
     let (load, reported_at) = member.load();
     let (requests, prompt_tokens) = member.in_flight();
     let model = info.model.clone().unwrap_or_default();
     let fabric = info.fabric.clone().unwrap_or_default();
-    json!({
+    let mut described = json!({
         "worker_id": info.worker_id,
-        "role": if member.role() == baton_proto::v1::Role::Prefill { "prefill" } else { "decode" },
+        "role": if member.role() == Role::Prefill { "prefill" } else { "decode" },
         "incarnation": info.incarnation,
         "endpoint": info.endpoint,
         "serving_endpoint": info.serving_endpoint,
@@ -238,7 +270,12 @@ fn describe_worker(member: &crate::fleet::Member) -> Value {
             "age_ms": reported_at.map(|at| u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX)),
         },
         "in_flight": { "requests": requests, "prompt_tokens": prompt_tokens },
-    })
+    });
+    if member.role() == Role::Prefill {
+        let own = pairs.iter().filter(|pair| pair.prefill == info.worker_id);
+        described["pairs"] = own.map(describe_pair).collect();
+    }
+    described
 }
 
 fn unix_seconds() -> u64 {

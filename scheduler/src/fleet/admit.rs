@@ -102,7 +102,7 @@ fn check_peer(info: &WorkerInfo, peer: &WorkerInfo) -> Result<(), String> {
     let ModelInfo { name, revision, dtype, max_context_tokens, vocab_size } = model;
     // Blocks of another size are converted as they are handed over.
     let KvCacheInfo { block_tokens: _, layers, kv_heads, head_dim, dtype: kv_dtype, num_blocks: _ } = kv;
-    let FabricInfo { name: fabric_name, provider, control_endpoint: _ } = fabric;
+    let FabricInfo { name: fabric_name, provider, control_endpoint: _, node_id: _ } = fabric;
     equal("model.name", peer_model.name, name)?;
     equal("model.revision", peer_model.revision, revision)?;
     equal("model.dtype", peer_model.dtype, dtype)?;

@@ -12,6 +12,7 @@ use baton_proto::v1::{Role, WorkerInfo, WorkerLoad};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
 
+use super::Pairs;
 use crate::placement::{DecodeView, PrefillView};
 
 /// A worker from its joining to its loss.
@@ -33,6 +34,8 @@ struct State {
     load: WorkerLoad,
     reported_at: Option<Instant>,
     failed_at: Option<Instant>,
+    /// A prefill worker's.
+    pairs: Pairs,
 }
 
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
@@ -96,6 +99,16 @@ impl Member {
         });
     }
 
+    /// Its pairs, by its last report of them.
+    pub(crate) fn pairs(&self) -> Pairs {
+        self.with_state(|state| state.pairs.clone())
+    }
+
+    /// Returns the former ones.
+    pub(super) fn set_pairs(&self, pairs: Pairs) -> Pairs {
+        self.with_state(|state| std::mem::replace(&mut state.pairs, pairs))
+    }
+
     pub(super) fn note_failure(&self, now: Instant) {
         self.with_state(|state| state.failed_at = Some(now));
     }
@@ -120,6 +133,7 @@ impl From<&Member> for DecodeView {
         let unreported_blocks = member.info.kv_cache.as_ref().map_or(0, |kv| kv.num_blocks);
         Self {
             worker_id: member.info.worker_id.clone(),
+            incarnation: member.info.incarnation,
             reported_requests: u64::from(load.waiting) + u64::from(load.running),
             in_flight_requests: member.in_flight_requests.load(Ordering::Relaxed),
             blocks_free: u64::from(if reported_at.is_some() { load.blocks_free } else { unreported_blocks }),
@@ -140,6 +154,7 @@ impl From<&Member> for PrefillView {
             in_flight_prompt_tokens: member.in_flight_prompt_tokens.load(Ordering::Relaxed),
             is_draining: load.draining,
             placed: member.placed.load(Ordering::Relaxed),
+            connected: member.pairs().connected,
         }
     }
 }

@@ -31,7 +31,7 @@ impl Registry for RegistryService {
         &self,
         request: Request<Streaming<WorkerReport>>,
     ) -> Result<Response<Self::JoinStream>, Status> {
-        // One reply a membership.
+        // The newest list of decode workers waits until there is room.
         let (replies, stream) = mpsc::channel(1);
         self.tasks.spawn(membership::serve(
             self.fleet.clone(),

@@ -3,7 +3,12 @@
 use std::time::Duration;
 
 use baton_process::Metrics;
-use baton_proto::v1::{KvCacheInfo, ModelInfo, RegistryReply, WorkerReport, worker_report::Report};
+use baton_proto::v1::{
+    FabricInfo, KvCacheInfo, ModelInfo, Pair, RegistryReply, WorkerReport,
+    pair::{Connected, State},
+    registry_reply::Reply,
+    worker_report::Report,
+};
 use tokio::{sync::mpsc, task::JoinHandle, time};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
@@ -45,12 +50,16 @@ struct Worker {
 
 impl Worker {
     async fn join(fleet: &Arc<Fleet>, incarnation: u64) -> Self {
+        Self::join_as(fleet, info(incarnation)).await
+    }
+
+    async fn join_as(fleet: &Arc<Fleet>, info: WorkerInfo) -> Self {
         let (reports, receiver) = mpsc::channel(4);
         let (reply_sender, mut replies) = mpsc::channel(1);
         let stop = CancellationToken::new();
         let serving =
             tokio::spawn(membership::serve(fleet.clone(), ReceiverStream::new(receiver), reply_sender, stop));
-        let hello = WorkerReport { report: Some(Report::Hello(info(incarnation))) };
+        let hello = WorkerReport { report: Some(Report::Hello(info)) };
         reports.send(Ok(hello)).await.unwrap();
         assert!(replies.recv().await.is_some());
         Self { reports, replies, serving }
@@ -129,6 +138,79 @@ async fn the_end_of_a_stream_that_was_taken_over_removes_nobody() {
     newer.say_alive().await;
     assert_eq!(fleet.members().len(), 1);
     assert!(!fleet.members()[0].lost.is_cancelled());
+}
+
+fn prefill_info() -> WorkerInfo {
+    WorkerInfo { worker_id: "p".to_owned(), role: Role::Prefill.into(), ..info(1) }
+}
+
+impl Worker {
+    /// The decode workers that it is told of next, and their lives.
+    async fn told(&mut self) -> Vec<(String, u64)> {
+        match self.replies.recv().await.unwrap().unwrap().reply.unwrap() {
+            Reply::DecodeWorkers(list) => {
+                list.workers.into_iter().map(|decode| (decode.worker_id, decode.incarnation)).collect()
+            }
+            other => panic!("{other:?} is no list"),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn prefill_workers_are_told_who_decodes_and_nobody_else_is() {
+    let fleet = fleet();
+    let mut prefill = Worker::join_as(&fleet, prefill_info()).await;
+    assert_eq!(prefill.told().await, []);
+    let node_id = vec![7; 16].into();
+    let fabric = FabricInfo { control_endpoint: "tcp:x".to_owned(), node_id, ..FabricInfo::default() };
+    let mut decode = Worker::join_as(&fleet, WorkerInfo { fabric: Some(fabric), ..info(1) }).await;
+    let reply = prefill.replies.recv().await.unwrap().unwrap().reply.unwrap();
+    let Reply::DecodeWorkers(list) = reply else { panic!("{reply:?}") };
+    let [told] = &list.workers[..] else { panic!("{list:?}") };
+    assert_eq!((told.control_endpoint.as_str(), &told.node_id[..]), ("tcp:x", &[7; 16][..]));
+
+    let _again = Worker::join(&fleet, 2).await;
+    assert_eq!(prefill.told().await, [("w".to_owned(), 2)]);
+    assert!(decode.replies.recv().await.is_none(), "a decode worker hears nothing but its end");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_that_is_slow_to_read_is_told_the_newest_and_its_silence_still_counts() {
+    let fleet = fleet();
+    let mut prefill = Worker::join_as(&fleet, prefill_info()).await;
+    let silent_since = time::Instant::now();
+    let mut decode = Vec::new();
+    for incarnation in 1..5 {
+        decode.push(Worker::join(&fleet, incarnation).await);
+        time::sleep(TTL / 8).await;
+    }
+    let mut told = vec![prefill.told().await, prefill.told().await];
+    told.dedup();
+    assert_eq!(told.pop().unwrap(), [("w".to_owned(), 4)], "after one that was under way");
+    while prefill.replies.recv().await.is_some() {}
+    assert_eq!(silent_since.elapsed(), TTL, "news for it are no signs of its life");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pair_is_that_of_one_life_of_a_decode_worker() {
+    let fleet = fleet();
+    let prefill = Worker::join_as(&fleet, prefill_info()).await;
+    let _decode = Worker::join(&fleet, 1).await;
+    let state = || fleet.pairs().pop().map(|pair| pair.state.name());
+    assert_eq!(state(), Some("trying"));
+    let pair = Pair {
+        decode_worker_id: "w".to_owned(),
+        decode_incarnation: 1,
+        state: Some(State::Connected(Connected {})),
+    };
+    let report = Report::Pairs(PairReport { pairs: vec![pair] });
+    prefill.reports.send(Ok(WorkerReport { report: Some(report) })).await.unwrap();
+    while state() != Some("connected") {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(*fleet.view().0.prefill[0].connected, [("w".to_owned(), 1)].into());
+    let _restarted = Worker::join(&fleet, 2).await;
+    assert_eq!(state(), Some("trying"));
 }
 
 #[tokio::test(start_paused = true)]

@@ -8,7 +8,8 @@ use super::{
 };
 use crate::error::{NeverFits, NoDecodeWorker};
 
-/// The decode worker with the fewest requests, then the most free blocks; prefill workers by the prompt tokens ahead.
+/// The decode worker with the fewest requests, then the most free blocks; of the prefill workers that are connected to it,
+/// those with the fewest prompt tokens ahead.
 ///
 /// A worker's report is up to a fifth of a second old, and counts other schedulers' requests; this scheduler's own count
 /// is exact, and knows only its own. Each is a lower bound of the truth, so the larger one is taken. Equals take turns.
@@ -22,10 +23,8 @@ impl PlacementPolicy for LeastLoaded {
         fleet: &FleetView,
         now: Instant,
     ) -> Result<Placement, PlacementRefused> {
-        Ok(Placement {
-            decode: choose_decode(request, &fleet.decode, now)?,
-            prefill: rank_prefill(&fleet.prefill),
-        })
+        let decode = choose_decode(request, &fleet.decode, now)?;
+        Ok(Placement { decode, prefill: rank_prefill(&fleet.decode[decode], &fleet.prefill) })
     }
 }
 
@@ -61,8 +60,11 @@ fn choose_decode(
     })
 }
 
-fn rank_prefill(workers: &[PrefillView]) -> Vec<usize> {
-    let mut open: Vec<usize> = (0..workers.len()).filter(|&index| !workers[index].is_draining).collect();
+fn rank_prefill(decode: &DecodeView, workers: &[PrefillView]) -> Vec<usize> {
+    let is_open = |worker: &PrefillView| {
+        !worker.is_draining && worker.connected.get(&decode.worker_id) == Some(&decode.incarnation)
+    };
+    let mut open: Vec<usize> = (0..workers.len()).filter(|&index| is_open(&workers[index])).collect();
     open.sort_by_key(|&index| {
         let worker = &workers[index];
         (worker.reported_prompt_tokens.max(worker.in_flight_prompt_tokens), worker.placed)
@@ -73,7 +75,7 @@ fn rank_prefill(workers: &[PrefillView]) -> Vec<usize> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
     use super::*;
 
@@ -154,16 +156,47 @@ mod tests {
             reported_prompt_tokens: reported,
             in_flight_prompt_tokens: in_flight,
             placed,
+            connected: connected_to("d", 1),
             ..PrefillView::default()
         };
         let draining = PrefillView { is_draining: true, ..worker(0, 0, 0) };
-        let ranked = rank_prefill(&[
-            worker(500, 0, 0),
-            worker(10, 900, 0),
-            draining,
-            worker(0, 0, 2),
-            worker(0, 0, 1),
-        ]);
-        assert_eq!(ranked, [4, 3, 0, 1]);
+        let workers = [worker(500, 0, 0), worker(10, 900, 0), draining, worker(0, 0, 2), worker(0, 0, 1)];
+        assert_eq!(rank_prefill(&DecodeView { incarnation: 1, ..decode("d") }, &workers), [4, 3, 0, 1]);
+    }
+
+    fn connected_to(decode: &str, incarnation: u64) -> Arc<BTreeMap<String, u64>> {
+        Arc::new([(decode.to_owned(), incarnation)].into())
+    }
+
+    #[test]
+    fn only_prefill_workers_that_are_connected_to_the_chosen_one_are_ranked() {
+        let worker = |connected, ahead| PrefillView {
+            connected,
+            reported_prompt_tokens: ahead,
+            ..PrefillView::default()
+        };
+        let prefill = [
+            worker(Arc::default(), 0),
+            worker(connected_to("other", 2), 0),
+            worker(connected_to("d", 1), 0),
+            worker(connected_to("d", 2), 9),
+            worker(connected_to("d", 2), 8),
+        ];
+        let chosen = DecodeView { incarnation: 2, ..decode("d") };
+        assert_eq!(
+            rank_prefill(&chosen, &prefill),
+            [4, 3],
+            "not those connected to nobody, others or its former life"
+        );
+        assert_eq!(
+            rank_prefill(&DecodeView { incarnation: 3, ..decode("d") }, &prefill),
+            [0; 0],
+            "it prefills itself"
+        );
+        // The decode worker is chosen by its own load, whoever is connected to it.
+        let busy = DecodeView { reported_requests: 5, ..chosen };
+        let fleet = FleetView { decode: vec![busy, decode("idle")], prefill: prefill.to_vec() };
+        let placed = LeastLoaded.place(&SMALL, &fleet, Instant::now()).unwrap();
+        assert_eq!(placed, Placement { decode: 1, prefill: vec![] });
     }
 }

@@ -17,7 +17,7 @@ pub(crate) use http::{Answer, EventReader, raw, send};
 #[allow(unused_imports, reason = "each test binary uses a part of it")]
 pub(crate) use sidecar::{Call, FakeSidecar, Step, say, tokens};
 #[allow(unused_imports, reason = "each test binary uses a part of it")]
-pub(crate) use worker::{FakeWorker, decode_info, prefill_info};
+pub(crate) use worker::{FakeWorker, Pairing, connected, decode_info, prefill_info};
 
 #[derive(Parser)]
 struct Command {
@@ -68,6 +68,7 @@ impl TestScheduler {
         let sidecar = FakeSidecar::start().await;
         let decode = FakeWorker::join(&scheduler, decode_info("decode-0", sidecar.address)).await.unwrap();
         let prefill = FakeWorker::join(&scheduler, prefill_info("prefill-0")).await.unwrap();
+        scheduler.connected(1).await;
         (scheduler, sidecar, [decode, prefill])
     }
 
@@ -77,6 +78,17 @@ impl TestScheduler {
 
     pub(crate) async fn get(&self, path: &str) -> Answer {
         send(self.http, "GET", path, &[], b"").await
+    }
+
+    /// Waits until so many pairs are connected.
+    pub(crate) async fn connected(&self, pairs: usize) {
+        let is_connected = |pair: &&serde_json::Value| pair["state"] == "connected";
+        self.workers_until(|workers| {
+            let workers = workers.as_array().unwrap();
+            let all = workers.iter().filter_map(|worker| worker["pairs"].as_array()).flatten();
+            all.filter(is_connected).count() == pairs
+        })
+        .await;
     }
 
     /// Waits until `/v1/workers` shows what `is_it` wants; bounded, and without sleeping: each look is a request.

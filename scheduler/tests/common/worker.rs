@@ -3,8 +3,8 @@
 use std::{net::SocketAddr, time::Duration};
 
 use baton_proto::v1::{
-    FabricInfo, KvCacheInfo, ModelInfo, RegistryReply, Role, WorkerInfo, WorkerLoad, WorkerReport,
-    registry_client::RegistryClient, registry_reply::Reply, worker_report::Report,
+    FabricInfo, KvCacheInfo, ModelInfo, Pair, PairReport, RegistryReply, Role, WorkerInfo, WorkerLoad,
+    WorkerReport, pair, registry_client::RegistryClient, registry_reply::Reply, worker_report::Report,
 };
 use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_stream::wrappers::ReceiverStream;
@@ -47,13 +47,32 @@ pub(crate) fn prefill_info(worker_id: &str) -> WorkerInfo {
 /// A membership; dropping it breaks the stream.
 pub(crate) struct FakeWorker {
     reports: mpsc::Sender<WorkerReport>,
-    replies: Streaming<RegistryReply>,
+    /// Ends with the membership.
+    listening: Option<JoinHandle<()>>,
     reporting: JoinHandle<()>,
 }
 
+/// What a prefill worker says of its pair with a decode worker of that id.
+pub(crate) type Pairing = fn(&str) -> Option<pair::State>;
+
+/// As a real one does that reaches everybody.
+pub(crate) fn connected(_: &str) -> Option<pair::State> {
+    Some(pair::State::Connected(pair::Connected {}))
+}
+
 impl FakeWorker {
-    /// Joins and goes on reporting; `Err` is the registry's refusal.
+    /// Joins and goes on reporting; `Err` is the registry's refusal. A prefill worker is connected to every decode worker that
+    /// it is told of.
     pub(crate) async fn join(scheduler: &TestScheduler, info: WorkerInfo) -> Result<Self, String> {
+        Self::join_with(scheduler, info, connected).await
+    }
+
+    /// A prefill worker whose pairs are as `pairing` says.
+    pub(crate) async fn join_with(
+        scheduler: &TestScheduler,
+        info: WorkerInfo,
+        pairing: Pairing,
+    ) -> Result<Self, String> {
         let mut client = RegistryClient::connect(format!("http://{}", scheduler.registry)).await.unwrap();
         let (reports, receiver) = mpsc::channel(4);
         reports.send(WorkerReport { report: Some(Report::Hello(info)) }).await.unwrap();
@@ -61,9 +80,11 @@ impl FakeWorker {
         match replies.message().await.unwrap().unwrap().reply.unwrap() {
             Reply::Accepted(_) => {}
             Reply::Rejected(rejected) => return Err(rejected.reason),
+            Reply::DecodeWorkers(_) => panic!("accepted comes first"),
         }
         let reporting = tokio::spawn(report_forever(reports.clone()));
-        Ok(Self { reports, replies, reporting })
+        let listening = Some(tokio::spawn(listen(replies, reports.clone(), pairing)));
+        Ok(Self { reports, listening, reporting })
     }
 
     pub(crate) async fn report(&self, load: WorkerLoad) {
@@ -77,14 +98,34 @@ impl FakeWorker {
 
     /// Returns when the registry ends the membership.
     pub(crate) async fn ended(&mut self) {
-        let drained = async { while let Ok(Some(_)) = self.replies.message().await {} };
-        tokio::time::timeout(super::http::PATIENCE, drained).await.expect("the registry ends the membership");
+        let listening = self.listening.take().expect("it ends once");
+        let ended = tokio::time::timeout(super::http::PATIENCE, listening).await;
+        ended.expect("the registry ends the membership").unwrap();
     }
 }
 
 impl Drop for FakeWorker {
     fn drop(&mut self) {
         self.reporting.abort();
+        self.listening.iter().for_each(JoinHandle::abort);
+    }
+}
+
+async fn listen(
+    mut replies: Streaming<RegistryReply>,
+    reports: mpsc::Sender<WorkerReport>,
+    pairing: Pairing,
+) {
+    while let Ok(Some(reply)) = replies.message().await {
+        let Some(Reply::DecodeWorkers(list)) = reply.reply else { continue };
+        let pair = |decode: baton_proto::v1::registry_reply::DecodeWorker| Pair {
+            state: pairing(&decode.worker_id),
+            decode_worker_id: decode.worker_id,
+            decode_incarnation: decode.incarnation,
+        };
+        let pairs = PairReport { pairs: list.workers.into_iter().map(pair).collect() };
+        // The registry may have hung up.
+        let _ = reports.send(WorkerReport { report: Some(Report::Pairs(pairs)) }).await;
     }
 }
 

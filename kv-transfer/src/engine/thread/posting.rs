@@ -104,8 +104,11 @@ impl DataPlane {
         let Some(flying) = self.came_back(context) else { return };
         match failure {
             None => {
-                self.counters.writes_sent.add(1);
-                self.counters.bytes_sent.add(flying.payload);
+                // What is read is counted when it is confirmed.
+                if self.sends.get(&flying.send).is_some_and(|sending| sending.immediate().is_some()) {
+                    self.counters.writes_sent.add(1);
+                    self.counters.bytes_sent.add(flying.payload);
+                }
                 self.write_done(&flying, Some(flying.sequence));
             }
             Some(reason) => self.write_failed(&flying, reason),
