@@ -204,7 +204,7 @@ async fn listen<R: tokio::io::AsyncRead + Unpin>(
                 // Hashing takes a while: not on this task.
                 let (node, outbox, pair) = (node.clone(), outbox.clone(), conversion.clone());
                 node.tasks().clone().spawn_blocking(move || {
-                    let answer = match Conversion::between(pair.destination, pair.source) {
+                    let answer = match Conversion::of_pull(pair.destination, pair.source) {
                         Ok(ours) => node.offers().confirm(&node, &ours, &confirm),
                         Err(differ) => {
                             Body::OfferGone(OfferGone { id: confirm.id, reason: differ.to_string() })

@@ -228,7 +228,7 @@ impl NodeInner {
         if self.model() != ticket.model {
             return Err(incompatible("model", self.model().to_owned(), ticket.model.clone()).into());
         }
-        let conversion = Conversion::between(ticket.geometry, *self.geometry())
+        let conversion = Conversion::of_pull(ticket.geometry, *self.geometry())
             .map_err(|Mismatch { field, ours, theirs }| incompatible(field, theirs, ours))?;
         let whole = conversion.heads == self.geometry().layout.heads();
         if whole { Ok(conversion) } else { Err(FetchError::Partial { endpoint }) }
