@@ -76,6 +76,7 @@ mod latch;
 mod layout;
 mod memory;
 mod node;
+mod offload;
 mod plan;
 mod random;
 mod raw;
