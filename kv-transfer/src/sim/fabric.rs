@@ -89,6 +89,13 @@ impl SimFabric {
     }
 }
 
+impl Drop for SimFabric {
+    /// Who closes a fabric is not written by its own reads any more.
+    fn drop(&mut self) {
+        self.net.lock().end_reads(self.node);
+    }
+}
+
 impl Fabric for SimFabric {
     fn capabilities(&self) -> Capabilities {
         Capabilities {
@@ -140,8 +147,11 @@ impl Fabric for SimFabric {
         Ok(true)
     }
 
-    fn post_read(&mut self, _read: &Read) -> Result<bool, FabricError> {
-        Err(fault("read", "not simulated yet"))
+    fn post_read(&mut self, read: &Read) -> Result<bool, FabricError> {
+        let &(owner, initiator) =
+            self.targets.get(&read.peer).ok_or_else(|| fault("read", "the peer is disconnected"))?;
+        self.net.post_read(self.node, owner, initiator, read);
+        Ok(true)
     }
 
     fn flush(&mut self) {}

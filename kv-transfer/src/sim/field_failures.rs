@@ -23,8 +23,9 @@ const TAG: u64 = 9;
 #[test]
 fn failed_writes_are_never_an_answer() {
     let climate = Climate { faults: Faults { failed: 1000, ..CALM.faults }, ..CALM };
-    let Report { transfers, received, .. } = check(climate, 200);
+    let Report { transfers, received, seen, .. } = check(climate, 200);
     assert!(transfers > 500 && received == 0, "{received} of {transfers}");
+    assert!(seen.fetches > 300 && seen.fetched == 0, "{seen:?}");
 }
 
 /// vllm#46283, #46289: the completion was lost, and decode's blocks never came back. Here no arrival is told: the transfer ends at its

@@ -74,8 +74,10 @@ fn a_restart_and_a_crowd_replay_too() {
 
 #[test]
 fn on_a_calm_network_what_nobody_gives_up_arrives() {
-    let Report { transfers, received, seen, .. } = check(CALM, 1200);
+    let Report { transfers, received, pulls, seen, .. } = check(CALM, 1200);
     assert!(received * 10 > transfers * 4, "{received} of {transfers}");
+    assert!(pulls * 6 > transfers && seen.fetched * 2 > seen.fetches, "{seen:?}");
+    assert!(seen.fetched_converted * 5 > seen.fetched && seen.offers_gone * 8 > seen.fetches, "{seen:?}");
     assert!(seen.joined * 20 > received, "{} of {received} had several senders", seen.joined);
 }
 
@@ -83,6 +85,8 @@ fn on_a_calm_network_what_nobody_gives_up_arrives() {
 fn deaths_pauses_and_cut_connections_leave_right_bytes_or_an_error_and_no_leak() {
     let Report { transfers, received, seen, .. } = check(STORMY, 4000);
     assert!(received * 10 > transfers * 2, "{received} of {transfers}");
+    assert!(seen.fetched * 3 > seen.fetches && seen.offers_gone * 12 > seen.fetches, "{seen:?}");
+    assert!(seen.fetched_converted * 5 > seen.fetched, "{seen:?}");
     assert!(seen.joined * 12 > received, "{} of {received} had several senders", seen.joined);
 }
 
@@ -91,6 +95,7 @@ fn a_node_restarted_under_its_name_is_not_taken_for_its_former_life() {
     let Report { transfers, received, seen, .. } = check(RESTARTING, 1500);
     assert!(received * 10 > transfers * 2, "{received} of {transfers}");
     assert!(seen.stale_incarnations > 120, "{seen:?}");
+    assert!(seen.fetched * 3 > seen.fetches, "{seen:?}");
 }
 
 #[test]
@@ -99,6 +104,7 @@ fn a_crowd_gets_through_with_few_blocks_slots_and_permits() {
     assert!(received * 10 > transfers * 5, "{received} of {transfers}");
     assert!(seen.shortages > transfers, "{seen:?}");
     assert!(seen.joined > 100, "{seen:?}");
+    assert!(seen.fetched * 3 > seen.fetches, "{seen:?}");
 }
 
 #[test]
