@@ -135,7 +135,7 @@ impl NodeInner {
         &self.cancel
     }
 
-    /// The longest frame that a sender can have reason to send: a manifest with every unit hashed.
+    /// The longest frame that a sender, or an owner that is read, can have reason to send: every unit of its own hashed.
     pub(crate) fn max_frame_bytes(&self, conversion: &Conversion) -> usize {
         let blocks = self.limits().blocks_per_transfer.min(self.geometry().blocks as usize) as u32;
         let layout = &self.geometry().layout;
