@@ -12,7 +12,7 @@ use super::blocks::{Lease, Use};
 use super::net::Faults;
 use super::schedule::{Climate, DRAIN, Report, World, in_world};
 use super::tests::{CALM, check};
-use crate::{Incoming, Outgoing, TransferError};
+use crate::{ExpectError, Incoming, Outgoing, TransferError};
 
 /// Far longer than anything takes that takes no longer than it must.
 const LONG: Duration = Duration::from_secs(60);
@@ -136,6 +136,31 @@ async fn more_than_the_credits(world: &mut World) -> bool {
     timeout(2 * DRAIN, async { (fence.await, source.await) }).await.expect("both are free");
     end(world, [a, b]).await;
     verdict.is_ok()
+}
+
+/// The same for reads: whoever reads waits, and its blocks are nobody else's, until the connection ends.
+#[test]
+fn reads_that_never_complete_hold_their_blocks_until_their_connection_ends() {
+    let climate = Climate { faults: Faults { completion_lost: 1000, ..CALM.faults }, ..CALM };
+    (0..20).for_each(|seed| in_world(seed, climate, false, stuck_fetch));
+}
+
+async fn stuck_fetch(mut world: World) {
+    let (owner, reader) = (world.one_layer_host(), world.one_layer_host());
+    let mut random = SmallRng::seed_from_u64(1);
+    let mut take = |host: &Host| host.blocks.take(1, &mut random).expect("free blocks");
+    let (held, destination) = (take(&owner), take(&reader));
+    let offered = owner.node.offer(&held.ids, 1, 2 * LONG).expect("room for an offer");
+    destination.used_as(Use::Fetching(TAG));
+    let mut fetching = reader.node.fetch(&offered.ticket(), &destination.ids).await.expect("a healthy pair");
+    assert!(timeout(LONG, fetching.wait()).await.is_err(), "nobody tells it that the bytes are here");
+    let expect = || reader.node.expect(&destination.ids, 1, LONG);
+    assert!(matches!(expect(), Err(ExpectError::BlockBusy { .. })), "they may still be written");
+    world.net.cut(owner.number, reader.number);
+    let ended = timeout(2 * DRAIN, fetching.wait()).await;
+    assert!(matches!(ended, Ok(Err(TransferError::PeerLost { .. }))), "{ended:?}");
+    assert!(expect().is_ok() && reader.node.permits_in_use() == 0);
+    end(&world, [owner, reader]).await;
 }
 
 async fn end(world: &World, hosts: [Host; 2]) {

@@ -64,9 +64,9 @@ fn a_seed_replays_to_the_byte() {
 }
 
 #[test]
-fn a_restart_and_a_crowd_replay_too() {
+fn a_restart_a_crowd_and_full_checksums_replay_too() {
     for seed in 0..20 {
-        for climate in [RESTARTING, CROWDED_AND_STORMY] {
+        for climate in [RESTARTING, CROWDED_AND_STORMY, CORRUPTING] {
             assert_eq!(run(seed, climate, false), run(seed, climate, false), "seed {seed}");
         }
     }
