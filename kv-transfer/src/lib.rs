@@ -81,6 +81,7 @@ mod latch;
 mod layout;
 mod memory;
 mod node;
+mod offload;
 mod own_time;
 mod plan;
 mod random;

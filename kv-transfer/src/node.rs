@@ -215,6 +215,12 @@ impl TransferNode {
         self.inner().stop();
     }
 
+    /// Transfers open for sending or fetching: nothing of them may be left in the end.
+    #[cfg(test)]
+    pub(crate) fn permits_in_use(&self) -> usize {
+        self.inner().limits().outgoing - self.inner().outgoing.available_permits()
+    }
+
     fn inner(&self) -> &Arc<NodeInner> {
         &self.0.0
     }

@@ -423,6 +423,25 @@ async fn offered_blocks_are_fetched_and_taken_back_ones_are_not_used(fabric: &st
     }
 }
 
+/// An owner of short blocks sends a hash for each; they are many more than its reader has blocks.
+#[test]
+fn an_owner_of_many_short_blocks_is_heard_out() {
+    const TOKENS: u32 = 2048;
+    let ours = Setup { block_tokens: 64, block_bytes: 1024, blocks: TOKENS / 64, ..shape("shm") };
+    let theirs = Setup { block_tokens: 1, block_bytes: 16, blocks: TOKENS, ..ours.clone() };
+    block_on(async {
+        let world = World::with_peer(ours.clone(), &theirs).await;
+        let held: Vec<u32> = (0..TOKENS).collect();
+        world.peer.must(Order::Fill { blocks: held.clone(), seed: 8 }).await;
+        let offer = Order::Offer { id: 1, blocks: held, tokens: TOKENS, expires_ms: 30_000 };
+        let ticket = world.peer.ticket(offer).await;
+        let blocks: Vec<u32> = (0..ours.blocks).collect();
+        let mut fetching = world.node.fetch(&ticket, &blocks).await.unwrap();
+        fetching.wait().await.unwrap();
+        assert_eq!(first_wrong_of(&world.node.pool(), &ours.geometry(), &blocks, TOKENS, 8), None);
+    });
+}
+
 async fn an_owner_killed_while_it_is_read_is_known_at_once(fabric: &str) {
     let world = World::new(Setup { layers: 48, block_bytes: 64 << 10, ..shape(fabric) }).await;
     let held: Vec<u32> = (0..90).collect();

@@ -11,13 +11,14 @@ use super::endpoint::{Listener, Stream};
 use super::peers::{Outbox, write_frames};
 use crate::engine::Command;
 use crate::fabric::Offer;
+use crate::fetch::Offers;
 use crate::ids::PeerId;
 use crate::layout::Conversion;
 use crate::node::NodeInner;
 use crate::receive::AttachError;
 use crate::wire::{
-    Attach, AttachRefused, Attached, Body, FrameError, GeometryWire, Hello, OfferGone, PROTOCOL, Recalled,
-    Refused, SMALL_FRAME_BYTES, Welcome, encode, read_frame,
+    Attach, AttachRefused, Attached, Body, FrameError, GeometryWire, Hello, PROTOCOL, Recalled, Refused,
+    SMALL_FRAME_BYTES, Welcome, encode, read_frame,
 };
 
 /// After a failed accept (out of descriptors), so that the loop does not spin.
@@ -208,15 +209,7 @@ async fn listen<R: tokio::io::AsyncRead + Unpin>(
             Body::Confirm(confirm) => {
                 // Hashing takes a while: not on this task.
                 let (node, outbox, pair) = (node.clone(), outbox.clone(), conversion.clone());
-                node.tasks().clone().spawn_blocking(move || {
-                    let answer = match Conversion::between(pair.destination, pair.source) {
-                        Ok(ours) => node.offers().confirm(&node, &ours, &confirm),
-                        Err(differ) => {
-                            Body::OfferGone(OfferGone { id: confirm.id, reason: differ.to_string() })
-                        }
-                    };
-                    outbox.send(answer);
-                });
+                node.tasks().clone().spawn(Offers::confirm(node, pair, confirm, outbox));
             }
             Body::Want(want) => {
                 let Some(key) = want.key.checked() else { return FrameError::Unknown };

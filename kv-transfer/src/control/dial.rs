@@ -273,8 +273,11 @@ impl SendLink {
     }
 
     async fn listen<R: tokio::io::AsyncRead + Unpin>(&self, node: &NodeInner, mut reader: R) -> FrameError {
-        // The longest that an owner can have reason to send: every unit of the largest offer, hashed.
-        let limit = node.max_frame_bytes(&self.conversion);
+        // The longest that an owner can have reason to send: every unit of the largest offer, hashed. Units are its blocks.
+        let Ok(pulled) = Conversion::of_pull(self.conversion.destination, self.conversion.source) else {
+            return FrameError::Unknown;
+        };
+        let limit = node.max_frame_bytes(&pulled);
         loop {
             let body = match read_frame(&mut reader, limit).await {
                 Ok(body) => body,

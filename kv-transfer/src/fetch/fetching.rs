@@ -12,6 +12,7 @@ use crate::control::SendLink;
 use crate::engine::Command;
 use crate::latch::Quiesced;
 use crate::layout::Conversion;
+use crate::offload;
 use crate::receive::Received;
 use crate::send::OpenGuard;
 use crate::ticket::{checksums_from_wire, checksums_to_wire};
@@ -117,7 +118,7 @@ impl Fetching {
         let (pool, blocks) = (self.open.node.pool().clone(), self.blocks.clone());
         let compare = move || first_difference(&pool, &blocks, tokens, &hashed);
         let difference = if mode == crate::ChecksumMode::Full {
-            tokio::task::spawn_blocking(compare).await.map_err(|_| TransferError::ShuttingDown)?
+            offload::run(compare).await.ok_or(TransferError::ShuttingDown)?
         } else {
             compare()
         };

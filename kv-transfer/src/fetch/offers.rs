@@ -9,8 +9,10 @@ use tokio::time::Instant;
 
 use super::OfferTicket;
 use crate::checksum::{Selection, hash_ranges};
+use crate::control::Outbox;
 use crate::layout::{Conversion, Side};
 use crate::node::NodeInner;
+use crate::offload;
 use crate::ticket::{checksums_from_wire, checksums_to_wire};
 use crate::wire::{Body, Confirm, Confirmed, OfferGone};
 use crate::{ExpectError, TransferLimits};
@@ -62,6 +64,15 @@ struct Offer {
     expires_at: Instant,
 }
 
+impl Offer {
+    fn is_live(&self) -> bool {
+        self.expires_at > Instant::now()
+    }
+}
+
+/// Why an offer is not confirmed, mostly.
+const OVER: &str = "it expired or was taken back";
+
 /// All offers of a node.
 #[derive(Debug, Default)]
 pub(crate) struct Offers(Mutex<BTreeMap<u64, Offer>>);
@@ -86,7 +97,7 @@ impl Offers {
 
     fn renew(&self, id: u64, expires_at: Instant) -> bool {
         let mut offers = self.lock();
-        let offer = offers.get_mut(&id).filter(|offer| offer.expires_at > Instant::now());
+        let offer = offers.get_mut(&id).filter(|offer| offer.is_live());
         offer.map(|offer| offer.expires_at = expires_at).is_some()
     }
 
@@ -95,16 +106,39 @@ impl Offers {
     }
 
     fn live(&self, id: u64) -> Option<Offer> {
-        self.lock().get(&id).filter(|offer| offer.expires_at > Instant::now()).cloned()
+        self.lock().get(&id).filter(|offer| offer.is_live()).cloned()
     }
 
     /// Answers a reader that has read: hashes what it may have read, and says so if the offer is live even after that.
-    pub(crate) fn confirm(&self, node: &NodeInner, conversion: &Conversion, confirm: &Confirm) -> Body {
-        let gone = |reason: &str| Body::OfferGone(OfferGone { id: confirm.id, reason: reason.to_owned() });
-        let over = "it expired or was taken back";
-        let Some(offer) = self.live(confirm.id) else { return gone(over) };
+    ///
+    /// Answers leave in the order of their last looks at the offer. Of several readers of one offer behind one connection the
+    /// first to ask takes the first answer, whomever it was meant for: so nobody gets one that is older than what it read.
+    pub(crate) async fn confirm(
+        node: Arc<NodeInner>,
+        pair: Arc<Conversion>,
+        confirm: Confirm,
+        outbox: Outbox,
+    ) {
+        let hasher = node.clone();
+        let hashed = offload::run(move || hasher.offers().hash(&hasher, &pair, &confirm)).await;
+        let hashed = hashed.unwrap_or_else(|| Err("the owner shuts down".to_owned()));
+        let offers = node.offers().lock();
+        let live = offers.get(&confirm.id).is_some_and(Offer::is_live);
+        let gone = |reason| Body::OfferGone(OfferGone { id: confirm.id, reason });
+        outbox.send(match hashed {
+            Ok(confirmed) if live => Body::Confirmed(confirmed),
+            Ok(_) => gone(OVER.to_owned()),
+            Err(reason) => gone(reason),
+        });
+    }
+
+    /// `pair`: how the reader's KV would become ours.
+    fn hash(&self, node: &NodeInner, pair: &Conversion, confirm: &Confirm) -> Result<Confirmed, String> {
+        let conversion =
+            Conversion::of_pull(pair.destination, pair.source).map_err(|differ| differ.to_string())?;
+        let offer = self.live(confirm.id).ok_or(OVER)?;
         let asked = confirm.checksums.max(checksums_to_wire(node.checksums()));
-        let Some(mode) = checksums_from_wire(asked) else { return gone("unknown checksum mode") };
+        let mode = checksums_from_wire(asked).ok_or("unknown checksum mode")?;
         let (layers, units) = (conversion.source.layout.layers, conversion.units(offer.tokens));
         let hash = |(layer, unit)| {
             let block = |index: u32| offer.blocks[index as usize];
@@ -112,10 +146,7 @@ impl Offers {
         };
         let selection = Selection::new(mode, confirm.id, layers, units);
         let hashes = selection.iter().map(hash).flat_map(u64::to_le_bytes).collect();
-        if self.live(confirm.id).is_none() {
-            return gone(over);
-        }
-        Body::Confirmed(Confirmed { id: confirm.id, checksums: asked, hashes })
+        Ok(Confirmed { id: confirm.id, checksums: asked, hashes })
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Offer>> {

@@ -45,9 +45,21 @@ impl Conversion {
             let sends = chosen && needed.contains(&held.start);
             (if sends { held } else { 0..0 }, needed.len() as u32)
         };
+        Ok(Self::of_heads(source, destination, heads, senders))
+    }
+
+    /// What one worker can read of another: of a head that several hold, any of them will do.
+    pub(crate) fn of_pull(source: KvGeometry, destination: KvGeometry) -> Result<Self, Mismatch> {
+        check(&source, &destination)?;
+        let (held, needed) = (source.layout.heads(), destination.layout.heads());
+        let heads = held.start.max(needed.start)..held.end.min(needed.end);
+        Ok(Self::of_heads(source, destination, heads, 1))
+    }
+
+    fn of_heads(source: KvGeometry, destination: KvGeometry, heads: Range<u32>, senders: u32) -> Self {
         let first = |layout: &KvLayout| heads.start.saturating_sub(layout.heads().start);
-        let first_heads = (first(&ours), first(&theirs));
-        Ok(Self { source, destination, heads, first_heads, senders })
+        let first_heads = (first(&source.layout), first(&destination.layout));
+        Self { source, destination, heads, first_heads, senders }
     }
 
     /// The same in two steps, with a place between: from the source into units that are together, and from there to the
@@ -228,6 +240,24 @@ mod tests {
                 assert_eq!(any.senders, needing, "{senders} to rank {receiver} of {receivers}");
             }
             assert!(sent >= receivers);
+        }
+    }
+
+    #[test]
+    fn whoever_holds_all_heads_of_a_reader_can_be_read_whichever_replica_it_is() {
+        let sizes = [1, 2, 4, 8, 16, 32];
+        for (owners, readers) in sizes.into_iter().flat_map(|o| sizes.map(|r| (o, r))) {
+            for (owner, reader) in (0..owners).flat_map(|o| (0..readers).map(move |r| (o, r))) {
+                let pair = Conversion::of_pull(pool(owner, owners), pool(reader, readers)).unwrap();
+                let (held, needed) = (pair.source.layout.heads(), pair.destination.layout.heads());
+                let both: Vec<u32> = needed.clone().filter(|head| held.contains(head)).collect();
+                assert_eq!(
+                    pair.heads.clone().collect::<Vec<_>>(),
+                    both,
+                    "{owner}/{owners} {reader}/{readers}"
+                );
+                assert_eq!(pair.heads == needed, both.len() == needed.len());
+            }
         }
     }
 

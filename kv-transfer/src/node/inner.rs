@@ -147,7 +147,7 @@ impl NodeInner {
         &self.cancel
     }
 
-    /// The longest frame that a sender can have reason to send: a manifest with every unit hashed.
+    /// The longest frame that a sender, or an owner that is read, can have reason to send: every unit of its own hashed.
     pub(crate) fn max_frame_bytes(&self, conversion: &Conversion) -> usize {
         let blocks = self.limits().blocks_per_transfer.min(self.geometry().blocks as usize) as u32;
         let layout = &self.geometry().layout;
@@ -245,7 +245,7 @@ impl NodeInner {
         if self.model() != ticket.model {
             return Err(incompatible("model", self.model().to_owned(), ticket.model.clone()).into());
         }
-        let conversion = Conversion::between(ticket.geometry, *self.geometry())
+        let conversion = Conversion::of_pull(ticket.geometry, *self.geometry())
             .map_err(|Mismatch { field, ours, theirs }| incompatible(field, theirs, ours))?;
         let whole = conversion.heads == self.geometry().layout.heads();
         if whole { Ok(conversion) } else { Err(FetchError::Partial { endpoint }) }

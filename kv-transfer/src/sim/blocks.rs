@@ -21,6 +21,8 @@ pub(super) enum Use {
     Destination(TransferKey),
     /// Source of a transfer to another node.
     Source(usize, TransferKey),
+    /// Destination of the fetch with this number.
+    Fetching(u64),
 }
 
 /// The blocks of one node.
@@ -73,6 +75,13 @@ impl Blocks {
             .map(|piece| (piece % u64::from(self.geometry.blocks)) as u32)
             .map(|block| (block, uses[block as usize]))
             .find(|&(_, used)| used != Some(expected))
+    }
+
+    /// The use of the first block that bytes from `offset` on of the pool belong to.
+    pub(super) fn used_as(&self, offset: u64) -> Option<Use> {
+        let size = self.geometry.pieces(0, 0).next().map_or(1, |piece| piece.len() as u64);
+        let block = (offset / size) % u64::from(self.geometry.blocks);
+        self.uses.lock().unwrap_or_else(PoisonError::into_inner)[block as usize]
     }
 
     fn poison(&self, block: u32) {

@@ -155,8 +155,12 @@ impl Fabric for SimFabric {
         Ok(true)
     }
 
-    fn post_read(&mut self, _read: &Read) -> Result<bool, FabricError> {
-        Err(fault("read", "not simulated yet"))
+    fn post_read(&mut self, read: &Read) -> Result<bool, FabricError> {
+        let &(owner, initiator) =
+            self.targets.get(&read.peer).ok_or_else(|| fault("read", "the peer is disconnected"))?;
+        self.net.post_read(self.node, owner, initiator, read);
+        self.under_way.insert(read.context, read.peer);
+        Ok(true)
     }
 
     fn flush(&mut self) {}

@@ -23,8 +23,9 @@ const TAG: u64 = 9;
 #[test]
 fn failed_writes_are_never_an_answer() {
     let climate = Climate { faults: Faults { failed: 1000, ..CALM.faults }, ..CALM };
-    let Report { transfers, received, .. } = check(climate, 200);
+    let Report { transfers, received, seen, .. } = check(climate, 200);
     assert!(transfers > 500 && received == 0, "{received} of {transfers}");
+    assert!(seen.fetches > 300 && seen.fetched == 0, "{seen:?}");
 }
 
 /// vllm#46283, #46289: the completion was lost, and decode's blocks never came back. Here no arrival is told: the transfer ends at its
@@ -161,6 +162,39 @@ fn writes_that_lose_their_path_are_made_again_and_no_transfer_is_lost() {
     };
     let repeated: u64 = (0..300).map(repeated).sum();
     assert!(repeated > 1000, "{repeated}");
+}
+
+/// The same for reads: whoever reads hears of it at the limit, and until then its blocks are nobody else's.
+#[test]
+fn reads_that_never_complete_end_their_peer_or_their_data_plane() {
+    for faults in [Faults { completion_lost: 1000, ..CALM.faults }, Faults { stuck: 1000, ..CALM.faults }] {
+        let climate = Climate { faults, ..CALM };
+        (0..20).for_each(|seed| in_world(seed, climate, false, stuck_fetch));
+    }
+}
+
+async fn stuck_fetch(mut world: World) {
+    let (owner, reader) = (world.one_layer_host(), world.one_layer_host());
+    let mut random = SmallRng::seed_from_u64(1);
+    let mut take = |host: &Host| host.blocks.take(1, &mut random).expect("free blocks");
+    let (held, destination) = (take(&owner), take(&reader));
+    let offered = owner.node.offer(&held.ids, 1, 2 * LONG).expect("room for an offer");
+    destination.used_as(Use::Fetching(TAG));
+    let mut fetching = reader.node.fetch(&offered.ticket(), &destination.ids).await.expect("a healthy pair");
+    assert!(
+        timeout(OVERDUE * 3 / 4, fetching.wait()).await.is_err(),
+        "nobody tells it that the bytes are here"
+    );
+    let expect = || reader.node.expect(&destination.ids, 1, LONG);
+    assert!(matches!(expect(), Err(ExpectError::BlockBusy { .. })), "they may still be written");
+    let ended = timeout(OVERDUE + DRAIN, fetching.wait()).await.expect("known soon");
+    assert!(matches!(ended, Err(TransferError::Overdue { .. })), "{ended:?}");
+    let severs = world.net.lock().severs;
+    let freed = matches!(expect(), Ok(_) | Err(ExpectError::DataPlane(_)));
+    assert!(freed && reader.node.permits_in_use() == 0);
+    assert_eq!(timeout(DRAIN, reader.node.failed()).await.is_err(), severs);
+    drop(destination);
+    end(&world, [owner, reader]).await;
 }
 
 async fn end(world: &World, hosts: [Host; 2]) {

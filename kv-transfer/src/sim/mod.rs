@@ -7,7 +7,9 @@
 //! for a while, and lose connections in the middle of anything.
 //!
 //! Each write is watched by an oracle that knows who owns which block: reading a source block after it was given back, or
-//! landing in a destination block that was, ends the run, whether or not anybody would have noticed.
+//! landing in a destination block that was, ends the run, whether or not anybody would have noticed. Pulls may read anything (their
+//! owners take blocks back whenever they like), but land only in the blocks of the fetch that made them, and what a fetch calls
+//! right is what was offered.
 //!
 //! A seed replays to the byte: `cargo test -p baton-kv-transfer sim` names the seed of a failure, and `BATON_SIM_SEED` runs
 //! that one alone and prints what happened.
@@ -15,16 +17,20 @@
 mod agents;
 mod blocks;
 mod fabric;
+mod fetches;
 mod field_failures;
 mod net;
 mod pipe;
+mod pulls;
+mod reads;
 mod schedule;
 mod tests;
 
 use std::cell::RefCell;
+use std::time::Duration;
 
 use rand::rngs::SmallRng;
-use rand::{RngCore, SeedableRng};
+use rand::{Rng, RngCore, SeedableRng};
 
 pub(crate) use net::Net;
 pub(crate) use pipe::{connect, listen};
@@ -41,6 +47,20 @@ pub(crate) fn net() -> Option<Net> {
 /// A random number of the run on this thread; `None` outside of one.
 pub(crate) fn random() -> Option<u64> {
     CURRENT.with_borrow_mut(|current| current.as_mut().map(|(_, random)| random.next_u64()))
+}
+
+/// Does `work` in one moment of a time that it takes, with others going on before and after.
+pub(crate) async fn slowly<T>(net: Net, work: impl FnOnce() -> T) -> T {
+    pause(&net).await;
+    let result = work();
+    pause(&net).await;
+    result
+}
+
+async fn pause(net: &Net) {
+    let ms = net.lock().random.random_range(0..24_u64);
+    // Mostly it takes no time worth the name.
+    tokio::time::sleep(Duration::from_millis(ms.saturating_sub(12))).await;
 }
 
 /// Ends the run on this thread when dropped.

@@ -11,15 +11,16 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::blocks::{Blocks, Use};
+use super::reads::ReadFlight;
 use crate::fabric::{Event, Write};
 use crate::ids::{Immediate, PeerId, TransferKey};
 use crate::memory::Mapping;
 
 /// A write is through, or lost for good, after this. Shorter than the drain time that nodes are given.
-const LONGEST_FLIGHT: Duration = Duration::from_millis(60);
+pub(super) const LONGEST_FLIGHT: Duration = Duration::from_millis(60);
 
 /// What the fabric does that fabrics must not: chances in a thousand, for each write.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Faults {
     /// It fails, having landed in part.
     pub(super) failed: u32,
@@ -50,11 +51,17 @@ pub(super) struct Seen {
     pub(super) failed_planes: usize,
     /// Peers that were given up, with all that was under way to them back.
     pub(super) severed: usize,
+    /// Fetches that were started, that brought the bytes, and that were told that the offer is gone.
+    pub(super) fetches: usize,
+    pub(super) fetched: usize,
+    pub(super) offers_gone: usize,
+    /// Fetches between different layouts that brought the bytes.
+    pub(super) fetched_converted: usize,
 }
 
 /// What happens to one write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fate {
+pub(super) enum Fate {
     Arrives,
     Fails,
     Rerouted,
@@ -103,7 +110,7 @@ impl Port {
     }
 
     /// Something can be written here.
-    fn is_reachable(&self) -> bool {
+    pub(super) fn is_reachable(&self) -> bool {
         self.is_alive() && !self.closed
     }
 }
@@ -116,6 +123,7 @@ pub(super) struct State {
     /// How often rare things happened.
     pub(super) seen: Seen,
     flights: Vec<Flight>,
+    pub(super) reads: Vec<ReadFlight>,
     pub(super) faults: Faults,
     /// A completed write may still be on its way.
     pub(super) completes_early: bool,
@@ -128,7 +136,7 @@ pub(super) struct State {
     /// Ends control connections, by the nodes at their ends.
     pub(super) pipes: Vec<(usize, usize, CancellationToken)>,
     /// Nodes that were cut off from each other once.
-    cuts: BTreeSet<(usize, usize)>,
+    pub(super) cuts: BTreeSet<(usize, usize)>,
     pub(super) violations: Vec<String>,
     started: Instant,
     trace: u64,
@@ -147,6 +155,7 @@ impl Net {
             names: BTreeMap::new(),
             seen: Seen::default(),
             flights: Vec::new(),
+            reads: Vec::new(),
             faults,
             completes_early,
             severs: SmallRng::seed_from_u64(seed ^ 0x5e7e).random(),
@@ -195,15 +204,15 @@ impl Net {
                 muted: false,
             });
         }
-        self.0.1.notify_one();
+        self.moves();
     }
 
-    /// Moves writes along, for ever.
+    /// Moves writes and reads along, for ever.
     pub(super) async fn run(self) {
         loop {
             let pause = {
                 let mut state = self.lock();
-                if state.flights.is_empty() { None } else { Some(state.random.random_range(0..4)) }
+                if state.is_still() { None } else { Some(state.random.random_range(0..4)) }
             };
             match pause {
                 None => self.0.1.notified().await,
@@ -225,6 +234,12 @@ impl Net {
         let State { cuts, flights, .. } = &mut *state;
         let over = |flight: &Flight| flight.fate == Fate::Stuck && cuts.contains(&(flight.from, flight.to));
         flights.retain(|flight| !(theirs(flight) && over(flight)));
+        state.mute_reads(to, initiator);
+    }
+
+    /// Something is under way.
+    pub(super) fn moves(&self) {
+        self.0.1.notify_one();
     }
 
     /// A data path ends: no source is read for it any more. What was taken already flies on; all of `contexts` has failed.
@@ -234,6 +249,7 @@ impl Net {
         let theirs = |flight: &Flight| (flight.to, flight.initiator) == (to, initiator);
         state.flights.retain(|flight| !theirs(flight) || flight.bytes.is_some());
         state.flights.iter_mut().filter(|flight| theirs(flight)).for_each(|flight| flight.muted = true);
+        state.sever_reads(to, initiator);
         let failed = |&context: &u32| Event::Failed(context, "the data path was ended".to_owned());
         contexts.iter().for_each(|context| state.tell(from, failed(context)));
     }
@@ -243,6 +259,7 @@ impl Net {
         let mut state = self.lock();
         state.ports[node].closed = true;
         state.flights.retain(|flight| flight.from != node || flight.bytes.is_some());
+        state.end_reads(node);
     }
 
     /// The node's process is gone. What it had handed to a fabric that buffers may still arrive.
@@ -324,6 +341,7 @@ impl State {
         self.ports[node].events.clear();
         let survives = |flight: &Flight| flight.from != node || flight.bytes.is_some();
         self.flights.retain(survives);
+        self.end_reads(node);
     }
 
     /// The control connections between nodes of which `wanted` holds.
@@ -332,7 +350,7 @@ impl State {
         chosen.map(|(_, _, pipe)| pipe.clone()).collect()
     }
 
-    fn draw_fate(&mut self) -> Fate {
+    pub(super) fn draw_fate(&mut self) -> Fate {
         let mut drawn = self.random.random_range(0..1000);
         let chances = [
             (self.faults.failed, Fate::Fails),
@@ -352,9 +370,18 @@ impl State {
         Fate::Arrives
     }
 
-    /// Moves one write along: an overdue one, or any.
+    /// Nothing is under way.
+    fn is_still(&self) -> bool {
+        self.flights.is_empty() && self.reads.is_empty()
+    }
+
+    /// Moves one write or read along: an overdue one, or any.
     fn step(&mut self) {
-        if self.flights.is_empty() {
+        let (writes, reads) = (self.flights.len(), self.reads.len());
+        if reads > 0 && self.random.random_range(0..writes + reads) < reads {
+            return self.step_read();
+        }
+        if writes == 0 {
             return;
         }
         let now = Instant::now();
@@ -468,7 +495,7 @@ impl State {
         self.parts.get(&(flight.to, key)).copied().unwrap_or(key)
     }
 
-    fn check(&mut self, node: usize, bytes: std::ops::Range<u64>, expected: Use, what: &str) {
+    pub(super) fn check(&mut self, node: usize, bytes: std::ops::Range<u64>, expected: Use, what: &str) {
         let port = &self.ports[node];
         if bytes.is_empty() || !port.is_alive() {
             return;
@@ -488,7 +515,7 @@ impl State {
         }
     }
 
-    fn tell(&mut self, node: usize, event: Event) {
+    pub(super) fn tell(&mut self, node: usize, event: Event) {
         if self.ports[node].is_alive() {
             self.note(|| format!("tell {node} {event:?}"));
             self.ports[node].events.push_back(event);

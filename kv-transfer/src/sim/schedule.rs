@@ -9,10 +9,11 @@ use rand::{Rng, SeedableRng};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::agents::{self, Host, Outcome, Transfer};
+use super::agents::{self, Host, Transfer};
 use super::blocks::Blocks;
 use super::fabric::SimFabric;
 use super::net::{Faults, Net, Seen};
+use super::pulls::{self, Pull};
 use super::{Run, pipe};
 use crate::control::Listener;
 use crate::engine::{DataPlane, Round};
@@ -20,12 +21,14 @@ use crate::ids::NodeId;
 use crate::layout::Conversion;
 use crate::node::{Assembly, assemble};
 use crate::{
-    ChecksumMode, FabricSpec, KvGeometry, KvLayout, KvOrder, KvPlacement, TensorParallel, TransferConfig,
-    TransferNode,
+    ChecksumMode, ExpectError, FabricSpec, KvGeometry, KvLayout, KvOrder, KvPlacement, TensorParallel,
+    TransferConfig, TransferNode,
 };
 
 /// Virtual time after which a run hangs.
 const BOUND: Duration = Duration::from_secs(120);
+/// The part of the transfers that are pulls.
+const PULLS: f64 = 0.2;
 /// Larger than any write takes.
 pub(super) const DRAIN: Duration = Duration::from_millis(100);
 /// Larger than any write takes that comes back at all, with all that it may have to wait for.
@@ -50,23 +53,35 @@ pub(super) struct Climate {
 pub(super) struct Report {
     /// A hash of everything that happened, in order.
     pub(super) trace: u64,
+    /// Pushes, and those of them that were received.
     pub(super) transfers: usize,
     pub(super) received: usize,
+    pub(super) pulls: usize,
     pub(super) seen: Seen,
     /// What must not be.
     pub(super) violations: Vec<String>,
 }
 
 impl Report {
+    /// Of the next transfer.
+    fn tag(&self) -> u64 {
+        (self.transfers + self.pulls) as u64
+    }
+
     /// Sums up several runs.
     pub(super) fn add(&mut self, other: &Self) {
         self.transfers += other.transfers;
         self.received += other.received;
+        self.pulls += other.pulls;
         self.seen.stale_incarnations += other.seen.stale_incarnations;
         self.seen.shortages += other.seen.shortages;
         self.seen.joined += other.seen.joined;
         self.seen.failed_planes += other.seen.failed_planes;
         self.seen.severed += other.seen.severed;
+        self.seen.fetches += other.seen.fetches;
+        self.seen.fetched += other.seen.fetched;
+        self.seen.offers_gone += other.seen.offers_gone;
+        self.seen.fetched_converted += other.seen.fetched_converted;
     }
 }
 
@@ -109,6 +124,8 @@ pub(super) struct World {
     layers: u32,
     /// Whether all workers have the same layout.
     alike: bool,
+    /// How much is hashed, where bytes do not change on the way: what is right must not hang on it.
+    checksums: ChecksumMode,
     /// Each of one or several tensor-parallel ranks.
     workers: Vec<Vec<Host>>,
     /// Nodes whose name another has now.
@@ -121,8 +138,9 @@ impl World {
         let layers = random.random_range(1..5);
         // Mostly everybody cuts the cache alike, as in most deployments.
         let alike = random.random_bool(0.5);
+        let checksums = if random.random_bool(0.5) { ChecksumMode::Off } else { ChecksumMode::Sampled };
         let (workers, former, planes) = (Vec::new(), Vec::new(), JoinSet::new());
-        Self { net, climate, random, layers, alike, workers, former, planes }
+        Self { net, climate, random, layers, alike, checksums, workers, former, planes }
     }
 
     async fn run(mut self) -> Report {
@@ -149,9 +167,9 @@ impl World {
             self.start_transfers(more, &mut transfers, &mut report);
         }
         let all = async {
-            while let Some(outcome) = transfers.join_next().await {
-                let outcome = outcome.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
-                report.received += usize::from(outcome.received);
+            while let Some(received) = transfers.join_next().await {
+                let received = received.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+                report.received += usize::from(received);
             }
         };
         if timeout(BOUND, all).await.is_err() {
@@ -173,14 +191,31 @@ impl World {
         self.start_node(layout, layout.tensor_parallel, None)
     }
 
-    fn start_transfers(&mut self, count: usize, transfers: &mut JoinSet<Outcome>, report: &mut Report) {
+    fn start_transfers(&mut self, count: usize, transfers: &mut JoinSet<bool>, report: &mut Report) {
         for _ in 0..count {
+            if self.random.random_bool(PULLS) {
+                self.start_pull(transfers, report);
+                continue;
+            }
             let (receiver, senders) = self.ends();
-            let transfer = self.transfer(report.transfers as u64);
+            let transfer = self.transfer(report.tag());
             let seed = self.random.random();
             report.transfers += 1;
-            transfers.spawn(agents::run(self.net.clone(), receiver, senders, transfer, seed));
+            let run = agents::run(self.net.clone(), receiver, senders, transfer, seed);
+            transfers.spawn(async { run.await.received });
         }
+    }
+
+    fn start_pull(&mut self, transfers: &mut JoinSet<bool>, report: &mut Report) {
+        let (owner, readers) = self.pull_ends();
+        let pull = self.pull(report.tag());
+        let seed = self.random.random();
+        report.pulls += 1;
+        let run = pulls::run(self.net.clone(), owner, readers, pull, seed);
+        transfers.spawn(async {
+            run.await;
+            false
+        });
     }
 
     /// All ranks of a worker, or of one that took its place.
@@ -226,9 +261,10 @@ impl World {
         let (number, fabric, pool) = SimFabric::join(&self.net, region, max_write, strided_writes);
         // A corrupted piece must be seen wherever it is.
         config.checksums =
-            if self.climate.faults.corrupted > 0 { ChecksumMode::Full } else { ChecksumMode::Sampled };
+            if self.climate.faults.corrupted > 0 { ChecksumMode::Full } else { self.checksums };
         config.limits.incoming = if crowd { 3 } else { 6 };
         config.limits.outgoing = if crowd { 2 } else { 6 };
+        config.limits.offers = if crowd { 2 } else { 6 };
         config.limits.queued_pushes = if crowd { 3 } else { 8 };
         config.limits.push_patience = Duration::ZERO;
         config.limits.handshake = Duration::from_millis(400);
@@ -267,6 +303,20 @@ impl World {
         (receiver, senders)
     }
 
+    /// A node, and some that read what it has; one of them may do so twice. Mostly it has all that they need.
+    fn pull_ends(&mut self) -> (Host, Vec<Host>) {
+        let owner = self.any_host();
+        let others = || self.workers.iter().flatten().filter(|host| host.number != owner.number);
+        let (all, served): (Vec<&Host>, Vec<&Host>) =
+            (others().collect(), others().filter(|host| pulls::covers(&owner, host)).collect());
+        let few = served.is_empty() || self.random.random_bool(0.05);
+        let readers = if few { all } else { served };
+        let count = self.random.random_range(1..4);
+        let readers =
+            (0..count).map(|_| (*readers.choose(&mut self.random).expect("a reader")).clone()).collect();
+        (owner, readers)
+    }
+
     fn hosts(&self) -> impl Iterator<Item = &Host> {
         self.workers.iter().flatten().chain(&self.former)
     }
@@ -295,6 +345,32 @@ impl World {
             ticket_lost: random.random_bool(0.05),
             opened_twice: random.random_bool(0.1),
             attempts: if self.climate.crowd { 12 } else { 1 },
+        }
+    }
+
+    fn pull(&mut self, tag: u64) -> Pull {
+        let Climate { faults, disasters, restarts, crowd } = self.climate;
+        let random = &mut self.random;
+        let ms = |random: &mut SmallRng, range: std::ops::Range<u64>| {
+            Duration::from_millis(random.random_range(range))
+        };
+        let short = random.random_bool(0.4);
+        let taken_back = random.random_bool(0.3).then(|| ms(random, 0..250));
+        Pull {
+            tag,
+            tokens: random.random_range(1..11),
+            starts_at: ms(random, 0..80),
+            expires_in: if short { ms(random, 1..200) } else { Duration::from_secs(5) },
+            renewed: random.random_bool(0.5),
+            kept: faults == Faults::default()
+                && disasters == 0
+                && !restarts
+                && taken_back.is_none()
+                && !short,
+            taken_back,
+            corrupted: faults.corrupted > 0,
+            stuck: faults.stuck + faults.completion_lost > 0,
+            crowd,
         }
     }
 
@@ -354,6 +430,14 @@ impl World {
             }
         }
         for host in self.hosts() {
+            // Every block can be received into again.
+            let all: Vec<u32> = (0..host.blocks.len() as u32).collect();
+            let tokens = all.len() as u32 * host.layout.block_tokens;
+            if let Err(error @ ExpectError::BlockBusy { .. }) = host.node.expect(&all, tokens, BOUND)
+                && self.net.lock().ports[host.number].is_alive()
+            {
+                report.violations.push(format!("node {}: {error}", host.number));
+            }
             if timeout(BOUND, host.node.shutdown()).await.is_err() {
                 report.violations.push(format!("node {} does not shut down", host.number));
             }
@@ -367,7 +451,9 @@ impl World {
     /// Whether a living node holds anything.
     fn holds(&self, host: &Host) -> bool {
         let stats = host.node.stats();
-        let idle = stats.incoming_live == 0 && stats.quarantined_blocks == 0 && stats.in_flight_writes == 0;
+        let received = stats.incoming_live == 0 && stats.quarantined_blocks == 0;
+        let idle = received && stats.in_flight_writes == 0 && stats.offers_live == 0;
+        let idle = idle && host.node.permits_in_use() == 0;
         let free = host.blocks.free() == host.blocks.len();
         self.net.lock().ports[host.number].is_alive() && !(idle && free)
     }

@@ -77,9 +77,9 @@ fn a_seed_replays_to_the_byte() {
 }
 
 #[test]
-fn a_restart_and_a_crowd_replay_too() {
+fn a_restart_a_crowd_and_full_checksums_replay_too() {
     for seed in 0..20 {
-        for climate in [RESTARTING, CROWDED_AND_STORMY] {
+        for climate in [RESTARTING, CROWDED_AND_STORMY, CORRUPTING] {
             assert_eq!(run(seed, climate, false), run(seed, climate, false), "seed {seed}");
         }
     }
@@ -87,8 +87,10 @@ fn a_restart_and_a_crowd_replay_too() {
 
 #[test]
 fn on_a_calm_network_what_nobody_gives_up_arrives() {
-    let Report { transfers, received, seen, .. } = check(CALM, 1200);
+    let Report { transfers, received, pulls, seen, .. } = check(CALM, 1200);
     assert!(received * 10 > transfers * 4, "{received} of {transfers}");
+    assert!(pulls * 6 > transfers && seen.fetched * 2 > seen.fetches, "{seen:?}");
+    assert!(seen.fetched_converted * 5 > seen.fetched && seen.offers_gone * 8 > seen.fetches, "{seen:?}");
     assert!(seen.joined * 20 > received, "{} of {received} had several senders", seen.joined);
 }
 
@@ -96,6 +98,8 @@ fn on_a_calm_network_what_nobody_gives_up_arrives() {
 fn deaths_pauses_and_cut_connections_leave_right_bytes_or_an_error_and_no_leak() {
     let Report { transfers, received, seen, .. } = check(STORMY, 4000);
     assert!(received * 10 > transfers * 2, "{received} of {transfers}");
+    assert!(seen.fetched * 3 > seen.fetches && seen.offers_gone * 12 > seen.fetches, "{seen:?}");
+    assert!(seen.fetched_converted * 5 > seen.fetched, "{seen:?}");
     assert!(seen.joined * 12 > received, "{} of {received} had several senders", seen.joined);
 }
 
@@ -104,6 +108,7 @@ fn a_node_restarted_under_its_name_is_not_taken_for_its_former_life() {
     let Report { transfers, received, seen, .. } = check(RESTARTING, 1500);
     assert!(received * 10 > transfers * 2, "{received} of {transfers}");
     assert!(seen.stale_incarnations > 120, "{seen:?}");
+    assert!(seen.fetched * 3 > seen.fetches, "{seen:?}");
 }
 
 #[test]
@@ -112,6 +117,7 @@ fn a_crowd_gets_through_with_few_blocks_slots_and_permits() {
     assert!(received * 10 > transfers * 5, "{received} of {transfers}");
     assert!(seen.shortages > transfers, "{seen:?}");
     assert!(seen.joined > 100, "{seen:?}");
+    assert!(seen.fetched * 3 > seen.fetches, "{seen:?}");
 }
 
 #[test]
