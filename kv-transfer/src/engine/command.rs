@@ -43,6 +43,8 @@ pub(crate) enum Command {
     TargetLost { peer: PeerId },
     /// A peer that writes here is gone.
     InitiatorLost { peer: PeerId, name: String },
+    /// A sender writes no more to a transfer, and what it wrote may still arrive.
+    DrainPart { key: TransferKey, sender: PeerId },
     /// Abort every transfer: the node shuts down.
     Drain,
     /// Tells how much the thread has allocated.

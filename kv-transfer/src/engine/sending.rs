@@ -45,6 +45,8 @@ pub(crate) struct Sending {
     in_flight: u32,
     posted: u32,
     completed: Tally,
+    /// Some write failed, or was given up: what of it has landed, or will, nobody here knows.
+    uncertain: bool,
     bytes: u64,
     phase: Phase,
 }
@@ -68,6 +70,7 @@ impl Sending {
             in_flight: 0,
             posted: 0,
             completed: Tally::default(),
+            uncertain: false,
             bytes: 0,
             phase,
         }
@@ -150,6 +153,7 @@ impl Sending {
     pub(crate) fn write_done(&mut self, delivered: Option<Sequence>) {
         debug_assert!(self.in_flight > 0, "a completion without a write in flight");
         self.in_flight -= 1;
+        self.uncertain |= delivered.is_none();
         delivered.into_iter().for_each(|sequence| self.completed.add(sequence));
     }
 
@@ -182,7 +186,7 @@ impl Sending {
             Phase::Announced => Some(Ok(Sent { bytes: self.bytes, writes: self.posted })),
             Phase::Ending(error) => {
                 if let Some(key) = self.cell.key {
-                    let (writes, reason) = (Some(self.completed), error.to_string());
+                    let (writes, reason) = ((!self.uncertain).then_some(self.completed), error.to_string());
                     self.outbox.send(Body::Withdrawn(Withdrawn { key: key.into(), writes, reason }));
                 }
                 Some(Err(error.clone()))

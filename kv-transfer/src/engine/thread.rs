@@ -14,7 +14,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use self::in_flight::InFlight;
-use self::own_time::OwnTime;
+use self::lost::Drain;
+use self::own_time::{OwnTime, STEP};
 pub(crate) use self::posting::PEER_SHARE;
 use super::{Command, CommandQueue, SendId, Sending, Work};
 use crate::control::Peers;
@@ -53,7 +54,7 @@ pub(crate) struct DataPlane {
     /// Posted by the first of them since its turn began.
     turn_bytes: u64,
     targets: BTreeMap<PeerId, Target>,
-    initiators_lost: Vec<(PeerId, Instant)>,
+    drains: Vec<Drain>,
     in_flight: InFlight,
     in_flight_bytes: u64,
     /// Chunks to send from that are not in use.
@@ -93,7 +94,8 @@ struct Target {
     speed: Arc<LinkSpeed>,
     /// Since when there was always something in flight, and the bytes that were done since.
     busy: Option<(Instant, u64)>,
-    lost: Option<Instant>,
+    /// Its connection ended; until then, in own time, what is under way to it may come back.
+    lost: Option<Duration>,
     /// Something to it was overdue; until then, in own time, all that is under way must be back.
     given_up: Option<Duration>,
 }
@@ -124,7 +126,7 @@ impl DataPlane {
             ready: VecDeque::new(),
             turn_bytes: 0,
             targets: BTreeMap::new(),
-            initiators_lost: Vec::new(),
+            drains: Vec::new(),
             in_flight: InFlight::default(),
             events: Vec::with_capacity(1024),
             effects: Vec::with_capacity(64),
@@ -161,7 +163,7 @@ impl DataPlane {
 
     /// Looks at everything once; never waits.
     pub(crate) fn round(&mut self) -> Result<Round, FabricError> {
-        self.time.advance(self.in_flight.count > 0);
+        self.time.advance(self.in_flight.count > 0 || self.next_lost().is_some());
         let (told, stop) = self.take_commands();
         if stop {
             return Ok(Round::Stop);
@@ -169,7 +171,7 @@ impl DataPlane {
         let heard = self.poll()?;
         let (posted, blocked) = self.post();
         self.fabric.flush();
-        let reaped = self.reap_lost();
+        let reaped = self.reap_lost()?;
         let gave_up = self.watch()?;
         if told || heard || posted || reaped || gave_up {
             self.last_news = Instant::now();
@@ -180,7 +182,7 @@ impl DataPlane {
 
     /// How long there is nothing to do unless something wakes us; for ever if `None`.
     pub(crate) fn pause(&self, blocked: bool) -> Option<Duration> {
-        let next_lost = self.next_lost().map(|at| at.saturating_duration_since(Instant::now()));
+        let next_lost = self.next_lost().map(|at| at.saturating_sub(self.time.ran()).min(STEP));
         let retry = if self.is_polled() { Some(POLL_PAUSE) } else { blocked.then_some(RETRY_FULL) };
         let look = (self.in_flight.count > 0).then(|| self.look_after());
         retry.into_iter().chain(next_lost).chain(look).min()
@@ -249,6 +251,7 @@ impl DataPlane {
             Command::AbortByPeer { peer, key, reason } => self.abort_by_peer(peer, key, reason),
             Command::TargetLost { peer } => self.target_lost(peer),
             Command::InitiatorLost { peer, name } => self.initiator_lost(peer, &name),
+            Command::DrainPart { key, sender } => self.drain_part(key, sender),
             Command::Drain => self.end_all(|_| true, |_| TransferError::ShuttingDown),
             #[cfg(test)]
             Command::Allocations(reply) => drop(reply.send(super::allocations::of_this_thread())),

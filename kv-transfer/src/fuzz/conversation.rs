@@ -32,17 +32,20 @@ pub(super) fn run(mut bytes: &[u8]) -> Verdict {
             continue;
         }
         let Ok(body) = frame::next(&mut bytes) else { break };
-        let known = hear(&mut table, PeerId(u64::from(who % 4)), body, &keys, now, &mut effects);
+        let known = hear(&mut table, PeerId(u64::from(who % 4)), body, &keys, &mut effects);
         if known {
             verdict = Accepted;
         }
     }
     // Whatever was said: when all are dead and drained, nothing is held.
     for peer in PEERS {
-        table.peer_lost(PeerId(peer), "peer", now, &mut effects);
+        table.peer_lost(PeerId(peer), "peer", &mut effects);
     }
     table.close(None, &mut effects);
     table.tick(now + Duration::from_secs(1), &mut effects);
+    for peer in PEERS {
+        table.peer_drained(PeerId(peer), &mut effects);
+    }
     assert!(table.is_empty(), "{table:?}");
     assert_eq!((counters.incoming_live.get(), counters.quarantined_blocks.get()), (0, 0));
     let quiet = effects.iter().filter(|effect| matches!(effect, Effect::Quiet(_))).count();
@@ -59,10 +62,15 @@ fn own_step(
 ) {
     match step - OWN_STEPS {
         0 | 1 => table.abort(keys[usize::from(step & 1)], effects),
-        2 => table.peer_lost(PeerId(1), "peer", *now, effects),
-        3 => table.peer_lost(PeerId(2), "peer", *now, effects),
+        2 => table.peer_lost(PeerId(1), "peer", effects),
+        3 => table.peer_lost(PeerId(2), "peer", effects),
         4 => *now += Duration::from_millis(100),
         5 => *now += Duration::from_secs(4),
+        6 => {
+            table.peer_lost(PeerId(1), "peer", effects);
+            table.peer_drained(PeerId(1), effects);
+        }
+        7 => keys.iter().for_each(|&key| table.part_drained(key, PeerId(1), effects)),
         _ => {}
     }
     table.tick(*now, effects);
@@ -74,7 +82,6 @@ fn hear(
     from: PeerId,
     body: Body,
     keys: &[TransferKey; 2],
-    now: Instant,
     effects: &mut Vec<Effect>,
 ) -> bool {
     let named = |key: Key| match keys.get(key.slot as usize) {
@@ -97,7 +104,7 @@ fn hear(
         Body::Manifest(manifest) => table.manifest(from, key, &manifest, effects),
         Body::Want(want) => table.want(from, key, want.chunks, effects),
         Body::Withdrawn(withdrawn) => {
-            table.withdrawn(from, key, withdrawn.writes, &withdrawn.reason, now, effects);
+            table.withdrawn(from, key, withdrawn.writes, &withdrawn.reason, effects);
         }
         _ => {}
     }

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Effect, Expected, IncomingCell, ReceiveTable, Scatter, TableRules};
 use crate::control::Peers;
+use crate::engine::{Command, CommandQueue};
 use crate::ids::{PeerId, TransferKey};
 use crate::layout::Conversion;
 use crate::stats::Counters;
@@ -22,6 +23,8 @@ pub(crate) struct Receiver {
     table: Mutex<ReceiveTable>,
     /// How to talk back to the peers that write here.
     peers: Arc<Peers>,
+    /// To the data thread, which alone knows what is drained.
+    queue: Arc<CommandQueue>,
     /// Signalled when the next deadline has moved.
     changed: Notify,
     /// Signalled when a slot was freed.
@@ -41,9 +44,14 @@ impl Drop for Claim {
 }
 
 impl Receiver {
-    pub(crate) fn new(rules: TableRules, peers: Arc<Peers>, counters: Arc<Counters>) -> Self {
+    pub(crate) fn new(
+        rules: TableRules,
+        peers: Arc<Peers>,
+        queue: Arc<CommandQueue>,
+        counters: Arc<Counters>,
+    ) -> Self {
         let table = Mutex::new(ReceiveTable::new(rules, counters));
-        Self { table, peers, changed: Notify::new(), freed: Notify::new() }
+        Self { table, peers, queue, changed: Notify::new(), freed: Notify::new() }
     }
 
     pub(crate) fn expect(&self, expected: &Expected<'_>) -> Result<Arc<IncomingCell>, ExpectError> {
@@ -97,11 +105,21 @@ impl Receiver {
     }
 
     pub(crate) fn withdrawn(&self, from: PeerId, key: TransferKey, writes: Option<Tally>, reason: &str) {
-        self.change(|table, effects| table.withdrawn(from, key, writes, reason, Instant::now(), effects));
+        self.change(|table, effects| table.withdrawn(from, key, writes, reason, effects));
     }
 
     pub(crate) fn peer_lost(&self, peer: PeerId, name: &str) {
-        self.change(|table, effects| table.peer_lost(peer, name, Instant::now(), effects));
+        self.change(|table, effects| table.peer_lost(peer, name, effects));
+    }
+
+    /// Said by the data thread, see [`ReceiveTable::peer_drained`].
+    pub(crate) fn peer_drained(&self, peer: PeerId) {
+        self.change(|table, effects| table.peer_drained(peer, effects));
+    }
+
+    /// Said by the data thread, see [`ReceiveTable::part_drained`].
+    pub(crate) fn part_drained(&self, key: TransferKey, sender: PeerId) {
+        self.change(|table, effects| table.part_drained(key, sender, effects));
     }
 
     pub(crate) fn close(&self, failure: Option<DataPlaneFailed>) {
@@ -183,6 +201,7 @@ impl Receiver {
                 Effect::Grant { peer, key, chunk } => {
                     self.peers.send(peer, Body::Grant(Grant { key: key.into(), chunk }));
                 }
+                Effect::Drain { key, sender } => self.queue.send(Command::DrainPart { key, sender }),
                 Effect::Scatter(scatter) => scatters.push(scatter),
             }
         }

@@ -21,7 +21,7 @@ const LONGEST_FLIGHT: Duration = Duration::from_millis(60);
 /// What the fabric does that fabrics must not: chances in a thousand, for each write.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Faults {
-    /// It fails, having landed in part.
+    /// It fails, having landed in part, or landing in part after that.
     pub(super) failed: u32,
     /// It lands, and its immediate does not.
     pub(super) arrival_lost: u32,
@@ -365,6 +365,13 @@ impl State {
 
     /// One stage further; `false` when it is over.
     fn advance(&mut self, flight: &mut Flight) -> bool {
+        if flight.fate == Fate::Fails && flight.completed {
+            let bytes = flight.bytes.take().unwrap_or_default();
+            if self.ports[flight.to].is_reachable() {
+                self.write_into(flight, &bytes);
+            }
+            return false;
+        }
         if flight.fate == Fate::Fails || (!self.ports[flight.to].is_reachable() && flight.bytes.is_none()) {
             return self.fail(flight);
         }
@@ -431,10 +438,15 @@ impl State {
             self.take_bytes(flight);
             let bytes = flight.bytes.take().unwrap_or_default();
             let part = self.random.random_range(0..=bytes.len());
-            self.write_into(flight, &bytes[..part]);
+            if self.random.random_bool(0.5) {
+                flight.bytes = Some(bytes[..part].to_vec());
+            } else {
+                self.write_into(flight, &bytes[..part]);
+            }
         }
         self.report(flight, Event::Failed(flight.write.context, "lost on the way".to_owned()));
-        false
+        flight.completed = true;
+        flight.bytes.is_some()
     }
 
     fn write_into(&mut self, flight: &Flight, bytes: &[u8]) {

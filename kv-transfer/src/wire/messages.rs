@@ -207,7 +207,8 @@ pub(crate) struct Reason {
 pub(crate) struct Withdrawn {
     #[prost(message, required, tag = "1")]
     pub(crate) key: Key,
-    /// Writes that completed at the sender; absent when it had finished or never knew the transfer.
+    /// Writes that completed at the sender, all that it made; absent when it had finished or never knew the transfer, and when
+    /// a write failed, as nobody knows then what of it may still land.
     #[prost(message, optional, tag = "2")]
     pub(crate) writes: Option<Tally>,
     #[prost(string, tag = "3")]

@@ -261,7 +261,6 @@ impl Fabric for Libfabric {
             strided_writes: false,
             stage_below_bytes: STAGE_BELOW_BYTES,
             max_in_flight: self.facts.queue_depth,
-            completed_is_delivered: self.facts.delivery_complete,
             buffers_bytes: true,
             wakes_on_arrival: self.queue.wait_fd().is_some(),
         }

@@ -126,37 +126,34 @@ impl ReceiveTable {
         }
     }
 
-    /// A sender will not write any more.
+    /// A sender will not write any more. `writes` are those that it made, if it knows: of a write that failed it does not. The
+    /// fence waits for all of them, or for the drain: a completion at the sender may come before the arrival here.
     pub(crate) fn withdrawn(
         &mut self,
         from: PeerId,
         key: TransferKey,
         writes: Option<Tally>,
         reason: &str,
-        now: Instant,
         effects: &mut Vec<Effect>,
     ) {
-        let drained = now + self.rules.drain.unwrap_or_default();
-        let delivered = self.rules.completed_is_delivered;
         if self.part(key, from).is_none() {
             return;
         }
         if self.live(key).is_some() {
             let reason = reason.chars().take(MAX_REASON_CHARS).collect();
             let error = TransferError::AbortedByPeer { reason };
-            let failure = Failure { error, reason: "another sender gave up", ended: Some((from, drained)) };
+            let failure = Failure { error, reason: "another sender gave up", ended: Some(from) };
             self.fail(key, failure, effects);
         }
         // Its slot may be free by now.
         let Some(part) = self.part(key, from) else { return };
         part.withdrawn = true;
         part.announced = writes.or(part.announced);
-        part.quiet |= delivered || part.announced == Some(part.arrived);
-        if part.quiet {
-            self.lift_if_quiet(key, effects);
-        } else {
-            self.quiet_at(key, from, drained);
+        part.quiet |= part.announced == Some(part.arrived);
+        if !part.quiet && !std::mem::replace(&mut part.draining, true) {
+            effects.push(Effect::Drain { key, sender: from });
         }
+        self.lift_if_quiet(key, effects);
     }
 
     /// Gives a live transfer so long from now; `false` when it is over, or as good as lost.
@@ -177,34 +174,48 @@ impl ReceiveTable {
         }
     }
 
-    /// A peer's process is gone, and what it had put into shared rings has been taken out.
-    pub(crate) fn peer_lost(&mut self, peer: PeerId, name: &str, now: Instant, effects: &mut Vec<Effect>) {
-        let drained = now + self.rules.drain.unwrap_or_default();
+    /// A peer's process is gone. Its parts are quiet once they are [drained](Self::peer_drained).
+    pub(crate) fn peer_lost(&mut self, peer: PeerId, name: &str, effects: &mut Vec<Effect>) {
         for key in self.keys_of(peer) {
             let lost = TransferError::PeerLost { peer: name.to_owned() };
             let part = self.part(key, peer).expect("it is one of the peer's");
+            (part.dead, part.withdrawn) = (true, true);
             let (whole, announced) = (part.is_whole(), part.manifest.is_some());
             match self.state(key) {
                 // Its part is done; the others go on.
                 Some(State::Live(_)) if whole => {}
-                Some(State::Live(live)) if announced && drained > now => {
-                    live.lost = Some((lost, drained));
-                    let (old, new) = (live.deadline, live.deadline.min(drained));
-                    live.deadline = new;
-                    self.deadlines.remove(&(old, key));
-                    self.deadlines.insert((new, key));
-                    self.quiet_at(key, peer, drained);
-                }
+                Some(State::Live(live)) if announced => drop(live.lost.get_or_insert(lost)),
                 Some(State::Live(_)) => {
-                    let ended = Some((peer, drained));
-                    self.fail(key, Failure { error: lost, reason: "another sender died", ended }, effects);
-                }
-                Some(State::Fenced(_)) => {
-                    self.quiet_at(key, peer, drained);
-                    self.quieten(key, now, effects);
+                    let failure = Failure { error: lost, reason: "another sender died", ended: Some(peer) };
+                    self.fail(key, failure, effects);
                 }
                 _ => {}
             }
+        }
+    }
+
+    /// What a dead peer wrote is here, or lost: the data thread has disconnected it, and found nothing more of it.
+    pub(crate) fn peer_drained(&mut self, peer: PeerId, effects: &mut Vec<Effect>) {
+        for key in self.keys_of(peer) {
+            let part = self.part(key, peer).expect("it is one of the peer's");
+            debug_assert!(part.dead, "a peer is drained after its death");
+            part.quiet = true;
+            let whole = part.is_whole();
+            if let Some(live) = self.live(key).filter(|_| !whole) {
+                let name = TransferError::PeerLost { peer: "a sender".to_owned() };
+                let error = live.lost.take().unwrap_or(name);
+                let failure = Failure { error, reason: "another sender died", ended: Some(peer) };
+                self.fail(key, failure, effects);
+            }
+            self.lift_if_quiet(key, effects);
+        }
+    }
+
+    /// What a sender wrote to a transfer from which it withdrew is here, or lost: the data thread found nothing more of it.
+    pub(crate) fn part_drained(&mut self, key: TransferKey, sender: PeerId, effects: &mut Vec<Effect>) {
+        if let Some(part) = self.part(key, sender).filter(|part| part.withdrawn) {
+            part.quiet = true;
+            self.lift_if_quiet(key, effects);
         }
     }
 
@@ -213,7 +224,7 @@ impl ReceiveTable {
         self.deadlines.first().map(|&(at, _)| at)
     }
 
-    /// Fails what is overdue, lifts the fences whose drain is over.
+    /// Fails what is overdue. No fence is lifted by time.
     pub(crate) fn tick(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         while let Some(&(at, key)) = self.deadlines.first().filter(|(at, _)| *at <= now) {
             self.deadlines.remove(&(at, key));
@@ -223,12 +234,10 @@ impl ReceiveTable {
                     let manifest = if announced == live.needed { "here" } else { "missing" };
                     let arrived = live.parts.iter().map(|part| part.arrived.writes).sum();
                     let expired = TransferError::Expired { after: live.expires_in, arrived, manifest };
-                    let error = live.lost.take().map_or(expired, |(lost, _)| lost);
+                    let error = live.lost.take().unwrap_or(expired);
                     self.fail(key, Failure { error, reason: "the transfer expired", ended: None }, effects);
-                    self.quieten(key, now, effects);
                 }
-                Some(State::Fenced(_)) => self.quieten(key, now, effects),
-                _ => debug_assert!(false, "a deadline of the free slot {key} stayed behind"),
+                _ => debug_assert!(false, "a deadline of {key}, which is not live, stayed behind"),
             }
         }
     }

@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use tokio::time::Instant;
-
 use super::staging::Staged;
 use crate::ids::{PeerId, TransferKey};
 use crate::layout::Conversion;
@@ -25,8 +23,10 @@ pub(super) struct Part {
     pub(super) announced: Option<Tally>,
     /// It said that it writes no more.
     pub(super) withdrawn: bool,
-    /// What it wrote is here, or lost, from then on.
-    pub(super) quiet_at: Option<Instant>,
+    /// Its process is gone.
+    pub(super) dead: bool,
+    /// The data thread was told to drain it.
+    pub(super) draining: bool,
     /// Nothing of it can arrive any more.
     pub(super) quiet: bool,
 }
@@ -47,7 +47,8 @@ impl Part {
             manifest: None,
             announced: None,
             withdrawn: false,
-            quiet_at: None,
+            dead: false,
+            draining: false,
             quiet: false,
         }
     }
