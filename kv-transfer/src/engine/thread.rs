@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use self::in_flight::InFlight;
@@ -98,6 +99,8 @@ struct Target {
     lost: Option<Duration>,
     /// Something to it was overdue; until then, in own time, all that is under way must be back.
     given_up: Option<Duration>,
+    /// Who waits until nothing is under way to it.
+    quiet: Option<oneshot::Sender<()>>,
 }
 
 impl DataPlane {
@@ -249,8 +252,8 @@ impl DataPlane {
             Command::Refused { id } => drop(self.sends.remove(&id)),
             Command::Abort { id } => self.with(id, |sending| sending.end(TransferError::Aborted)),
             Command::AbortByPeer { peer, key, reason } => self.abort_by_peer(peer, key, reason),
-            Command::TargetLost { peer } => self.target_lost(peer),
-            Command::InitiatorLost { peer, name } => self.initiator_lost(peer, &name),
+            Command::TargetLost { peer, quiet } => self.target_lost(peer, quiet),
+            Command::InitiatorLost { peer, name, silent } => self.initiator_lost(peer, &name, silent),
             Command::DrainPart { key, sender } => self.drain_part(key, sender),
             Command::Drain => self.end_all(|_| true, |_| TransferError::ShuttingDown),
             #[cfg(test)]

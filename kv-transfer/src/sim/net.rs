@@ -1,6 +1,7 @@
 //! The simulated network: writes under way, who is alive, and what goes wrong.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::blocks::{Blocks, Use};
+use super::pipe::Pipe;
 use crate::fabric::{Event, Write};
 use crate::ids::{Immediate, PeerId, TransferKey};
 use crate::memory::Mapping;
@@ -123,7 +125,7 @@ pub(super) struct State {
     /// The transfers of which these slots of a node count a part.
     pub(super) parts: BTreeMap<(usize, TransferKey), TransferKey>,
     /// Ends control connections, by the nodes at their ends.
-    pub(super) pipes: Vec<(usize, usize, CancellationToken)>,
+    pub(super) pipes: Vec<(usize, usize, Pipe)>,
     /// Nodes that were cut off from each other once.
     cuts: BTreeSet<(usize, usize)>,
     pub(super) violations: Vec<String>,
@@ -249,7 +251,7 @@ impl Net {
             state.die(node);
             state.pipes(|from, to| from == node || to == node)
         };
-        pipes.iter().for_each(CancellationToken::cancel);
+        pipes.iter().for_each(Pipe::cut);
         self.0.1.notify_one();
     }
 
@@ -278,7 +280,30 @@ impl Net {
             state.cuts.extend([(a, b), (b, a)]);
             state.pipes(|from, to| (from, to) == (a, b) || (from, to) == (b, a))
         };
-        pipes.iter().for_each(CancellationToken::cancel);
+        pipes.iter().for_each(Pipe::cut);
+    }
+
+    /// Nothing goes over the control connections between two nodes any more, which both live. The one hears nothing from now on,
+    /// the other after a while.
+    pub(super) fn part(&self, first: usize, second: usize, after: Duration) {
+        let mut state = self.lock();
+        state.note(|| format!("part {first} {second} {after:?}"));
+        state.cuts.extend([(first, second), (second, first)]);
+        let ends = state.pipes.iter().filter_map(|(from, to, pipe)| match (*from, *to) {
+            ends if ends == (first, second) => Some((pipe, 0)),
+            ends if ends == (second, first) => Some((pipe, 1)),
+            _ => None,
+        });
+        let mut late = Vec::new();
+        for (pipe, end) in ends {
+            pipe.silent.store(true, Ordering::Relaxed);
+            pipe.cuts[end].cancel();
+            late.push(pipe.cuts[1 - end].clone());
+        }
+        tokio::spawn(async move {
+            tokio::time::sleep(after).await;
+            late.iter().for_each(CancellationToken::cancel);
+        });
     }
 
     /// The node's process stops for a while.
@@ -324,7 +349,7 @@ impl State {
     }
 
     /// The control connections between nodes of which `wanted` holds.
-    fn pipes(&self, wanted: impl Fn(usize, usize) -> bool) -> Vec<CancellationToken> {
+    fn pipes(&self, wanted: impl Fn(usize, usize) -> bool) -> Vec<Pipe> {
         let chosen = self.pipes.iter().filter(|&&(from, to, _)| wanted(from, to));
         chosen.map(|(_, _, pipe)| pipe.clone()).collect()
     }

@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use tokio::sync::oneshot;
+
 use super::in_flight::Flying;
 use super::{DataPlane, Target};
 use crate::engine::Sending;
@@ -30,30 +32,32 @@ enum Drained {
 }
 
 impl DataPlane {
-    pub(super) fn target_lost(&mut self, peer: PeerId) {
+    pub(super) fn target_lost(&mut self, peer: PeerId, quiet: oneshot::Sender<()>) {
         let Some(target) = self.targets.get_mut(&peer) else { return };
         target.lost = Some(self.time.ran() + self.limits.drain);
+        target.quiet = Some(quiet);
         // What is under way need not wait for the drain where the fabric can end it.
         self.fabric.sever(peer);
         let lost = |sending: &Sending| TransferError::PeerLost { peer: sending.cell.endpoint.clone() };
         self.end_all(|sending| sending.peer() == peer, lost);
     }
 
-    pub(super) fn initiator_lost(&mut self, peer: PeerId, name: &str) {
+    pub(super) fn initiator_lost(&mut self, peer: PeerId, name: &str, silent: bool) {
         // What it had published before it died still counts: it may be all that was missing.
         if let Err(error) = self.poll() {
             tracing::debug!(%error, "polling after a peer's death");
         }
         self.receiver.peer_lost(peer, name);
-        self.drain(Drained::Peer(peer));
+        self.drain(Drained::Peer(peer), silent);
     }
 
     pub(super) fn drain_part(&mut self, key: TransferKey, sender: PeerId) {
-        self.drain(Drained::Part(key, sender));
+        self.drain(Drained::Part(key, sender), false);
     }
 
-    fn drain(&mut self, what: Drained) {
-        let buffered = if self.capabilities.buffers_bytes { self.limits.drain } else { Duration::ZERO };
+    fn drain(&mut self, what: Drained, silent: bool) {
+        let buffers = self.capabilities.buffers_bytes;
+        let buffered = if buffers { self.limits.fence(silent) } else { Duration::ZERO };
         self.drains.push(Drain { what, until: self.time.ran() + buffered });
     }
 
