@@ -33,7 +33,7 @@ pub(super) struct Faults {
     pub(super) corrupted: u32,
     /// It lands, and its sender never hears of it.
     pub(super) completion_lost: u32,
-    /// It never lands, and its source is read again and again, until the fabric ends it or ends.
+    /// It is never told: its source is read, and its destination written, again and again, until the fabric ends it or ends.
     pub(super) stuck: u32,
 }
 
@@ -240,8 +240,13 @@ impl Net {
     /// The node's fabric is gone, and with it every access to its pool.
     pub(super) fn close(&self, node: usize) {
         let mut state = self.lock();
+        // Until now the source may be read.
+        let (over, others): (Vec<Flight>, _) = std::mem::take(&mut state.flights)
+            .into_iter()
+            .partition(|flight| flight.from == node && flight.bytes.is_none());
+        state.flights = others;
+        over.into_iter().for_each(|mut flight| state.take_bytes(&mut flight));
         state.ports[node].closed = true;
-        state.flights.retain(|flight| flight.from != node || flight.bytes.is_some());
     }
 
     /// The node's process is gone. What it had handed to a fabric that buffers may still arrive.
@@ -402,7 +407,10 @@ impl State {
         }
         if flight.fate == Fate::Stuck {
             self.take_bytes(flight);
-            flight.bytes = None;
+            let bytes = flight.bytes.take().unwrap_or_default();
+            if !self.cuts.contains(&(flight.from, flight.to)) && self.random.random_bool(0.3) {
+                self.write_into(flight, &bytes);
+            }
             return true;
         }
         if flight.bytes.is_none() {
