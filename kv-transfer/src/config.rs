@@ -131,7 +131,13 @@ pub struct TransferLimits {
     pub push_patience: Duration,
     /// Connecting to a peer, its handshake, and each attach.
     pub handshake: Duration,
-    /// How long arriving bytes are drained after a peer's death on a fabric that buffers them.
+    /// How long a peer's host may be silent before its control connection counts as ended, at either end of it (TCP's keepalive
+    /// and user timeout). The two ends notice a cut within this of each other, so it must be as long at every worker.
+    pub silence: Duration,
+    /// The longest that a posted write may take until it has landed or is lost for good, on a fabric that buffers; a network
+    /// adapter's retransmissions included. Arriving bytes are drained for so long after a sender ended its connection (it does so,
+    /// or its kernel, when it posts no more), and for `silence` longer after one that fell silent: see
+    /// [`fence`](Self::fence).
     pub drain: Duration,
     /// How long a write or read may be under way, counted in time in which the data thread ran. After it everything to that peer
     /// fails, its connection is ended, and its data path where the fabric can. What is still not back after a further `drain`
@@ -157,10 +163,22 @@ impl Default for TransferLimits {
             push_group_bytes: None,
             push_patience: Duration::from_millis(250),
             handshake: Duration::from_secs(5),
+            silence: Duration::from_secs(4),
             drain: Duration::from_millis(300),
             overdue: Duration::from_secs(30),
             shutdown: Duration::from_secs(2),
         }
+    }
+}
+
+impl TransferLimits {
+    /// How long the blocks of a sender that is gone stay fenced. Its last write is posted when it notices the end itself, and
+    /// lands or is lost within `drain` of that. Who ended the connection had noticed before; who was cut off may live, and
+    /// notices up to `silence` later than this end. (What no time bounds is a host that is cut off *and* stopped, and posts when
+    /// it goes on: its address is gone from the fabric by then, which is all that keeps its writes out.)
+    #[must_use]
+    pub fn fence(&self, was_silent: bool) -> Duration {
+        if was_silent { self.silence + self.drain } else { self.drain }
     }
 }
 

@@ -43,7 +43,8 @@
 //!   once, and the checksums agree. Nothing depends on the order in which anything arrives.
 //! - **Fenced.** Between a failure and [`Quiesced`] the destination blocks are quarantined: `expect` refuses them. The fence
 //!   falls when the sender said that it writes no more (all its writes done), when nobody was ever attached, or when the
-//!   sender's process is gone and what it had under way is drained. Time alone never lifts it: a paused peer keeps it up.
+//!   sender's connection has ended and what it had under way is drained ([`TransferLimits::fence`]). Time alone never lifts it: a
+//!   paused peer keeps it up, and so does a data thread that does not poll.
 //! - **Leave before writing.** A sender attaches with the ticket's secret before its first write; a revoked, expired, used or
 //!   forged ticket, or one of an earlier incarnation, gets no leave.
 //! - **A late write is only counted.** An immediate whose slot and generation are not live completes nothing.

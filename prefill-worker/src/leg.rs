@@ -119,6 +119,7 @@ async fn open(worker: &Worker, ticket: &[u8], deadline: Option<Instant>) -> Resu
             | OpenError::Revoked { .. }
             | OpenError::Unreachable { .. }
             | OpenError::TimedOut { .. }
+            | OpenError::DataPlane(_)
             | OpenError::ShuttingDown => FailureKind::Unavailable,
         };
         Failure { kind: kind.into(), message: format!("cannot open the transfer: {error}") }

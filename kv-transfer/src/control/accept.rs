@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -88,21 +88,44 @@ async fn serve_initiator(
     };
     drop(handshake);
     tracing::debug!(peer = name, "a sender connected");
-    let (reader, writer) = tokio::io::split(stream);
+    stream.watch_for_silence(node.limits().silence);
+    let (mut reader, writer) = tokio::io::split(stream);
     let (outbox, frames) = Outbox::new(closed.clone());
     node.peers().insert(peer, outbox.clone());
     // Where arrivals wake nobody, the data thread must start to poll.
     node.queue().nudge();
-    node.tasks().spawn(write_frames(writer, frames, closed.clone()));
+    let writing = write_frames(writer, frames, closed.clone());
+    node.tasks().spawn(async move { drop(writing.await.shutdown().await) });
     let end = tokio::select! {
         biased;
-        () = closed.cancelled() => FrameError::Closed,
-        end = listen(&node, peer, &conversion, reader, &outbox) => end,
+        () = closed.cancelled() => None,
+        end = listen(&node, peer, &conversion, &mut reader, &outbox) => Some(end),
     };
     closed.cancel();
+    let end = match end {
+        Some(end @ (FrameError::Closed | FrameError::Io(_))) => end,
+        // We hung up. It may write until it has ended its side too.
+        _ => until_ended(&mut reader, node.cancel()).await,
+    };
     tracing::debug!(peer = name, reason = %end, "a sender is gone");
     node.peers().remove(peer);
-    node.queue().send(Command::InitiatorLost { peer, name });
+    let silent = !matches!(end, FrameError::Closed);
+    node.queue().send(Command::InitiatorLost { peer, name, silent });
+}
+
+/// Waits for the peer's end of the connection, whatever it still says.
+async fn until_ended<R: AsyncRead + Unpin>(reader: &mut R, cancel: &CancellationToken) -> FrameError {
+    let mut rest = [0; 1024];
+    let ended = async {
+        loop {
+            match reader.read(&mut rest).await {
+                Ok(0) => return FrameError::Closed,
+                Ok(_) => {}
+                Err(error) => return error.into(),
+            }
+        }
+    };
+    cancel.run_until_cancelled(ended).await.unwrap_or(FrameError::Closed)
 }
 
 /// The handshake; `None` when the peer was refused and told so.
@@ -129,7 +152,7 @@ async fn greet(node: &NodeInner, stream: &mut Stream) -> Result<Option<Greeted>,
     };
     let name = hello.endpoint;
     if let Err(error) = welcome(node, stream, offer).await {
-        node.queue().send(Command::InitiatorLost { peer, name });
+        node.queue().send(Command::InitiatorLost { peer, name, silent: true });
         return Err(error);
     }
     Ok(Some(Greeted { peer, name, conversion }))
@@ -186,16 +209,16 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 /// Hears a peer out until its connection ends.
-async fn listen<R: tokio::io::AsyncRead + Unpin>(
+async fn listen<R: AsyncRead + Unpin>(
     node: &Arc<NodeInner>,
     peer: PeerId,
     conversion: &Arc<Conversion>,
-    mut reader: R,
+    reader: &mut R,
     outbox: &Outbox,
 ) -> FrameError {
     let limit = node.max_frame_bytes(conversion);
     loop {
-        let body = match read_frame(&mut reader, limit).await {
+        let body = match read_frame(reader, limit).await {
             Ok(body) => body,
             Err(end) => return end,
         };

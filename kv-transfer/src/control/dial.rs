@@ -197,8 +197,10 @@ fn start_link(
         transfers: Mutex::default(),
     });
     node.peers().insert(peer, outbox);
+    stream.watch_for_silence(node.limits().silence);
     let (reader, writer) = tokio::io::split(stream);
-    node.tasks().spawn(write_frames(writer, frames, closed.clone()));
+    let writing = write_frames(writer, frames, closed.clone());
+    node.tasks().spawn(async move { drop(writing.await) });
     node.tasks().spawn(serve_link(node.clone(), link.clone(), key.clone(), reader, closed));
     link
 }
@@ -207,27 +209,34 @@ async fn serve_link<R: tokio::io::AsyncRead + Unpin>(
     node: Arc<NodeInner>,
     link: Arc<SendLink>,
     key: LinkKey,
-    reader: R,
+    mut reader: R,
     closed: CancellationToken,
 ) {
     let end = tokio::select! {
         biased;
         () = closed.cancelled() => FrameError::Closed,
-        end = link.listen(&node, reader) => end,
+        end = link.listen(&node, &mut reader) => end,
     };
     closed.cancel();
     tracing::debug!(peer = link.endpoint, reason = %end, "a receiver is gone");
     node.links().remove_link(&key, &link);
     node.peers().remove(link.peer);
     // Whoever waits for an attach learns by the closed channel.
-    let mut waiting = link.lock();
-    waiting.attaching.clear();
-    waiting.confirming.clear();
-    drop(waiting);
-    node.queue().send(Command::TargetLost { peer: link.peer });
+    link.forget_waiting();
+    let (quiet, ended) = oneshot::channel();
+    node.queue().send(Command::TargetLost { peer: link.peer, quiet });
+    // The end of the connection is our word that nothing of ours is on its way any more: not before.
+    let _ = ended.await;
+    drop(reader);
 }
 
 impl SendLink {
+    fn forget_waiting(&self) {
+        let mut transfers = self.lock();
+        transfers.attaching.clear();
+        transfers.confirming.clear();
+    }
+
     /// Claims the ticket's transfer within this node; `false` if it is open already.
     pub(crate) fn claim(&self, key: TransferKey) -> bool {
         self.lock().open.insert(key)
@@ -272,14 +281,14 @@ impl SendLink {
         }
     }
 
-    async fn listen<R: tokio::io::AsyncRead + Unpin>(&self, node: &NodeInner, mut reader: R) -> FrameError {
+    async fn listen<R: tokio::io::AsyncRead + Unpin>(&self, node: &NodeInner, reader: &mut R) -> FrameError {
         // The longest that an owner can have reason to send: every unit of the largest offer, hashed. Units are its blocks.
         let Ok(pulled) = Conversion::of_pull(self.conversion.destination, self.conversion.source) else {
             return FrameError::Unknown;
         };
         let limit = node.max_frame_bytes(&pulled);
         loop {
-            let body = match read_frame(&mut reader, limit).await {
+            let body = match read_frame(reader, limit).await {
                 Ok(body) => body,
                 Err(end) => return end,
             };

@@ -27,7 +27,7 @@ pub(crate) enum Listener {
     Unix(UnixListener, String),
     Tcp(TcpListener),
     #[cfg(test)]
-    Sim(usize, tokio::sync::Mutex<tokio::sync::mpsc::Receiver<tokio::io::DuplexStream>>),
+    Sim(usize, tokio::sync::Mutex<tokio::sync::mpsc::Receiver<crate::sim::End>>),
 }
 
 /// A control connection.
@@ -36,7 +36,7 @@ pub(crate) enum Stream {
     Unix(UnixStream),
     Tcp(TcpStream),
     #[cfg(test)]
-    Sim(tokio::io::DuplexStream),
+    Sim(crate::sim::End),
 }
 
 impl Listener {
@@ -125,12 +125,25 @@ impl Stream {
 
     fn tcp(stream: TcpStream) -> io::Result<Self> {
         stream.set_nodelay(true)?;
-        // A host that vanishes sends no reset: ask after a second of silence, give up after three more.
-        sockopt::set_socket_keepalive(&stream, true)?;
-        sockopt::set_tcp_keepidle(&stream, Duration::from_secs(1))?;
-        sockopt::set_tcp_keepintvl(&stream, Duration::from_secs(1))?;
-        sockopt::set_tcp_keepcnt(&stream, 3)?;
         Ok(Self::Tcp(stream))
+    }
+
+    /// A host that vanishes sends no reset: ask after a quarter of that silence, give up at its end; and no later where something
+    /// was sent and is not acknowledged, which is not asked about.
+    pub(crate) fn watch_for_silence(&self, silence: Duration) {
+        let Self::Tcp(stream) = self else { return };
+        let quarter = (silence / 4).max(Duration::from_secs(1));
+        let set = || -> io::Result<()> {
+            sockopt::set_socket_keepalive(stream, true)?;
+            sockopt::set_tcp_keepidle(stream, quarter)?;
+            sockopt::set_tcp_keepintvl(stream, quarter)?;
+            sockopt::set_tcp_keepcnt(stream, 3)?;
+            sockopt::set_tcp_user_timeout(stream, silence.as_millis() as u32)?;
+            Ok(())
+        };
+        if let Err(error) = set() {
+            tracing::warn!(%error, "a peer whose host vanishes will not be noticed soon");
+        }
     }
 
     /// Sends descriptors with one byte of their own, so that no frame is read together with them.

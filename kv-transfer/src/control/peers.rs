@@ -70,7 +70,7 @@ pub(crate) async fn write_frames<W: AsyncWrite + Unpin>(
     mut writer: W,
     mut queue: mpsc::Receiver<Outgoing>,
     closed: CancellationToken,
-) {
+) -> W {
     let ended = tokio::select! {
         biased;
         () = closed.cancelled() => true,
@@ -82,6 +82,7 @@ pub(crate) async fn write_frames<W: AsyncWrite + Unpin>(
         queue.close();
         let _ = tokio::time::timeout(LAST_FRAMES, write_all(&mut writer, &mut queue)).await;
     }
+    writer
 }
 
 async fn write_all<W: AsyncWrite + Unpin>(

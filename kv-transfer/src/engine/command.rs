@@ -41,10 +41,12 @@ pub(crate) enum Command {
     Abort { id: SendId },
     /// Its receiver gave it up, or never heard of it.
     AbortByPeer { peer: PeerId, key: TransferKey, reason: String },
-    /// A peer that we write to is gone.
-    TargetLost { peer: PeerId },
-    /// A peer that writes here is gone.
-    InitiatorLost { peer: PeerId, name: String },
+    /// A peer that we write to is gone. `quiet` is dropped when nothing is under way to it any more.
+    TargetLost { peer: PeerId, quiet: oneshot::Sender<()> },
+    /// A peer that writes here is gone; or it was `silent`, and may live.
+    InitiatorLost { peer: PeerId, name: String, silent: bool },
+    /// A sender writes no more to a transfer (or to the chunk of one of its writes), and what it wrote may still arrive.
+    DrainPart { key: TransferKey, sender: PeerId, stray: Option<u32> },
     /// Abort every transfer: the node shuts down.
     Drain,
     /// Tells how much the thread has allocated.

@@ -65,8 +65,8 @@ pub(crate) struct Sending {
     completed: Tally,
     /// Writes that were posted again and may still land.
     doubtful: Tally,
-    /// Others came back with an error.
-    failed: bool,
+    /// Some write failed, or was given up: what of it has landed, or will, nobody here knows.
+    uncertain: bool,
     bytes: u64,
     phase: Phase,
 }
@@ -95,7 +95,7 @@ impl Sending {
             posted: 0,
             completed: Tally::default(),
             doubtful: Tally::default(),
-            failed: false,
+            uncertain: false,
             bytes: 0,
             phase,
         }
@@ -188,7 +188,7 @@ impl Sending {
         self.in_flight -= 1;
         match delivered {
             Some(sequence) => self.completed.add(sequence),
-            None => self.failed = true,
+            None => self.uncertain = true,
         }
     }
 
@@ -203,6 +203,7 @@ impl Sending {
             self.outbox.send(Body::Stray(Stray { key: key.into(), sequence: sequence.number() }));
         }
         self.in_flight -= 1;
+        self.uncertain = true;
         self.doubtful.add(sequence);
         self.again.push_back(again);
         Ok(())
@@ -264,10 +265,8 @@ impl Sending {
             Phase::Announced => Some(Ok(Sent { bytes: self.bytes, writes: self.posted })),
             Phase::Ending(error) => {
                 if let Some(key) = self.cell.key {
-                    let (writes, reason) = (Some(self.completed), error.to_string());
-                    let uncertain = self.failed || self.doubtful.writes > 0;
-                    let withdrawn = Withdrawn { key: key.into(), writes, reason, uncertain };
-                    self.outbox.send(Body::Withdrawn(withdrawn));
+                    let (writes, reason) = ((!self.uncertain).then_some(self.completed), error.to_string());
+                    self.outbox.send(Body::Withdrawn(Withdrawn { key: key.into(), writes, reason }));
                 }
                 Some(Err(error.clone()))
             }

@@ -10,16 +10,18 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use self::in_flight::InFlight;
+use self::lost::Drain;
 pub(crate) use self::posting::PEER_SHARE;
 use super::{Command, CommandQueue, SendId, Sending, Work};
 use crate::control::Peers;
 use crate::fabric::{Capabilities, Event, Fabric};
 use crate::ids::{PeerId, TransferKey};
 use crate::memory::PoolMemory;
-use crate::own_time::OwnTime;
+use crate::own_time::{OwnTime, STEP};
 use crate::receive::{Effect, Receiver, Scatter};
 use crate::send::{LinkSpeed, Sent};
 use crate::staging::Region;
@@ -52,7 +54,7 @@ pub(crate) struct DataPlane {
     /// Posted by the first of them since its turn began.
     turn_bytes: u64,
     targets: BTreeMap<PeerId, Target>,
-    initiators_lost: Vec<(PeerId, Instant)>,
+    drains: Vec<Drain>,
     in_flight: InFlight,
     in_flight_bytes: u64,
     /// Chunks to send from that are not in use.
@@ -92,9 +94,12 @@ struct Target {
     speed: Arc<LinkSpeed>,
     /// Since when there was always something in flight, and the bytes that were done since.
     busy: Option<(Instant, u64)>,
-    lost: Option<Instant>,
+    /// Its connection ended; until then, in own time, what is under way to it may come back.
+    lost: Option<Duration>,
     /// Something to it was overdue; until then, in own time, all that is under way must be back.
     given_up: Option<Duration>,
+    /// Who waits until nothing is under way to it.
+    quiet: Option<oneshot::Sender<()>>,
 }
 
 impl DataPlane {
@@ -123,7 +128,7 @@ impl DataPlane {
             ready: VecDeque::new(),
             turn_bytes: 0,
             targets: BTreeMap::new(),
-            initiators_lost: Vec::new(),
+            drains: Vec::new(),
             in_flight: InFlight::default(),
             events: Vec::with_capacity(1024),
             effects: Vec::with_capacity(64),
@@ -160,7 +165,7 @@ impl DataPlane {
 
     /// Looks at everything once; never waits.
     pub(crate) fn round(&mut self) -> Result<Round, FabricError> {
-        self.time.advance(self.in_flight.count > 0);
+        self.time.advance(self.in_flight.count > 0 || self.next_lost().is_some());
         let (told, stop) = self.take_commands();
         if stop {
             return Ok(Round::Stop);
@@ -168,7 +173,7 @@ impl DataPlane {
         let heard = self.poll()?;
         let (posted, blocked) = self.post();
         self.fabric.flush();
-        let reaped = self.reap_lost();
+        let reaped = self.reap_lost()?;
         let gave_up = self.watch()?;
         if told || heard || posted || reaped || gave_up {
             self.last_news = Instant::now();
@@ -179,7 +184,7 @@ impl DataPlane {
 
     /// How long there is nothing to do unless something wakes us; for ever if `None`.
     pub(crate) fn pause(&self, blocked: bool) -> Option<Duration> {
-        let next_lost = self.next_lost().map(|at| at.saturating_duration_since(Instant::now()));
+        let next_lost = self.next_lost().map(|at| at.saturating_sub(self.time.ran()).min(STEP));
         let retry = if self.is_polled() { Some(POLL_PAUSE) } else { blocked.then_some(RETRY_FULL) };
         let look = (self.in_flight.count > 0).then(|| self.look_after());
         retry.into_iter().chain(next_lost).chain(look).min()
@@ -247,8 +252,9 @@ impl DataPlane {
             Command::Refused { id } => drop(self.sends.remove(&id)),
             Command::Abort { id } => self.with(id, |sending| sending.end(TransferError::Aborted)),
             Command::AbortByPeer { peer, key, reason } => self.abort_by_peer(peer, key, reason),
-            Command::TargetLost { peer } => self.target_lost(peer),
-            Command::InitiatorLost { peer, name } => self.initiator_lost(peer, &name),
+            Command::TargetLost { peer, quiet } => self.target_lost(peer, quiet),
+            Command::InitiatorLost { peer, name, silent } => self.initiator_lost(peer, &name, silent),
+            Command::DrainPart { key, sender, stray } => self.drain_part(key, sender, stray),
             Command::Drain => self.end_all(|_| true, |_| TransferError::ShuttingDown),
             #[cfg(test)]
             Command::Allocations(reply) => drop(reply.send(super::allocations::of_this_thread())),
@@ -331,7 +337,7 @@ impl DataPlane {
     /// The receiver aborts what we finished already: nothing is in flight, and it has our count from the manifest.
     fn answer_unknown(&self, peer: PeerId, key: TransferKey) {
         let reason = "finished".to_owned();
-        let withdrawn = Withdrawn { key: key.into(), writes: None, reason, uncertain: false };
+        let withdrawn = Withdrawn { key: key.into(), writes: None, reason };
         self.peers.send(peer, Body::Withdrawn(withdrawn));
     }
 

@@ -107,8 +107,6 @@ pub(crate) struct Capabilities {
     pub(crate) stage_below_bytes: u64,
     /// Writes and reads that may be in flight at once, over all peers.
     pub(crate) max_in_flight: usize,
-    /// A write completed here is in the target's memory.
-    pub(crate) completed_is_delivered: bool,
     /// Bytes of a dead peer may still be on their way to us.
     pub(crate) buffers_bytes: bool,
     /// `wait` returns when a peer wrote; otherwise the data thread polls while one may.

@@ -37,6 +37,10 @@ fn judge(body: &Body) {
         Body::Manifest(manifest) => manifest.key,
         Body::Abort(abort) => abort.key,
         Body::Withdrawn(withdrawn) => withdrawn.key,
+        Body::Recall(recall) => recall.key,
+        Body::Recalled(recalled) => recalled.key,
+        Body::Amend(amend) => amend.key,
+        Body::Stray(stray) => stray.key,
         _ => return,
     };
     if let Some(checked) = key.checked() {
@@ -48,8 +52,8 @@ fn judge(body: &Body) {
 pub(super) fn seeds() -> Vec<(&'static str, Vec<u8>)> {
     use crate::tally::Tally;
     use crate::wire::{
-        Attach, AttachRefused, Attached, Confirm, Confirmed, GeometryWire, Grant, Hello, Key, Manifest,
-        OfferGone, Reason, Refused, Want, Welcome, Withdrawn,
+        Amend, Attach, AttachRefused, Attached, Confirm, Confirmed, GeometryWire, Grant, Hello, Key,
+        Manifest, OfferGone, Reason, Recall, Recalled, Refused, Stray, Want, Welcome, Withdrawn,
     };
 
     let (key, reason) = (Key { slot: 3, generation: 400 }, "why".to_owned());
@@ -104,16 +108,17 @@ pub(super) fn seeds() -> Vec<(&'static str, Vec<u8>)> {
                 doubtful: Some(Tally { writes: 1, sum: 77 }),
             }),
         ),
+        ("recall", Body::Recall(Recall { key })),
+        ("recalled", Body::Recalled(Recalled { key, waits: true })),
+        ("amend", Body::Amend(Amend { key, writes: 7, doubtful: Tally { writes: 2, sum: 5 } })),
+        ("stray", Body::Stray(Stray { key, sequence: 3 })),
         ("want", Body::Want(Want { key, chunks: 4 })),
         ("grant", Body::Grant(Grant { key, chunk: 7 })),
         ("confirm", Body::Confirm(Confirm { id: 5, checksums: 1 })),
         ("confirmed", Body::Confirmed(Confirmed { id: 5, checksums: 1, hashes: (0..16).collect() })),
         ("offer_gone", Body::OfferGone(OfferGone { id: 5, reason: reason.clone() })),
         ("abort", Body::Abort(Reason { key, reason: reason.clone() })),
-        (
-            "withdrawn",
-            Body::Withdrawn(Withdrawn { key, writes: Some(Tally::first(5)), reason, uncertain: true }),
-        ),
+        ("withdrawn", Body::Withdrawn(Withdrawn { key, writes: Some(Tally::first(5)), reason })),
     ];
     let encoded = bodies.map(|(name, body)| (name, encode(body)));
     let all = encoded.iter().flat_map(|(_, frame)| frame.clone()).collect();

@@ -25,8 +25,6 @@ pub(super) fn table(counters: &Arc<Counters>) -> (ReceiveTable, [TransferKey; 2]
         checksums: ChecksumMode::Sampled,
         slots: 6,
         blocks_per_transfer: 16,
-        drain: Some(Duration::from_millis(300)),
-        completed_is_delivered: false,
         chunks: 2,
     };
     let mut table = ReceiveTable::new(rules, counters.clone());

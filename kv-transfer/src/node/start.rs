@@ -11,11 +11,11 @@ use tokio_util::task::TaskTracker;
 use super::NodeInner;
 use crate::control::{Links, Listener, Peers, serve_listener};
 use crate::engine::{CommandQueue, DataPlane, Memory};
+use crate::fabric::Fabric;
 use crate::fabric::libfabric::Libfabric;
 use crate::fabric::nixl::Nixl;
 use crate::fabric::shm::ShmFabric;
 use crate::fabric::ucx::Ucx;
-use crate::fabric::{Capabilities, Fabric};
 use crate::fetch::Offers;
 use crate::ids::{NodeId, Slot};
 use crate::memory::PoolMemory;
@@ -85,8 +85,8 @@ pub(crate) fn assemble(
     let capabilities = fabric.capabilities();
     let counters = Arc::new(Counters::default());
     let peers = Arc::new(Peers::new(counters.clone()));
-    let receiver = Arc::new(Receiver::new(rules(&config, &capabilities), peers.clone(), counters.clone()));
     let queue = Arc::new(CommandQueue::new(fabric.waker(), counters.clone(), config.limits.queued_pushes));
+    let receiver = Arc::new(Receiver::new(rules(&config), peers.clone(), queue.clone(), counters.clone()));
     let endpoint = listener.endpoint().map_err(|source| control(&config, source))?;
     let (address, rails) = (fabric.address(), fabric.rails());
     let region = config.region();
@@ -173,14 +173,12 @@ fn check(config: &TransferConfig) -> Result<(), StartError> {
     }
 }
 
-fn rules(config: &TransferConfig, capabilities: &Capabilities) -> TableRules {
+fn rules(config: &TransferConfig) -> TableRules {
     TableRules {
         geometry: config.geometry,
         checksums: config.checksums,
         slots: config.limits.incoming,
         blocks_per_transfer: config.limits.blocks_per_transfer,
-        drain: capabilities.buffers_bytes.then_some(config.limits.drain),
-        completed_is_delivered: capabilities.completed_is_delivered,
         chunks: config.region().chunks,
     }
 }

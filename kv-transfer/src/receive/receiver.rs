@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{AttachError, Effect, Expected, IncomingCell, ReceiveTable, Scatter, TableRules};
 use crate::control::Peers;
+use crate::engine::{Command, CommandQueue};
 use crate::ids::{PeerId, TransferKey};
 use crate::layout::Conversion;
 use crate::stats::Counters;
@@ -21,6 +22,8 @@ pub(crate) struct Receiver {
     table: Mutex<ReceiveTable>,
     /// How to talk back to the peers that write here.
     peers: Arc<Peers>,
+    /// To the data thread, which alone knows what is drained.
+    queue: Arc<CommandQueue>,
     /// Signalled when the next deadline has moved.
     changed: Notify,
     /// Signalled when a slot was freed.
@@ -40,9 +43,14 @@ impl Drop for Claim {
 }
 
 impl Receiver {
-    pub(crate) fn new(rules: TableRules, peers: Arc<Peers>, counters: Arc<Counters>) -> Self {
+    pub(crate) fn new(
+        rules: TableRules,
+        peers: Arc<Peers>,
+        queue: Arc<CommandQueue>,
+        counters: Arc<Counters>,
+    ) -> Self {
         let table = Mutex::new(ReceiveTable::new(rules, counters));
-        Self { table, peers, changed: Notify::new(), freed: Notify::new() }
+        Self { table, peers, queue, changed: Notify::new(), freed: Notify::new() }
     }
 
     pub(crate) fn expect(&self, expected: &Expected<'_>) -> Result<Arc<IncomingCell>, ExpectError> {
@@ -92,11 +100,11 @@ impl Receiver {
     }
 
     pub(crate) fn manifest(&self, from: PeerId, key: TransferKey, manifest: &Manifest) {
-        self.change(|table, effects| table.manifest(from, key, manifest, Instant::now(), effects));
+        self.change(|table, effects| table.manifest(from, key, manifest, effects));
     }
 
     pub(crate) fn stray(&self, from: PeerId, key: TransferKey, sequence: u32) {
-        self.change(|table, _| table.stray(from, key, sequence, Instant::now()));
+        self.change(|table, effects| table.stray(from, key, sequence, effects));
     }
 
     /// Whether a transfer waits for an amended manifest now.
@@ -105,15 +113,30 @@ impl Receiver {
     }
 
     pub(crate) fn amend(&self, from: PeerId, key: TransferKey, amend: &Amend) {
-        self.change(|table, effects| table.amend(from, key, amend, Instant::now(), effects));
+        self.change(|table, effects| table.amend(from, key, amend, effects));
     }
 
     pub(crate) fn withdrawn(&self, from: PeerId, key: TransferKey, withdrawn: &Withdrawn) {
-        self.change(|table, effects| table.withdrawn(from, key, withdrawn, Instant::now(), effects));
+        self.change(|table, effects| table.withdrawn(from, key, withdrawn, effects));
     }
 
     pub(crate) fn peer_lost(&self, peer: PeerId, name: &str) {
-        self.change(|table, effects| table.peer_lost(peer, name, Instant::now(), effects));
+        self.change(|table, effects| table.peer_lost(peer, name, effects));
+    }
+
+    /// Said by the data thread, see [`ReceiveTable::peer_drained`].
+    pub(crate) fn peer_drained(&self, peer: PeerId) {
+        self.change(|table, effects| table.peer_drained(peer, effects));
+    }
+
+    /// Said by the data thread, see [`ReceiveTable::part_drained`].
+    pub(crate) fn part_drained(&self, key: TransferKey, sender: PeerId) {
+        self.change(|table, effects| table.part_drained(key, sender, effects));
+    }
+
+    /// Said by the data thread, see [`ReceiveTable::stray_drained`].
+    pub(crate) fn stray_drained(&self, key: TransferKey, sender: PeerId, sequence: u32) {
+        self.change(|table, effects| table.stray_drained(key, sender, sequence, effects));
     }
 
     pub(crate) fn close(&self, failure: Option<DataPlaneFailed>) {
@@ -194,6 +217,9 @@ impl Receiver {
                 }
                 Effect::Grant { peer, key, chunk } => {
                     self.peers.send(peer, Body::Grant(Grant { key: key.into(), chunk }));
+                }
+                Effect::Drain { key, sender, stray } => {
+                    self.queue.send(Command::DrainPart { key, sender, stray });
                 }
                 Effect::Scatter(scatter) => scatters.push(scatter),
             }

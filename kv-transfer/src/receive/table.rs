@@ -11,6 +11,11 @@
 //!     └──────────────── Fenced   (blocks are quarantined: someone may still write them)
 //!        each part: whole, withdrawn, or dead and drained
 //! ```
+//! What is drained, only the data thread can know: when it has polled for the time that bytes may take, the dead sender's
+//! address is gone from the fabric, and a last poll brought nothing. It says so ([`ReceiveTable::peer_drained`],
+//! [`ReceiveTable::part_drained`]); the table has no time of its own for it. A data thread that is stopped makes a fence stand
+//! longer, never shorter.
+//!
 //! A transfer has a *part* for each sender: one, or several where the senders' tensor-parallel ranks each hold some of the
 //! heads that this receiver needs. How many there must be is known with the first. Each part's writes are counted under a
 //! slot of their own (the first under the transfer's), as fabrics do not tell whose a write was.
@@ -41,11 +46,6 @@ pub(crate) struct TableRules {
     pub(crate) checksums: ChecksumMode,
     pub(crate) slots: usize,
     pub(crate) blocks_per_transfer: usize,
-    /// How long bytes may still arrive after the sender died, or completed its writes on a fabric whose completions
-    /// do not mean delivery. `None` when they cannot.
-    pub(crate) drain: Option<Duration>,
-    /// Whether a write that completed at the sender is in our memory.
-    pub(crate) completed_is_delivered: bool,
     /// Chunks that senders can be granted.
     pub(crate) chunks: u32,
 }
@@ -59,6 +59,8 @@ pub(crate) enum Effect {
     Quiet(Arc<IncomingCell>),
     /// Tell an attached sender where its next staged write goes.
     Grant { peer: PeerId, key: TransferKey, chunk: u32 },
+    /// A sender writes no more, and not all that it wrote is here: have the data thread drain it. `stray`: that one write of it.
+    Drain { key: TransferKey, sender: PeerId, stray: Option<u32> },
     /// Bring a chunk that has landed to its blocks, then say so.
     Scatter(Scatter),
 }
@@ -138,8 +140,8 @@ struct Live {
     parts: Vec<Part>,
     /// Parts that it takes; known with the first.
     needed: usize,
-    /// Set when a sender died with everything announced: what is in the pipe may still complete its part, until that moment.
-    lost: Option<(TransferError, Instant)>,
+    /// Set when a sender died with everything announced: what is in the pipe may still complete its part, until it is drained.
+    lost: Option<TransferError>,
 }
 
 #[derive(Debug)]
@@ -153,8 +155,8 @@ struct Failure {
     error: TransferError,
     /// What the senders that are still attached are told.
     reason: &'static str,
-    /// A sender that said itself that it writes no more, or died, and when what it wrote is here.
-    ended: Option<(PeerId, Instant)>,
+    /// A sender that said itself that it writes no more, or died.
+    ended: Option<PeerId>,
 }
 
 impl ReceiveTable {

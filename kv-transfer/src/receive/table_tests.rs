@@ -16,7 +16,6 @@ const LAYERS: u32 = 2;
 const SECRET: u64 = 77;
 const SENDER: PeerId = PeerId(1);
 const OTHER: PeerId = PeerId(2);
-const DRAIN: Duration = Duration::from_millis(300);
 const EXPIRY: Duration = Duration::from_secs(10);
 
 /// A pool of 12 blocks of one token, with all of the model's two heads or one of them.
@@ -41,15 +40,13 @@ struct Bench {
 }
 
 impl Bench {
-    fn new(drain: Option<Duration>) -> Self {
+    fn new() -> Self {
         let counters = Arc::new(Counters::default());
         let rules = TableRules {
             geometry: geometry(0, 1),
             checksums: ChecksumMode::Sampled,
             slots: 3,
             blocks_per_transfer: 8,
-            drain,
-            completed_is_delivered: true,
             chunks: 2,
         };
         let table = ReceiveTable::new(rules, counters.clone());
@@ -135,7 +132,7 @@ impl Bench {
             hashes: vec![0; selection.len() * 8],
             doubtful: (tally.writes > 0).then_some(tally),
         };
-        self.table.manifest(peer, cell.key, &manifest, self.now, &mut self.effects);
+        self.table.manifest(peer, cell.key, &manifest, &mut self.effects);
     }
 
     fn withdraw(&mut self, key: TransferKey, writes: Option<u32>) {
@@ -143,13 +140,9 @@ impl Bench {
     }
 
     fn withdraw_from(&mut self, peer: PeerId, key: TransferKey, writes: Option<u32>) {
-        self.withdraw_with(peer, key, writes, false);
-    }
-
-    fn withdraw_with(&mut self, peer: PeerId, key: TransferKey, writes: Option<u32>, uncertain: bool) {
         let (writes, reason) = (writes.map(Tally::first), "gave up".to_owned());
-        let withdrawn = Withdrawn { key: key.into(), writes, reason, uncertain };
-        self.table.withdrawn(peer, key, &withdrawn, self.now, &mut self.effects);
+        let withdrawn = Withdrawn { key: key.into(), writes, reason };
+        self.table.withdrawn(peer, key, &withdrawn, &mut self.effects);
     }
 
     /// Says of some chunks that have landed that they are in the blocks, or are not what they should be.
@@ -160,6 +153,19 @@ impl Bench {
             let Effect::Scatter(scatter) = effect else { unreachable!("extracted") };
             let outcome = if sound { Ok(()) } else { Err("it is empty".to_owned()) };
             self.table.scattered(&scatter, outcome, &mut self.effects);
+        }
+    }
+
+    /// Says of the transfers that are to be drained that they are.
+    fn drain(&mut self) {
+        let is_drain = |effect: &mut Effect| matches!(effect, Effect::Drain { .. });
+        let drains: Vec<Effect> = self.effects.extract_if(.., is_drain).collect();
+        for effect in drains {
+            let Effect::Drain { key, sender, stray } = effect else { unreachable!("extracted") };
+            match stray {
+                Some(sequence) => self.table.stray_drained(key, sender, sequence, &mut self.effects),
+                None => self.table.part_drained(key, sender, &mut self.effects),
+            }
         }
     }
 
@@ -194,7 +200,7 @@ impl Bench {
 #[test]
 fn completes_whichever_comes_last() {
     for manifest_first in [true, false] {
-        let mut bench = Bench::new(None);
+        let mut bench = Bench::new();
         let cell = bench.attached(&[1, 2]);
         if manifest_first {
             bench.announce(&cell, 2);
@@ -213,7 +219,7 @@ fn completes_whichever_comes_last() {
 
 #[test]
 fn writes_of_an_old_generation_complete_nothing() {
-    let mut bench = Bench::new(None);
+    let mut bench = Bench::new();
     let old = bench.attached(&[1]);
     bench.table.abort(old.key, &mut bench.effects);
     bench.withdraw(old.key, Some(0));
@@ -232,14 +238,14 @@ fn writes_of_an_old_generation_complete_nothing() {
 
 #[test]
 fn nobody_else_can_complete_attach_or_withdraw() {
-    let mut bench = Bench::new(None);
+    let mut bench = Bench::new();
     let cell = bench.expect(&[1]).unwrap();
     assert!(bench.attach(SENDER, cell.key, SECRET + 1).is_err(), "forged");
     bench.attach(SENDER, cell.key, SECRET).unwrap();
     assert!(bench.attach(OTHER, cell.key, SECRET).is_err(), "taken");
     bench.announce(&cell, 1);
     bench.land_number(OTHER, cell.key, 0);
-    bench.withdraw_with(OTHER, cell.key, None, false);
+    bench.withdraw_from(OTHER, cell.key, None);
     assert!(bench.effects.is_empty());
     assert_eq!(bench.counters.late_writes.get(), 1);
     bench.land(cell.key);
@@ -248,35 +254,73 @@ fn nobody_else_can_complete_attach_or_withdraw() {
 
 #[test]
 fn blocks_stay_fenced_until_the_sender_withdraws() {
-    let mut bench = Bench::new(Some(DRAIN));
+    let mut bench = Bench::new();
     let cell = bench.attached(&[1, 2]);
     bench.now += EXPIRY;
     bench.table.tick(bench.now, &mut bench.effects);
     assert!(bench.told(cell.key) && !bench.quiet(&cell));
     assert_eq!(bench.expect(&[2]).unwrap_err(), ExpectError::BlockBusy { block: 2 });
     assert_eq!(bench.table.next_deadline(), None, "no time lifts this fence");
-    bench.withdraw(cell.key, Some(3));
+    bench.withdraw(cell.key, Some(0));
     assert!(bench.quiet(&cell));
     bench.expect(&[2]).unwrap();
 }
 
 #[test]
 fn a_death_is_drained_and_what_was_announced_may_still_complete() {
-    let mut bench = Bench::new(Some(DRAIN));
+    let mut bench = Bench::new();
     let (whole, torn) = (bench.attached(&[1]), bench.attached(&[2]));
     bench.announce(&whole, 1);
-    bench.table.peer_lost(SENDER, "peer", bench.now, &mut bench.effects);
+    bench.table.peer_lost(SENDER, "peer", &mut bench.effects);
     assert!(bench.effects.is_empty(), "both wait for the drain");
     bench.land(whole.key);
     assert!(bench.quiet(&whole));
-    bench.now += DRAIN;
+    bench.now += 3 * EXPIRY;
     bench.table.tick(bench.now, &mut bench.effects);
+    assert!(!bench.quiet(&torn), "no time lifts this fence");
+    bench.table.peer_drained(SENDER, &mut bench.effects);
     assert!(bench.quiet(&torn) && bench.table.is_empty());
+    bench.check();
+}
+
+#[test]
+fn what_was_announced_by_the_dead_and_did_not_come_fails_when_it_is_drained() {
+    let mut bench = Bench::new();
+    let cell = bench.attached(&[1]);
+    bench.announce(&cell, 2);
+    bench.land(cell.key);
+    bench.table.peer_lost(SENDER, "peer", &mut bench.effects);
+    assert!(!bench.told(cell.key) && !bench.table.renew(cell.key, EXPIRY, bench.now));
+    bench.table.peer_drained(SENDER, &mut bench.effects);
+    assert!(bench.quiet(&cell) && bench.table.is_empty());
+    assert_eq!(bench.counters.incoming_failed.get(), 1);
+}
+
+#[test]
+fn a_withdrawal_with_a_count_waits_for_it_and_one_without_for_the_drain() {
+    let mut bench = Bench::new();
+    let (counted, lossy, unknown) = (bench.attached(&[1]), bench.attached(&[2]), bench.attached(&[3]));
+    for (cell, writes) in [(&counted, Some(2)), (&lossy, Some(2)), (&unknown, None)] {
+        bench.land(cell.key);
+        bench.withdraw(cell.key, writes);
+        assert!(!bench.quiet(cell), "{writes:?}");
+        bench.withdraw(cell.key, writes);
+    }
+    bench.now += 3 * EXPIRY;
+    bench.table.tick(bench.now, &mut bench.effects);
+    bench.land(counted.key);
+    assert!(bench.quiet(&counted), "all that it wrote is here");
+    assert!(!bench.quiet(&lossy) && !bench.quiet(&unknown), "no time lifts these");
+    let drains = bench.effects.iter().filter(|effect| matches!(effect, Effect::Drain { .. })).count();
+    assert_eq!(drains, 3, "each once, however often it is said");
+    bench.drain();
+    assert!(bench.quiet(&lossy) && bench.quiet(&unknown));
+    bench.check();
 }
 
 #[test]
 fn a_manifest_below_the_count_is_a_lie() {
-    let mut bench = Bench::new(None);
+    let mut bench = Bench::new();
     let cell = bench.attached(&[1]);
     bench.land(cell.key);
     bench.land(cell.key);
@@ -286,7 +330,7 @@ fn a_manifest_below_the_count_is_a_lie() {
 
 #[test]
 fn a_repeated_write_does_not_stand_for_a_lost_one() {
-    let mut bench = Bench::new(Some(DRAIN));
+    let mut bench = Bench::new();
     let (early, late) = (bench.attached(&[1]), bench.attached(&[2]));
     bench.announce(&early, 2);
     for cell in [&early, &late] {
@@ -301,15 +345,14 @@ fn a_repeated_write_does_not_stand_for_a_lost_one() {
 
 #[test]
 fn a_doubtful_write_is_waited_for_until_it_cannot_land_any_more() {
-    let mut bench = Bench::new(Some(DRAIN));
+    let mut bench = Bench::new();
     let cell = bench.attached(&[1]);
     // The second was posted again as the third.
     bench.land_number(SENDER, cell.key, 0);
     bench.land_number(SENDER, cell.key, 2);
     bench.announce_with(SENDER, &cell, 3, &[1]);
     assert!(!bench.quiet(&cell), "it may still land, in a block that would be somebody else's");
-    bench.now += DRAIN;
-    bench.table.tick(bench.now, &mut bench.effects);
+    bench.drain();
     assert!(bench.quiet(&cell) && !bench.told(cell.key) && bench.table.is_empty());
     assert_eq!(bench.table.next_deadline(), None);
     bench.check();
@@ -318,7 +361,7 @@ fn a_doubtful_write_is_waited_for_until_it_cannot_land_any_more() {
 #[test]
 fn blocks_of_an_uncertain_sender_are_drained() {
     for manifest_first in [false, true] {
-        let mut bench = Bench::new(Some(DRAIN));
+        let mut bench = Bench::new();
         let cell = bench.attached(&[1]);
         bench.table.abort(cell.key, &mut bench.effects);
         bench.land_number(SENDER, cell.key, 0);
@@ -326,10 +369,9 @@ fn blocks_of_an_uncertain_sender_are_drained() {
             // It was on its way when the transfer was aborted.
             bench.announce_with(SENDER, &cell, 2, &[1]);
         }
-        bench.withdraw_with(SENDER, cell.key, None, !manifest_first);
+        bench.withdraw(cell.key, None);
         assert!(!bench.quiet(&cell), "a write may land yet");
-        bench.now += DRAIN;
-        bench.table.tick(bench.now, &mut bench.effects);
+        bench.drain();
         assert!(bench.quiet(&cell));
         bench.check();
     }
@@ -337,25 +379,23 @@ fn blocks_of_an_uncertain_sender_are_drained() {
 
 #[test]
 fn the_chunk_of_a_stray_write_is_granted_anew_when_nothing_can_land_there() {
-    let mut bench = Bench { staged: true, ..Bench::new(Some(DRAIN)) };
+    let mut bench = Bench { staged: true, ..Bench::new() };
     let (first, second) = (bench.attached(&[1]), bench.attached(&[2]));
     let grants = |bench: &Bench, of: &IncomingCell| {
         let granted = |effect: &&Effect| matches!(effect, Effect::Grant { key, .. } if *key == of.key);
         bench.effects.iter().filter(granted).count()
     };
     assert_eq!((grants(&bench, &first), grants(&bench, &second)), (2, 0), "there are two chunks");
-    bench.table.stray(SENDER, first.key, 0, bench.now);
-    bench.table.tick(bench.now, &mut bench.effects);
+    bench.table.stray(SENDER, first.key, 0, &mut bench.effects);
     assert_eq!((grants(&bench, &first), grants(&bench, &second)), (2, 0), "its write may land yet");
-    bench.now += DRAIN;
-    bench.table.tick(bench.now, &mut bench.effects);
+    bench.drain();
     assert_eq!(grants(&bench, &first) + grants(&bench, &second), 3);
     bench.check();
 }
 
 #[test]
 fn a_doubtful_write_that_landed_is_not_waited_for() {
-    let mut bench = Bench::new(Some(DRAIN));
+    let mut bench = Bench::new();
     let cell = bench.attached(&[1]);
     bench.announce_with(SENDER, &cell, 3, &[1]);
     [2, 1, 0].into_iter().for_each(|write| bench.land_number(SENDER, cell.key, write));
@@ -365,21 +405,19 @@ fn a_doubtful_write_that_landed_is_not_waited_for() {
 
 #[test]
 fn a_missing_write_that_was_not_doubtful_is_an_error() {
-    let mut bench = Bench::new(Some(DRAIN));
+    let mut bench = Bench::new();
     let cell = bench.attached(&[1]);
     bench.announce_with(SENDER, &cell, 3, &[1]);
     [0, 1].into_iter().for_each(|write| bench.land_number(SENDER, cell.key, write));
-    bench.now += DRAIN;
-    bench.table.tick(bench.now, &mut bench.effects);
+    bench.drain();
     assert_eq!(bench.counters.incoming_failed.get(), 1, "the doubtful one does not stand for it");
-    bench.table.tick(bench.now, &mut bench.effects);
     assert!(bench.quiet(&cell), "its sender has nothing under way");
     bench.check();
 }
 
 #[test]
 fn impossible_requests_leave_no_trace() {
-    let mut bench = Bench::new(None);
+    let mut bench = Bench::new();
     assert_eq!(bench.expect(&[]).unwrap_err(), ExpectError::Empty);
     assert_eq!(bench.expect(&[3, 4, 3]).unwrap_err(), ExpectError::DuplicateBlock { block: 3 });
     assert_eq!(bench.expect(&[12]).unwrap_err(), ExpectError::NoSuchBlock { block: 12, blocks: 12 });
@@ -393,7 +431,7 @@ fn impossible_requests_leave_no_trace() {
 
 #[test]
 fn a_renewed_lease_ends_later_and_one_that_is_over_stays_over() {
-    let mut bench = Bench::new(None);
+    let mut bench = Bench::new();
     let cell = bench.attached(&[1]);
     bench.now += EXPIRY / 2;
     assert!(bench.table.renew(cell.key, EXPIRY, bench.now));
@@ -410,7 +448,7 @@ fn a_renewed_lease_ends_later_and_one_that_is_over_stays_over() {
 
 #[test]
 fn two_ranks_make_one_transfer_each_counted_apart() {
-    let mut bench = Bench { ranks: true, ..Bench::new(None) };
+    let mut bench = Bench { ranks: true, ..Bench::new() };
     let cell = bench.attached(&[1, 2]);
     bench.attach(OTHER, cell.key, SECRET).unwrap();
     assert!(bench.attach(PeerId(3), cell.key, SECRET).is_err(), "both ranks are here");
@@ -427,7 +465,7 @@ fn two_ranks_make_one_transfer_each_counted_apart() {
 
 #[test]
 fn one_rank_giving_up_ends_the_transfer_and_the_fence_waits_for_the_other() {
-    let mut bench = Bench { ranks: true, ..Bench::new(None) };
+    let mut bench = Bench { ranks: true, ..Bench::new() };
     let cell = bench.attached(&[1]);
     bench.attach(OTHER, cell.key, SECRET).unwrap();
     bench.withdraw_from(OTHER, cell.key, Some(0));
@@ -440,7 +478,7 @@ fn one_rank_giving_up_ends_the_transfer_and_the_fence_waits_for_the_other() {
 
 #[test]
 fn a_rank_for_which_there_is_no_slot_is_refused() {
-    let mut bench = Bench { ranks: true, ..Bench::new(None) };
+    let mut bench = Bench { ranks: true, ..Bench::new() };
     let cells = [0, 1, 2].map(|block| bench.attached(&[block]));
     assert_eq!(bench.attach(OTHER, cells[0].key, SECRET), Err(AttachError::Full { slots: 3 }));
     bench.table.abort(cells[1].key, &mut bench.effects);
@@ -459,6 +497,7 @@ enum Step {
     Abort(usize),
     Renew(usize, u64),
     Scatter(bool),
+    Drain,
     Lose(bool),
     Wait(u64),
 }
@@ -474,6 +513,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => (0usize..8).prop_map(Step::Abort),
         1 => (0usize..8, 0u64..20_000).prop_map(|(i, ms)| Step::Renew(i, ms)),
         3 => prop::bool::weighted(0.9).prop_map(Step::Scatter),
+        2 => Just(Step::Drain),
         1 => any::<bool>().prop_map(Step::Lose),
         1 => (0u64..20_000).prop_map(Step::Wait),
     ];
@@ -486,8 +526,8 @@ proptest! {
     /// Whatever happens in whatever order: no block is lost or owned twice, every write is counted once, every transfer
     /// becomes quiet exactly once, and the table empties when the peers are gone and time has passed.
     #[test]
-    fn conservation_under_any_schedule(steps in steps(), drained: bool, ranks: bool, staged: bool) {
-        let mut bench = Bench { ranks, staged, ..Bench::new(drained.then_some(DRAIN)) };
+    fn conservation_under_any_schedule(steps in steps(), ranks: bool, staged: bool) {
+        let mut bench = Bench { ranks, staged, ..Bench::new() };
         let peer = |ours| if ours { SENDER } else { OTHER };
         let mut cells: Vec<Arc<IncomingCell>> = Vec::new();
         let mut landed = 0;
@@ -509,7 +549,8 @@ proptest! {
                     bench.table.renew(cell.key, Duration::from_millis(ms), bench.now);
                 },
                 Step::Scatter(sound) => bench.scatter(sound),
-                Step::Lose(ours) => bench.table.peer_lost(peer(ours), "peer", bench.now, &mut bench.effects),
+                Step::Drain => bench.drain(),
+                Step::Lose(ours) => bench.table.peer_lost(peer(ours), "peer", &mut bench.effects),
                 Step::Wait(ms) => {
                     bench.now += Duration::from_millis(ms);
                     bench.table.tick(bench.now, &mut bench.effects);
@@ -522,10 +563,12 @@ proptest! {
         bench.now += 2 * EXPIRY;
         bench.table.tick(bench.now, &mut bench.effects);
         for peer in [SENDER, OTHER] {
-            bench.table.peer_lost(peer, "peer", bench.now, &mut bench.effects);
+            bench.table.peer_lost(peer, "peer", &mut bench.effects);
         }
-        bench.now += DRAIN;
-        bench.table.tick(bench.now, &mut bench.effects);
+        bench.drain();
+        for peer in [SENDER, OTHER] {
+            bench.table.peer_drained(peer, &mut bench.effects);
+        }
         prop_assert!(bench.table.is_empty());
         prop_assert_eq!(bench.table.next_deadline(), None);
         prop_assert_eq!(bench.table.chunks.free(), 2);

@@ -21,7 +21,6 @@ const CREDITS: usize = 12;
 pub(crate) struct SimFabric {
     net: Net,
     node: usize,
-    completes_early: bool,
     max_write_bytes: u64,
     strided_writes: bool,
     stage_below_bytes: u64,
@@ -58,7 +57,6 @@ impl SimFabric {
         let wake = Arc::new(Notify::new());
         let mut state = net.lock();
         let node = state.ports.len();
-        let completes_early = state.completes_early;
         state.ports.push(Port {
             dead: CancellationToken::new(),
             paused_until: None,
@@ -73,7 +71,6 @@ impl SimFabric {
         let fabric = Self {
             net: net.clone(),
             node,
-            completes_early,
             max_write_bytes,
             strided_writes,
             // Everything, where there is something to stage in.
@@ -102,7 +99,6 @@ impl Fabric for SimFabric {
             strided_writes: self.strided_writes,
             stage_below_bytes: self.stage_below_bytes,
             max_in_flight: CREDITS,
-            completed_is_delivered: !self.completes_early,
             buffers_bytes: true,
             wakes_on_arrival: true,
         }

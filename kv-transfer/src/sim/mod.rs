@@ -33,7 +33,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng, RngCore, SeedableRng};
 
 pub(crate) use net::Net;
-pub(crate) use pipe::{connect, listen};
+pub(crate) use pipe::{End, connect, listen};
 
 thread_local! {
     static CURRENT: RefCell<Option<(Net, SmallRng)>> = const { RefCell::new(None) };

@@ -1,6 +1,7 @@
 //! The simulated network: writes under way, who is alive, and what goes wrong.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::blocks::{Blocks, Use};
+use super::pipe::Pipe;
 use super::reads::ReadFlight;
 use crate::fabric::{Event, Write};
 use crate::ids::{Immediate, PeerId, TransferKey};
@@ -22,7 +24,7 @@ pub(super) const LONGEST_FLIGHT: Duration = Duration::from_millis(60);
 /// What the fabric does that fabrics must not: chances in a thousand, for each write.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Faults {
-    /// It fails, having landed in part.
+    /// It fails, having landed in part, or landing in part after that.
     pub(super) failed: u32,
     /// The path to its target fails under it, and another is left; it lands late, or never.
     pub(super) rerouted: u32,
@@ -34,7 +36,7 @@ pub(super) struct Faults {
     pub(super) corrupted: u32,
     /// It lands, and its sender never hears of it.
     pub(super) completion_lost: u32,
-    /// It never lands, and its source is read again and again, until the fabric ends it or ends.
+    /// It is never told: its source is read, and its destination written, again and again, until the fabric ends it or ends.
     pub(super) stuck: u32,
 }
 
@@ -134,7 +136,7 @@ pub(super) struct State {
     /// The transfers of which these slots of a node count a part.
     pub(super) parts: BTreeMap<(usize, TransferKey), TransferKey>,
     /// Ends control connections, by the nodes at their ends.
-    pub(super) pipes: Vec<(usize, usize, CancellationToken)>,
+    pub(super) pipes: Vec<(usize, usize, Pipe)>,
     /// Nodes that were cut off from each other once.
     pub(super) cuts: BTreeSet<(usize, usize)>,
     pub(super) violations: Vec<String>,
@@ -257,8 +259,13 @@ impl Net {
     /// The node's fabric is gone, and with it every access to its pool.
     pub(super) fn close(&self, node: usize) {
         let mut state = self.lock();
+        // Until now the source may be read.
+        let (over, others): (Vec<Flight>, _) = std::mem::take(&mut state.flights)
+            .into_iter()
+            .partition(|flight| flight.from == node && flight.bytes.is_none());
+        state.flights = others;
+        over.into_iter().for_each(|mut flight| state.take_bytes(&mut flight));
         state.ports[node].closed = true;
-        state.flights.retain(|flight| flight.from != node || flight.bytes.is_some());
         state.end_reads(node);
     }
 
@@ -269,7 +276,7 @@ impl Net {
             state.die(node);
             state.pipes(|from, to| from == node || to == node)
         };
-        pipes.iter().for_each(CancellationToken::cancel);
+        pipes.iter().for_each(Pipe::cut);
         self.0.1.notify_one();
     }
 
@@ -298,7 +305,30 @@ impl Net {
             state.cuts.extend([(a, b), (b, a)]);
             state.pipes(|from, to| (from, to) == (a, b) || (from, to) == (b, a))
         };
-        pipes.iter().for_each(CancellationToken::cancel);
+        pipes.iter().for_each(Pipe::cut);
+    }
+
+    /// Nothing goes over the control connections between two nodes any more, which both live. The one hears nothing from now on,
+    /// the other after a while.
+    pub(super) fn part(&self, first: usize, second: usize, after: Duration) {
+        let mut state = self.lock();
+        state.note(|| format!("part {first} {second} {after:?}"));
+        state.cuts.extend([(first, second), (second, first)]);
+        let ends = state.pipes.iter().filter_map(|(from, to, pipe)| match (*from, *to) {
+            ends if ends == (first, second) => Some((pipe, 0)),
+            ends if ends == (second, first) => Some((pipe, 1)),
+            _ => None,
+        });
+        let mut late = Vec::new();
+        for (pipe, end) in ends {
+            pipe.silent.store(true, Ordering::Relaxed);
+            pipe.cuts[end].cancel();
+            late.push(pipe.cuts[1 - end].clone());
+        }
+        tokio::spawn(async move {
+            tokio::time::sleep(after).await;
+            late.iter().for_each(CancellationToken::cancel);
+        });
     }
 
     /// The node's process stops for a while.
@@ -345,7 +375,7 @@ impl State {
     }
 
     /// The control connections between nodes of which `wanted` holds.
-    fn pipes(&self, wanted: impl Fn(usize, usize) -> bool) -> Vec<CancellationToken> {
+    fn pipes(&self, wanted: impl Fn(usize, usize) -> bool) -> Vec<Pipe> {
         let chosen = self.pipes.iter().filter(|&&(from, to, _)| wanted(from, to));
         chosen.map(|(_, _, pipe)| pipe.clone()).collect()
     }
@@ -396,12 +426,22 @@ impl State {
 
     /// One stage further; `false` when it is over.
     fn advance(&mut self, flight: &mut Flight) -> bool {
+        if flight.fate == Fate::Fails && flight.completed {
+            let bytes = flight.bytes.take().unwrap_or_default();
+            if self.ports[flight.to].is_reachable() {
+                self.write_into(flight, &bytes);
+            }
+            return false;
+        }
         if flight.fate == Fate::Fails || (!self.ports[flight.to].is_reachable() && flight.bytes.is_none()) {
             return self.fail(flight);
         }
         if flight.fate == Fate::Stuck {
             self.take_bytes(flight);
-            flight.bytes = None;
+            let bytes = flight.bytes.take().unwrap_or_default();
+            if !self.cuts.contains(&(flight.from, flight.to)) && self.random.random_bool(0.3) {
+                self.write_into(flight, &bytes);
+            }
             return true;
         }
         if flight.bytes.is_none() {
@@ -474,10 +514,15 @@ impl State {
             self.take_bytes(flight);
             let bytes = flight.bytes.take().unwrap_or_default();
             let part = self.random.random_range(0..=bytes.len());
-            self.write_into(flight, &bytes[..part]);
+            if self.random.random_bool(0.5) {
+                flight.bytes = Some(bytes[..part].to_vec());
+            } else {
+                self.write_into(flight, &bytes[..part]);
+            }
         }
         self.report(flight, Event::Failed(flight.write.context, "lost on the way".to_owned()));
-        false
+        flight.completed = true;
+        flight.bytes.is_some()
     }
 
     fn write_into(&mut self, flight: &Flight, bytes: &[u8]) {

@@ -69,7 +69,9 @@ impl State {
     /// Moves one read along: an overdue one, or any.
     pub(super) fn step_read(&mut self) {
         let now = Instant::now();
-        let overdue = self.reads.iter().position(|flight| now - flight.posted > LONGEST_FLIGHT);
+        let overdue =
+            |flight: &ReadFlight| now - flight.posted > LONGEST_FLIGHT && flight.fate != Fate::Stuck;
+        let overdue = self.reads.iter().position(overdue);
         let index = overdue.unwrap_or_else(|| self.random.random_range(0..self.reads.len()));
         let mut flight = self.reads.swap_remove(index);
         if self.advance_read(&mut flight) {
@@ -80,10 +82,13 @@ impl State {
     /// One stage further; `false` when it is over.
     fn advance_read(&mut self, flight: &mut ReadFlight) -> bool {
         let context = flight.read.context;
+        if flight.fate == Fate::Stuck && !self.ports[flight.owner].is_reachable() {
+            return false;
+        }
         if let Some(bytes) = flight.bytes.take() {
             self.read_into(flight, &bytes);
             if flight.fate == Fate::Stuck {
-                return self.ports[flight.owner].is_reachable();
+                return true;
             }
             if flight.fate != Fate::CompletionLost {
                 self.report_read(flight, Event::Done(context));

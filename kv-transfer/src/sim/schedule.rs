@@ -31,6 +31,8 @@ const BOUND: Duration = Duration::from_secs(120);
 const PULLS: f64 = 0.2;
 /// Larger than any write takes.
 pub(super) const DRAIN: Duration = Duration::from_millis(100);
+/// Two nodes that are cut off from each other notice within this of each other.
+pub(super) const SILENCE: Duration = Duration::from_millis(150);
 /// Larger than any write takes that comes back at all, with all that it may have to wait for.
 pub(super) const OVERDUE: Duration = Duration::from_millis(400);
 /// A process whose data plane failed ends within this.
@@ -268,6 +270,7 @@ impl World {
         config.limits.queued_pushes = if crowd { 3 } else { 8 };
         config.limits.push_patience = Duration::ZERO;
         config.limits.handshake = Duration::from_millis(400);
+        config.limits.silence = SILENCE;
         config.limits.drain = DRAIN;
         config.limits.overdue = OVERDUE;
         let blocks = Blocks::new(pool.clone(), geometry);
@@ -391,7 +394,7 @@ impl World {
     /// Something happens to somebody.
     fn strike(&mut self) {
         let host = self.any_host();
-        match self.random.random_range(0..4) {
+        match self.random.random_range(0..5) {
             0 => {
                 // Its process is gone; nobody is there to hear what it finds out.
                 self.net.kill(host.number);
@@ -401,6 +404,11 @@ impl World {
             2 => {
                 let other = self.any_host();
                 self.net.cut(host.number, other.number);
+            }
+            3 => {
+                let other = self.any_host();
+                let late = self.random.random_range(0..SILENCE.as_millis() as u64);
+                self.net.part(host.number, other.number, Duration::from_millis(late));
             }
             _ => {
                 self.net.note(|| format!("shut down {}", host.number));

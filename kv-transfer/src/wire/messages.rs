@@ -259,14 +259,12 @@ pub(crate) struct Reason {
 pub(crate) struct Withdrawn {
     #[prost(message, required, tag = "1")]
     pub(crate) key: Key,
-    /// Writes that completed at the sender; absent when it had finished or never knew the transfer.
+    /// Writes that completed at the sender, all that it made; absent when it had finished or never knew the transfer, and when
+    /// a write failed, as nobody knows then what of it may still land.
     #[prost(message, optional, tag = "2")]
     pub(crate) writes: Option<Tally>,
     #[prost(string, tag = "3")]
     pub(crate) reason: String,
-    /// Writes failed on their way, and may land yet.
-    #[prost(bool, tag = "4")]
-    pub(crate) uncertain: bool,
 }
 
 /// A reader has read what an offer names.

@@ -37,6 +37,8 @@ pub(crate) struct Libfabric {
     contexts: Contexts,
     pool: PoolMemory,
     capabilities: Capabilities,
+    /// A completed write is in the target's memory.
+    delivers: bool,
     address: Vec<u8>,
     paths: Paths,
     entries: Entries,
@@ -84,6 +86,7 @@ impl Libfabric {
         };
         Ok(Self {
             capabilities: capabilities(&rails),
+            delivers: rails.iter().all(|rail| rail.facts.delivery_complete),
             address: encode_addresses(rails.iter().map(|rail| rail.address.clone()).collect()),
             paths: Paths::new(rails.iter().map(|rail| (rail.facts.label(), rail.facts.queue_depth))),
             rails: rails.into_iter().map(Some).collect(),
@@ -207,7 +210,7 @@ impl Libfabric {
     /// Only where completion is delivery is it known which of a failed path's writes need not be done again.
     fn outcome(&self, context: u32, verdict: Verdict, reason: String) -> Event {
         match verdict {
-            Verdict::Again if self.capabilities.completed_is_delivered => Event::Again(context, reason),
+            Verdict::Again if self.delivers => Event::Again(context, reason),
             Verdict::Again | Verdict::Failed => Event::Failed(context, reason),
         }
     }
@@ -265,7 +268,6 @@ fn capabilities(rails: &[Rail]) -> Capabilities {
         strided_writes: false,
         stage_below_bytes: STAGE_BELOW_BYTES,
         max_in_flight: facts().map(|facts| facts.queue_depth).sum(),
-        completed_is_delivered: facts().all(|facts| facts.delivery_complete),
         buffers_bytes: true,
         wakes_on_arrival: rails.iter().all(|rail| rail.queue.wait_fd().is_some()),
     }

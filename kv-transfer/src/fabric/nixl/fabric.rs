@@ -159,8 +159,6 @@ impl Fabric for Nixl {
             strided_writes: false,
             stage_below_bytes: STAGE_BELOW_BYTES,
             max_in_flight: MAX_IN_FLIGHT,
-            // Read in its source: the request is done after a flush of the endpoint. Others promise less.
-            completed_is_delivered: self.backend == UCX,
             buffers_bytes: true,
             wakes_on_arrival: false,
         }

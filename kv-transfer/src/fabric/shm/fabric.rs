@@ -113,7 +113,6 @@ impl Fabric for ShmFabric {
             strided_writes: true,
             stage_below_bytes: 0,
             max_in_flight: ENTRIES as usize,
-            completed_is_delivered: true,
             buffers_bytes: false,
             wakes_on_arrival: true,
         }

@@ -101,8 +101,6 @@ impl Fabric for Ucx {
             strided_writes: false,
             stage_below_bytes: STAGE_BELOW_BYTES,
             max_in_flight: MAX_IN_FLIGHT,
-            // A write is reported done after a flush of its endpoint, which completes at the target.
-            completed_is_delivered: true,
             buffers_bytes: true,
             wakes_on_arrival: true,
         }

@@ -106,7 +106,6 @@ impl ReceiveTable {
         from: PeerId,
         key: TransferKey,
         manifest: &Manifest,
-        now: Instant,
         effects: &mut Vec<Effect>,
     ) {
         let checksums = self.rules.checksums;
@@ -114,7 +113,7 @@ impl ReceiveTable {
         part.announced = Some(Tally::first(manifest.writes));
         let conversion = part.conversion.clone();
         if manifest.doubtful.is_some_and(|doubtful| doubtful.writes > 0) {
-            self.uncertain(key, from, now);
+            self.drain_uncertain(key, from, effects);
         }
         let Some(live) = self.live(key) else { return };
         let wanted = Wanted { conversion, tokens: live.tokens, checksums, seed: live.secret };
@@ -138,29 +137,18 @@ impl ReceiveTable {
         }
         let Some(part) = self.part(key, from).filter(|part| part.manifest.is_some()) else { return false };
         part.recalled = part.manifest.take();
-        (part.announced, part.uncertain, part.quiet) = (None, true, false);
-        if let Some(at) = part.quiet_at.take() {
-            self.deadlines.remove(&(at, key));
-        }
+        (part.announced, part.uncertain, part.draining, part.quiet) = (None, true, false, false);
         true
     }
 
     /// It did so, and its manifest holds again.
-    pub(crate) fn amend(
-        &mut self,
-        from: PeerId,
-        key: TransferKey,
-        amend: &Amend,
-        now: Instant,
-        effects: &mut Vec<Effect>,
-    ) {
+    pub(crate) fn amend(&mut self, from: PeerId, key: TransferKey, amend: &Amend, effects: &mut Vec<Effect>) {
         let Some(part) = self.part(key, from) else { return };
         let Some(mut manifest) = part.recalled.take() else { return };
         let amended = manifest.amend(amend);
         part.announced = Some(manifest.writes);
         part.manifest = Some(manifest);
-        // What failed before this may land for as long from now on.
-        self.uncertain(key, from, now);
+        self.drain_uncertain(key, from, effects);
         match amended {
             Ok(()) => self.judge(key, effects),
             Err(error) if self.live(key).is_some() => {
@@ -171,46 +159,40 @@ impl ReceiveTable {
     }
 
     /// Writes of a sender failed on their way before now, and may land until the fabric is drained.
-    fn uncertain(&mut self, key: TransferKey, from: PeerId, now: Instant) {
-        let drained = now + self.rules.drain.unwrap_or_default();
-        if let Some(part) = self.part(key, from) {
-            (part.uncertain, part.quiet) = (true, false);
+    fn drain_uncertain(&mut self, key: TransferKey, sender: PeerId, effects: &mut Vec<Effect>) {
+        if let Some(part) = self.part(key, sender) {
+            (part.uncertain, part.draining, part.quiet) = (true, true, false);
+            effects.push(Effect::Drain { key, sender, stray: None });
         }
-        self.quiet_at(key, from, drained);
     }
 
-    /// A sender will not write any more.
+    /// A sender will not write any more. It says which writes it made, if it knows: of a write that failed it does not. The
+    /// fence waits for all of them, or for the drain: a completion at the sender may come before the arrival here.
     pub(crate) fn withdrawn(
         &mut self,
         from: PeerId,
         key: TransferKey,
         withdrawn: &Withdrawn,
-        now: Instant,
         effects: &mut Vec<Effect>,
     ) {
-        let drained = now + self.rules.drain.unwrap_or_default();
-        let delivered = self.rules.completed_is_delivered;
         if self.part(key, from).is_none() {
             return;
         }
         if self.live(key).is_some() {
             let reason = withdrawn.reason.chars().take(MAX_REASON_CHARS).collect();
             let error = TransferError::AbortedByPeer { reason };
-            let failure = Failure { error, reason: "another sender gave up", ended: Some((from, drained)) };
+            let failure = Failure { error, reason: "another sender gave up", ended: Some(from) };
             self.fail(key, failure, effects);
         }
         // Its slot may be free by now.
         let Some(part) = self.part(key, from) else { return };
         part.withdrawn = true;
-        part.uncertain |= withdrawn.uncertain;
-        // Of a sender that is uncertain only a manifest counts those writes, too.
-        part.announced = withdrawn.writes.filter(|_| !withdrawn.uncertain).or(part.announced);
-        part.quiet |= delivered && !part.uncertain || part.announced == Some(part.arrived);
-        if part.quiet {
-            self.lift_if_quiet(key, effects);
-        } else {
-            self.quiet_at(key, from, drained);
+        part.announced = withdrawn.writes.or(part.announced);
+        part.quiet |= part.announced == Some(part.arrived);
+        if !part.quiet && !std::mem::replace(&mut part.draining, true) {
+            effects.push(Effect::Drain { key, sender: from, stray: None });
         }
+        self.lift_if_quiet(key, effects);
     }
 
     /// Gives a live transfer so long from now; `false` when it is over, or as good as lost.
@@ -231,34 +213,49 @@ impl ReceiveTable {
         }
     }
 
-    /// A peer's process is gone, and what it had put into shared rings has been taken out.
-    pub(crate) fn peer_lost(&mut self, peer: PeerId, name: &str, now: Instant, effects: &mut Vec<Effect>) {
-        let drained = now + self.rules.drain.unwrap_or_default();
+    /// A peer's process is gone. Its parts are quiet once they are [drained](Self::peer_drained).
+    pub(crate) fn peer_lost(&mut self, peer: PeerId, name: &str, effects: &mut Vec<Effect>) {
         for key in self.keys_of(peer) {
             let lost = TransferError::PeerLost { peer: name.to_owned() };
             let part = self.part(key, peer).expect("it is one of the peer's");
+            (part.dead, part.withdrawn) = (true, true);
             let (whole, announced) = (part.is_whole(), part.manifest.is_some());
             match self.state(key) {
                 // Its part is done; the others go on.
                 Some(State::Live(_)) if whole => {}
-                Some(State::Live(live)) if announced && drained > now => {
-                    live.lost = Some((lost, drained));
-                    let (old, new) = (live.deadline, live.deadline.min(drained));
-                    live.deadline = new;
-                    self.deadlines.remove(&(old, key));
-                    self.deadlines.insert((new, key));
-                    self.quiet_at(key, peer, drained);
-                }
+                Some(State::Live(live)) if announced => drop(live.lost.get_or_insert(lost)),
                 Some(State::Live(_)) => {
-                    let ended = Some((peer, drained));
-                    self.fail(key, Failure { error: lost, reason: "another sender died", ended }, effects);
-                }
-                Some(State::Fenced(_)) => {
-                    self.quiet_at(key, peer, drained);
-                    self.quieten(key, now, effects);
+                    let failure = Failure { error: lost, reason: "another sender died", ended: Some(peer) };
+                    self.fail(key, failure, effects);
                 }
                 _ => {}
             }
+        }
+    }
+
+    /// What a dead peer wrote is here, or lost: the data thread has disconnected it, and found nothing more of it.
+    pub(crate) fn peer_drained(&mut self, peer: PeerId, effects: &mut Vec<Effect>) {
+        for key in self.keys_of(peer) {
+            let part = self.part(key, peer).expect("it is one of the peer's");
+            debug_assert!(part.dead, "a peer is drained after its death");
+            part.quiet = true;
+            let whole = part.is_whole();
+            if let Some(live) = self.live(key).filter(|_| !whole) {
+                let name = TransferError::PeerLost { peer: "a sender".to_owned() };
+                let error = live.lost.take().unwrap_or(name);
+                let failure = Failure { error, reason: "another sender died", ended: Some(peer) };
+                self.fail(key, failure, effects);
+            }
+            self.lift_if_quiet(key, effects);
+        }
+    }
+
+    /// What a sender wrote to a transfer to which it writes no more is here, or lost: the data thread found nothing more of it.
+    pub(crate) fn part_drained(&mut self, key: TransferKey, sender: PeerId, effects: &mut Vec<Effect>) {
+        if let Some(part) = self.part(key, sender).filter(|part| part.withdrawn || part.has_announced()) {
+            part.quiet = true;
+            self.judge(key, effects);
+            self.lift_if_quiet(key, effects);
         }
     }
 
@@ -267,23 +264,20 @@ impl ReceiveTable {
         self.deadlines.first().map(|&(at, _)| at)
     }
 
-    /// Fails what is overdue, lifts the fences whose drain is over.
+    /// Fails what is overdue. No fence is lifted by time.
     pub(crate) fn tick(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         while let Some(&(at, key)) = self.deadlines.first().filter(|(at, _)| *at <= now) {
             self.deadlines.remove(&(at, key));
             match self.state(key) {
-                Some(State::Live(live)) if live.deadline > now => self.settle(key, now, effects),
                 Some(State::Live(live)) => {
                     let announced = live.parts.iter().filter(|part| part.manifest.is_some()).count();
                     let manifest = if announced == live.needed { "here" } else { "missing" };
                     let arrived = live.parts.iter().map(|part| part.arrived.writes).sum();
                     let expired = TransferError::Expired { after: live.expires_in, arrived, manifest };
-                    let error = live.lost.take().map_or(expired, |(lost, _)| lost);
+                    let error = live.lost.take().unwrap_or(expired);
                     self.fail(key, Failure { error, reason: "the transfer expired", ended: None }, effects);
-                    self.quieten(key, now, effects);
                 }
-                Some(State::Fenced(_)) => self.quieten(key, now, effects),
-                _ => debug_assert!(false, "a deadline of the free slot {key} stayed behind"),
+                _ => debug_assert!(false, "a deadline of {key}, which is not live, stayed behind"),
             }
         }
     }

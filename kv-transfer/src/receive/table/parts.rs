@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use tokio::time::Instant;
-
 use super::staging::Staged;
 use crate::ids::{PeerId, TransferKey};
 use crate::layout::Conversion;
@@ -29,8 +27,10 @@ pub(super) struct Part {
     pub(super) uncertain: bool,
     /// It said that it writes no more.
     pub(super) withdrawn: bool,
-    /// What it wrote is here, or lost, from then on.
-    pub(super) quiet_at: Option<Instant>,
+    /// Its process is gone.
+    pub(super) dead: bool,
+    /// The data thread was told to drain it.
+    pub(super) draining: bool,
     /// Nothing of it can arrive any more.
     pub(super) quiet: bool,
 }
@@ -53,7 +53,8 @@ impl Part {
             announced: None,
             uncertain: false,
             withdrawn: false,
-            quiet_at: None,
+            dead: false,
+            draining: false,
             quiet: false,
         }
     }
@@ -81,6 +82,11 @@ impl Part {
         let Some(manifest) = &self.manifest else { return false };
         let different = manifest.writes.writes <= self.arrived.writes && manifest.writes != self.arrived;
         different || self.is_scattered() && self.is_settled() && !manifest.allows(self.arrived)
+    }
+
+    /// It writes no more, as it said with its manifest; some of what it wrote may be on its way.
+    pub(super) fn has_announced(&self) -> bool {
+        self.uncertain && self.announced.is_some()
     }
 
     /// Writes of it failed on their way, and none can land any more.

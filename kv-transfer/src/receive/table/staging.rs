@@ -2,8 +2,6 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use tokio::time::Instant;
-
 use super::{Effect, Failure, ReceiveTable, Scatter, State};
 use crate::TransferError;
 use crate::ids::{PeerId, Sequence, TransferKey};
@@ -26,9 +24,7 @@ pub(super) struct Staged {
     granted: u32,
     /// By the number of the write for which each was granted.
     held: BTreeMap<u32, u32>,
-    /// Numbers of writes that failed on their way, and when they cannot land any more.
-    strays: Vec<(Instant, u32)>,
-    /// Chunks of such writes, whose numbers came round before that. They stay until all is over.
+    /// Chunks of writes that failed on their way, whose numbers came round before they were drained. They stay until all is over.
     overtaken: Vec<u32>,
     /// Landed, and not in the blocks yet.
     pub(super) scattering: u32,
@@ -48,17 +44,6 @@ impl Chunks {
 }
 
 impl Staged {
-    /// When strays of it cannot land any more.
-    pub(super) fn deadlines(&self) -> impl Iterator<Item = Instant> {
-        self.strays.iter().map(|&(at, _)| at)
-    }
-
-    /// Takes out strays that cannot land any more: when that was, and their chunks unless they had landed.
-    fn take_strays(&mut self, now: Instant) -> Vec<(Instant, Option<u32>)> {
-        let over = self.strays.extract_if(.., |(at, _)| *at <= now);
-        over.map(|(at, sequence)| (at, self.held.remove(&sequence))).collect()
-    }
-
     /// All chunks that it has, when it is over.
     pub(super) fn into_chunks(self) -> impl Iterator<Item = u32> {
         debug_assert_eq!(self.scattering, 0, "a transfer ends when its chunks are scattered");
@@ -104,27 +89,24 @@ impl ReceiveTable {
     }
 
     /// A chunk's write failed on its way: its chunk is free when that cannot land any more.
-    pub(crate) fn stray(&mut self, from: PeerId, key: TransferKey, sequence: u32, now: Instant) {
-        let at = now + self.rules.drain.unwrap_or_default();
-        if self.live(key).is_none() {
-            return;
-        }
-        let Some(staged) = self.part(key, from).and_then(|part| part.staged.as_mut()) else { return };
-        if staged.held.contains_key(&sequence) && !staged.strays.iter().any(|&(_, known)| known == sequence) {
-            staged.strays.push((at, sequence));
-            self.deadlines.insert((at, key));
+    pub(crate) fn stray(&mut self, from: PeerId, key: TransferKey, sequence: u32, effects: &mut Vec<Effect>) {
+        let staged = self.part(key, from).and_then(|part| part.staged.as_ref());
+        if staged.is_some_and(|staged| staged.held.contains_key(&sequence)) {
+            effects.push(Effect::Drain { key, sender: from, stray: Some(sequence) });
         }
     }
 
-    /// Frees the chunks of strays, and grants them anew.
-    pub(super) fn free_strays(&mut self, key: TransferKey, now: Instant, effects: &mut Vec<Effect>) {
-        let Some(live) = self.live(key) else { return };
-        let parts = live.parts.iter_mut().filter_map(|part| part.staged.as_mut());
-        let over: Vec<_> = parts.flat_map(|staged| staged.take_strays(now)).collect();
-        for (at, chunk) in over {
-            self.deadlines.remove(&(at, key));
-            self.chunks.free.extend(chunk);
-        }
+    /// It cannot; and if it did not, its chunk is granted anew.
+    pub(crate) fn stray_drained(
+        &mut self,
+        key: TransferKey,
+        sender: PeerId,
+        sequence: u32,
+        effects: &mut Vec<Effect>,
+    ) {
+        let staged = self.part(key, sender).and_then(|part| part.staged.as_mut());
+        let chunk = staged.and_then(|staged| staged.held.remove(&sequence));
+        self.chunks.free.extend(chunk);
         self.grant(effects);
     }
 

@@ -1,9 +1,6 @@
 //! What follows: completion, failure, fences, release; and the ownership of blocks.
 
-use tokio::time::Instant;
-
 use super::parts::Part;
-use super::staging::Staged;
 use super::{Effect, Failure, Fenced, Live, ReceiveTable, State};
 use crate::ids::{PeerId, Slot, TransferKey};
 use crate::receive::Arrival;
@@ -25,9 +22,8 @@ impl ReceiveTable {
 
     fn complete(&mut self, key: TransferKey, effects: &mut Vec<Effect>) {
         let State::Live(mut live) = self.release(key) else { unreachable!("only a live transfer completes") };
-        self.deadlines.remove(&(live.deadline, key));
-        self.forget_deadlines(key, &live.parts);
         self.take_chunks(&mut live.parts, effects);
+        self.deadlines.remove(&(live.deadline, key));
         let manifests = live.parts.into_iter().filter_map(|part| part.manifest).collect();
         live.cell.settle(Ok(Arrival { manifests, duration: live.started.elapsed() }));
         effects.push(Effect::Quiet(live.cell));
@@ -55,69 +51,16 @@ impl ReceiveTable {
     }
 
     /// Finds out what each sender of a transfer that just failed may still write.
-    fn fence(
-        &mut self,
-        key: TransferKey,
-        reason: &str,
-        ended: Option<(PeerId, Instant)>,
-        effects: &mut Vec<Effect>,
-    ) {
-        let drains = self.rules.drain.is_some();
+    fn fence(&mut self, key: TransferKey, reason: &str, ended: Option<PeerId>, effects: &mut Vec<Effect>) {
         let Some(State::Fenced(fenced)) = self.state(key) else { return };
-        let mut quiet_at = Vec::new();
         for part in &mut fenced.parts {
-            part.quiet = part.is_whole();
-            match ended.filter(|&(sender, _)| sender == part.sender) {
-                Some((_, drained)) => {
-                    part.withdrawn = true;
-                    part.quiet |= !drains;
-                    quiet_at.push((part.sender, drained));
-                }
-                // A sender that is gone answers nobody.
-                None if part.quiet_at.is_some() => {
-                    part.withdrawn = true;
-                    quiet_at.extend(part.quiet_at.map(|at| (part.sender, at)));
-                }
-                None if !part.quiet => {
-                    effects.push(Effect::TellAbort { peer: part.sender, key, reason: reason.to_owned() });
-                }
-                None => {}
+            part.quiet |= part.is_whole();
+            // A sender that is gone answers nobody.
+            part.withdrawn |= part.dead || ended == Some(part.sender);
+            if !part.quiet && !part.withdrawn {
+                effects.push(Effect::TellAbort { peer: part.sender, key, reason: reason.to_owned() });
             }
         }
-        quiet_at.into_iter().for_each(|(sender, at)| self.quiet_at(key, sender, at));
-    }
-
-    /// What a sender wrote is here, or lost, from `at` on. The first such moment stands.
-    pub(super) fn quiet_at(&mut self, key: TransferKey, sender: PeerId, at: Instant) {
-        let Some(part) = self.part(key, sender).filter(|part| !part.quiet) else { return };
-        let (at, uncertain) = (*part.quiet_at.get_or_insert(at), part.uncertain);
-        if uncertain || matches!(self.state(key), Some(State::Fenced(_))) {
-            self.deadlines.insert((at, key));
-        }
-    }
-
-    /// Notes whose uncertain writes cannot land any more, while the transfer lives.
-    pub(super) fn settle(&mut self, key: TransferKey, now: Instant, effects: &mut Vec<Effect>) {
-        let Some(live) = self.live(key) else { return };
-        live.parts.iter_mut().for_each(|part| part.quiet |= part.quiet_at.is_some_and(|at| at <= now));
-        self.free_strays(key, now, effects);
-        self.judge(key, effects);
-    }
-
-    fn forget_deadlines(&mut self, key: TransferKey, parts: &[Part]) {
-        for part in parts {
-            let strays = part.staged.iter().flat_map(Staged::deadlines);
-            for at in part.quiet_at.into_iter().chain(strays) {
-                self.deadlines.remove(&(at, key));
-            }
-        }
-    }
-
-    /// Notes which senders are quiet by now.
-    pub(super) fn quieten(&mut self, key: TransferKey, now: Instant, effects: &mut Vec<Effect>) {
-        let Some(State::Fenced(fenced)) = self.state(key) else { return };
-        fenced.parts.iter_mut().for_each(|part| part.quiet |= part.quiet_at.is_some_and(|at| at <= now));
-        self.lift_if_quiet(key, effects);
     }
 
     /// Ends a fence that nobody needs any more.
@@ -127,7 +70,6 @@ impl ReceiveTable {
             _ => return,
         }
         let State::Fenced(mut fenced) = self.release(key) else { unreachable!("only a fence is lifted") };
-        self.forget_deadlines(key, &fenced.parts);
         self.take_chunks(&mut fenced.parts, effects);
         self.counters.quarantined_blocks.sub(fenced.cell.blocks.len() as u64);
         effects.push(Effect::Quiet(fenced.cell));
