@@ -152,8 +152,9 @@ async fn connecting_ahead_gives_the_verdict_and_a_path_that_works(fabric: &str) 
     let mine = world.node.fabric();
     let back = Order::Connect { endpoint: mine.control_endpoint.clone(), node_id: mine.node_id.clone() };
     world.peer.must(back).await;
+    // One in each direction. The one that was dialled may know a moment later.
+    until(|| (world.node.stats().peers == 2).then_some(())).await;
     let (ours, theirs) = (world.node.stats(), world.peer.stats().await);
-    assert_eq!(ours.peers, 2, "one in each direction");
     assert_eq!((ours.writes_sent, ours.bytes_sent, ours.writes_received, ours.late_writes), (0, 0, 0, 0));
     assert_eq!((theirs.writes_sent, theirs.writes_received, theirs.late_writes), (0, 0, 0));
     assert_eq!((ours.outgoing_completed, ours.writes_failed), (0, 0));

@@ -112,6 +112,22 @@ fn the_load_is_shared_whatever_the_number_of_rails_at_each_end() {
 }
 
 #[test]
+fn connecting_ahead_uses_each_path_once() {
+    if !support_is_here("libfabric") {
+        return;
+    }
+    block_on(async {
+        for there in ["127.0.0.5,127.0.0.6,127.0.0.7", "127.0.0.5"] {
+            let world = World::with_peer(on("127.0.0.2,127.0.0.3", 8, 4096), &on(there, 8, 4096)).await;
+            let (endpoint, node_id) = world.peer.describe().await;
+            world.node.connect(&endpoint, &node_id).await.unwrap();
+            let carried = world.node.rails();
+            assert!(carried.iter().all(|rail| rail.bytes > 0), "{carried:?}");
+        }
+    });
+}
+
+#[test]
 fn a_rail_that_there_is_not_is_refused_by_its_name() {
     if !support_is_here("libfabric") {
         return;

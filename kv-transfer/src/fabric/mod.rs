@@ -68,6 +68,9 @@ pub(crate) trait Fabric: Send {
     }
 }
 
+/// NICs or interfaces of one node.
+pub(crate) const MAX_RAILS: usize = 32;
+
 /// A NIC or interface, and what it did.
 #[derive(Debug)]
 pub(crate) struct Rail {

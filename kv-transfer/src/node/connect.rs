@@ -13,6 +13,7 @@ use super::NodeInner;
 use crate::OpenError;
 use crate::control::SendLink;
 use crate::engine::{Command, Work};
+use crate::fabric::MAX_RAILS;
 use crate::ids::NodeId;
 use crate::plan::{Cursor, Plan, Tile};
 use crate::staging::SCRATCH_BYTES;
@@ -73,13 +74,21 @@ impl NodeInner {
         }
     }
 
-    /// Reads what means nothing to where it means nothing.
+    /// As many as there can be to one peer: a fabric with several takes first those that were never used.
+    fn most_paths(&self) -> usize {
+        if self.rails.is_empty() { 1 } else { MAX_RAILS }
+    }
+
+    /// Reads what means nothing to where it means nothing, once over each path.
     async fn try_path(self: &Arc<Self>, link: &Arc<SendLink>) -> Result<(), String> {
         let mut open = self.register(link, None, None);
         let tile = Tile::contiguous(link.region.scratch(), self.region.scratch(), SCRATCH_BYTES);
-        let work = Work::Tiles(Cursor::new(0..1, Arc::new(Plan::of(tile))));
-        // Beyond the bound of pushes: there is one for each peer that is connected to, and those are bounded.
-        self.queue.push_at_once(Command::Push { id: open.id, work });
+        let plan = Arc::new(Plan::of(tile));
+        // Beyond the bound of pushes: there are some for each peer that is connected to, and those are bounded.
+        for _ in 0..self.most_paths() {
+            let work = Work::Tiles(Cursor::new(0..1, plan.clone()));
+            self.queue.push_at_once(Command::Push { id: open.id, work });
+        }
         self.queue.send(Command::Finish { id: open.id, manifest: None });
         let outcome = open.cell.settled().await;
         open.settled = true;

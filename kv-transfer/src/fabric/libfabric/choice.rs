@@ -9,9 +9,9 @@ use std::net::IpAddr;
 
 use super::info::{EFA, EFA_DIRECT, IMMEDIATE_BYTES, Info, Request, speaks_efa};
 use super::library::Library;
-use super::offer::MAX_RAILS;
 use super::{locality, sys};
 use crate::StartError;
+use crate::fabric::MAX_RAILS;
 
 /// Completion that means delivery makes fences exact; a provider without it is drained instead.
 const COMPLETIONS: [u32; 2] = [sys::FI_DELIVERY_COMPLETE, 0];

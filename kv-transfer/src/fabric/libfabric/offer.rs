@@ -4,9 +4,8 @@ use prost::Message;
 
 use super::fault;
 use crate::FabricError;
+use crate::fabric::MAX_RAILS;
 
-/// Rails of one node.
-pub(super) const MAX_RAILS: usize = 32;
 /// Longest address that is a string.
 const MAX_ADDRESS_BYTES: usize = 256;
 

@@ -54,6 +54,7 @@ pub(super) struct Path {
     pub(super) base: u64,
     pub(super) key: u64,
     lost: bool,
+    used: bool,
     /// When the last posted of its completed operations was posted.
     heard: Duration,
 }
@@ -78,7 +79,7 @@ pub(super) enum Verdict {
 
 impl Path {
     pub(super) fn new(rail: usize, address: Vec<u8>, handle: sys::fi_addr_t, base: u64, key: u64) -> Self {
-        Self { rail, address, handle, base, key, lost: false, heard: Duration::ZERO }
+        Self { rail, address, handle, base, key, lost: false, used: false, heard: Duration::ZERO }
     }
 }
 
@@ -124,7 +125,8 @@ impl Paths {
             let load = &self.rails[paths[index].rail];
             tried & 1 << index == 0 && !paths[index].lost && !load.closed && load.operations < load.depth
         });
-        usable.min_by_key(|&index| self.rails[paths[index].rail].bytes)
+        // The first operation on a path may be slow: better a small one that nobody waits for.
+        usable.min_by_key(|&index| (paths[index].used, self.rails[paths[index].rail].bytes))
     }
 
     pub(super) fn posted(
@@ -135,7 +137,9 @@ impl Paths {
         write: bool,
         now: Duration,
     ) {
-        let Some(rail) = self.peers.get(&peer).map(|found| found.paths[path].rail) else { return };
+        let Some(path_taken) = self.peers.get_mut(&peer).map(|found| &mut found.paths[path]) else { return };
+        path_taken.used = true;
+        let rail = path_taken.rail;
         let context = context as usize;
         if self.flying.len() <= context {
             self.flying.resize(context + 1, None);
@@ -256,6 +260,22 @@ mod tests {
         paths.done(0);
         let free = paths.pick(PeerId(2), 0).unwrap();
         assert_eq!(paths.rails[free].bytes, 0);
+    }
+
+    #[test]
+    fn each_path_is_used_once_before_any_is_used_again() {
+        let mut paths = paths(3);
+        paths.posted(7, (PeerId(2), 0), 1 << 20, true, at(0));
+        let mut taken: Vec<usize> = (0..3)
+            .map(|context| {
+                let path = paths.pick(PEER, 0).unwrap();
+                paths.posted(context, (PEER, path), 64, false, at(0));
+                path
+            })
+            .collect();
+        taken.sort_unstable();
+        assert_eq!(taken, [0, 1, 2], "the busy one too");
+        assert_ne!(paths.pick(PEER, 0), Some(0), "from then on the load decides");
     }
 
     #[test]
