@@ -394,6 +394,36 @@ fn the_chunk_of_a_stray_write_is_granted_anew_when_nothing_can_land_there() {
 }
 
 #[test]
+fn a_number_that_comes_round_waits_for_the_stray_that_had_it() {
+    let mut bench = Bench { staged: true, ..Bench::new() };
+    let cell = bench.attached(&[1]);
+    bench.table.stray(SENDER, cell.key, 0, &mut bench.effects);
+    bench.table.stray(SENDER, cell.key, 0, &mut bench.effects);
+    let drains =
+        |bench: &Bench| bench.effects.iter().filter(|effect| matches!(effect, Effect::Drain { .. })).count();
+    assert_eq!(drains(&bench), 1, "however often it is said");
+    let granted =
+        |bench: &Bench| bench.effects.iter().filter(|effect| matches!(effect, Effect::Grant { .. })).count();
+    for write in 1..Sequence::COUNT {
+        assert_eq!(granted(&bench) as u32, 1 + write, "each chunk that comes back is granted again");
+        bench.land_number(SENDER, cell.key, write);
+        bench.scatter(true);
+        bench.table.want(SENDER, cell.key, 1, &mut bench.effects);
+    }
+    let before = granted(&bench);
+    bench.table.want(SENDER, cell.key, 1, &mut bench.effects);
+    assert_eq!(granted(&bench), before, "the next number is the stray's");
+    // It lands late, and stands for no other.
+    bench.land_number(SENDER, cell.key, 0);
+    bench.scatter(true);
+    bench.table.want(SENDER, cell.key, 1, &mut bench.effects);
+    assert_eq!(granted(&bench), before);
+    bench.drain();
+    assert!(granted(&bench) > before);
+    bench.check();
+}
+
+#[test]
 fn a_doubtful_write_that_landed_is_not_waited_for() {
     let mut bench = Bench::new();
     let cell = bench.attached(&[1]);

@@ -27,6 +27,8 @@ const MAX_WRITE_BYTES: u64 = 1 << 20;
 const MIN_STRIPE_BYTES: u64 = 128 << 10;
 /// Measured with `baton bench transfer` over tcp (perf/RESULTS.md); networks with a higher cost for a write gain more.
 const STAGE_BELOW_BYTES: u64 = 16 << 10;
+/// Polls until one brings nothing, at most: more than the largest completion queue needs.
+const LAST_POLLS: usize = 256;
 /// So often rails are looked at that may be silent.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
@@ -159,6 +161,9 @@ impl Libfabric {
             }
             tried |= 1 << index;
         }
+        if self.paths.is_cut_off(peer) {
+            return Err(fault(name, &"every rail that leads to this peer is closed"));
+        }
         Ok(false)
     }
 
@@ -183,8 +188,19 @@ impl Libfabric {
         })
     }
 
-    /// Takes what came from one rail, and keeps account of it.
+    /// Takes what came from one rail; closes one that cannot be asked, unless it is the last.
     fn poll_rail(&mut self, index: usize, events: &mut Vec<Event>) -> Result<(), FabricError> {
+        match self.take(index, events) {
+            Err(error) if self.paths.open() > 1 => {
+                self.close_rail(index, &error.to_string(), events);
+                Ok(())
+            }
+            taken => taken,
+        }
+    }
+
+    /// Takes some of what came from one rail, and keeps account of it.
+    fn take(&mut self, index: usize, events: &mut Vec<Event>) -> Result<(), FabricError> {
         let Some(rail) = &self.rails[index] else { return Ok(()) };
         let before = events.len();
         let polled = rail.poll(&mut self.entries, events);
@@ -198,13 +214,7 @@ impl Libfabric {
                 _ => {}
             }
         }
-        match polled {
-            Err(error) if self.paths.open() > 1 => {
-                self.close_rail(index, &error.to_string(), events);
-                Ok(())
-            }
-            polled => polled,
-        }
+        polled
     }
 
     /// Only where completion is delivery is it known which of a failed path's writes need not be done again.
@@ -224,6 +234,13 @@ impl Libfabric {
             reason,
             "a rail is closed; the others carry its traffic until this worker is restarted"
         );
+        // What has come is not to be lost with it: the senders know by their completions that it was delivered.
+        for _ in 0..LAST_POLLS {
+            let before = events.len();
+            if self.take(index, events).is_err() || events.len() == before {
+                break;
+            }
+        }
         self.rails[index] = None;
         for (context, verdict) in self.paths.close(index) {
             events.push(self.outcome(context, verdict, format!("the rail {device} was closed: {reason}")));

@@ -104,6 +104,13 @@ impl Paths {
     pub(super) fn remove(&mut self, peer: PeerId) -> Option<Peer> {
         let removed = self.peers.remove(&peer)?;
         self.lost -= removed.paths.iter().filter(|path| path.lost).count() as u64;
+        // Nothing is heard of what is still under way to it; its rails are not to wait for that.
+        let theirs = |flying: &Option<Flying>| flying.is_some_and(|flying| flying.peer == peer);
+        for context in 0..self.flying.len() {
+            if theirs(&self.flying[context]) {
+                self.land(context as u32);
+            }
+        }
         Some(removed)
     }
 
@@ -188,6 +195,20 @@ impl Paths {
         another
     }
 
+    /// Tries what had failed before once more: there is nothing else.
+    fn revive(&mut self, peer: PeerId) {
+        let Some(found) = self.peers.get_mut(&peer) else { return };
+        for path in found.paths.iter_mut().filter(|path| !self.rails[path.rail].closed) {
+            self.lost -= u64::from(std::mem::replace(&mut path.lost, false));
+        }
+    }
+
+    /// There is no path to a peer that could ever be picked.
+    pub(super) fn is_cut_off(&self, peer: PeerId) -> bool {
+        let works = |path: &Path| !path.lost && !self.rails[path.rail].closed;
+        self.peers.get(&peer).is_none_or(|peer| !peer.paths.iter().any(works))
+    }
+
     /// A rail that is silent while others are not.
     pub(super) fn silent(&self, now: Duration) -> Option<usize> {
         let open = self.rails.iter().filter(|load| !load.closed).count();
@@ -217,7 +238,9 @@ impl Paths {
             .map(|(id, index, _)| (id, index))
             .collect();
         for (peer, path) in touched {
-            self.give_up(peer, path);
+            if !self.give_up(peer, path) {
+                self.revive(peer);
+            }
         }
         let there = |(_, flying): &(usize, &Option<Flying>)| flying.is_some_and(|flying| flying.rail == rail);
         let contexts: Vec<u32> =
@@ -323,6 +346,37 @@ mod tests {
         assert_eq!(paths.silent(at(99)), None);
         paths.posted(0, (PEER, 1), 1, true, at(100));
         assert_eq!(paths.silent(at(200)), None, "the last one stays");
+    }
+
+    #[test]
+    fn what_was_under_way_to_a_peer_that_is_gone_loads_no_rail() {
+        let mut paths = paths(1);
+        (0..4).for_each(|context| paths.posted(context, (PEER, 0), 100, true, at(0)));
+        assert_eq!(paths.pick(PeerId(2), 0), None, "no credit is left");
+        paths.remove(PEER);
+        assert_eq!(paths.pick(PeerId(2), 0), Some(0));
+        paths.posted(4, (PeerId(2), 0), 7, true, at(1));
+        paths.done(0);
+        assert_eq!(
+            (paths.rails[0].bytes, paths.rails[0].operations),
+            (7, 1),
+            "a late end of it counts for nothing"
+        );
+    }
+
+    #[test]
+    fn a_lost_path_is_tried_again_when_the_others_rails_are_closed() {
+        let mut paths = paths(2);
+        paths.posted(0, (PEER, 0), 1, true, at(0));
+        assert_eq!(paths.failed(0), Verdict::Again);
+        paths.posted(1, (PEER, 1), 1, true, at(0));
+        assert_eq!(paths.close(1), [(1, Verdict::Again)], "over what is left");
+        assert_eq!((paths.pick(PEER, 0), paths.is_cut_off(PEER)), (Some(0), false));
+        assert_eq!(paths.pick(PeerId(2), 0), Some(0));
+        // One that has only this rail, as the other was closed when it came.
+        let only = vec![Path::new(1, Vec::new(), 0, 0, 0)];
+        paths.insert(PeerId(3), Peer { paths: only, region_bytes: Some(1) });
+        assert!(paths.is_cut_off(PeerId(3)) && paths.pick(PeerId(3), 0).is_none());
     }
 
     #[test]

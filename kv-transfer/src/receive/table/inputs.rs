@@ -135,7 +135,9 @@ impl ReceiveTable {
         if self.live(key).is_none() {
             return false;
         }
-        let Some(part) = self.part(key, from).filter(|part| part.manifest.is_some()) else { return false };
+        // A sender does so at most once: it announces anew when nothing is under way.
+        let first = |part: &&mut Part| part.manifest.is_some() && !part.uncertain;
+        let Some(part) = self.part(key, from).filter(first) else { return false };
         part.recalled = part.manifest.take();
         (part.announced, part.uncertain, part.draining, part.quiet) = (None, true, false, false);
         true

@@ -1,6 +1,6 @@
 //! Chunks: who may write which, in turn.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::{Effect, Failure, ReceiveTable, Scatter, State};
 use crate::TransferError;
@@ -24,8 +24,8 @@ pub(super) struct Staged {
     granted: u32,
     /// By the number of the write for which each was granted.
     held: BTreeMap<u32, u32>,
-    /// Chunks of writes that failed on their way, whose numbers came round before they were drained. They stay until all is over.
-    overtaken: Vec<u32>,
+    /// Numbers of writes that failed on their way, until those cannot land any more.
+    strays: BTreeSet<u32>,
     /// Landed, and not in the blocks yet.
     pub(super) scattering: u32,
 }
@@ -44,10 +44,15 @@ impl Chunks {
 }
 
 impl Staged {
+    /// An earlier write of this number, which is one of 512, may land yet.
+    fn is_taken(&self, number: u32) -> bool {
+        self.held.contains_key(&number) || self.strays.contains(&number)
+    }
+
     /// All chunks that it has, when it is over.
     pub(super) fn into_chunks(self) -> impl Iterator<Item = u32> {
         debug_assert_eq!(self.scattering, 0, "a transfer ends when its chunks are scattered");
-        self.held.into_values().chain(self.overtaken)
+        self.held.into_values()
     }
 }
 
@@ -69,14 +74,19 @@ impl ReceiveTable {
 
     /// Grants free chunks to those that wait, one each in turn.
     pub(super) fn grant(&mut self, effects: &mut Vec<Effect>) {
+        let mut put_off = Vec::new();
         while let Some(&chunk) = self.chunks.free.last() {
-            let Some((key, peer)) = self.chunks.waiting.pop_front() else { return };
+            let Some((key, peer)) = self.chunks.waiting.pop_front() else { break };
             if self.live(key).is_none() {
                 continue;
             }
             let Some(staged) = self.part(key, peer).and_then(|part| part.staged.as_mut()) else { continue };
-            // Whose write had the number before never came.
-            staged.overtaken.extend(staged.held.insert(Sequence::of(staged.granted).number(), chunk));
+            let number = Sequence::of(staged.granted).number();
+            if staged.is_taken(number) {
+                put_off.push((key, peer));
+                continue;
+            }
+            staged.held.insert(number, chunk);
             staged.granted += 1;
             staged.wanted -= 1;
             let wants_more = staged.wanted > 0;
@@ -86,12 +96,14 @@ impl ReceiveTable {
             }
             effects.push(Effect::Grant { peer, key, chunk });
         }
+        self.chunks.waiting.extend(put_off);
     }
 
     /// A chunk's write failed on its way: its chunk is free when that cannot land any more.
     pub(crate) fn stray(&mut self, from: PeerId, key: TransferKey, sequence: u32, effects: &mut Vec<Effect>) {
-        let staged = self.part(key, from).and_then(|part| part.staged.as_ref());
-        if staged.is_some_and(|staged| staged.held.contains_key(&sequence)) {
+        let staged = self.part(key, from).and_then(|part| part.staged.as_mut());
+        let new = |staged: &mut Staged| staged.held.contains_key(&sequence) && staged.strays.insert(sequence);
+        if staged.is_some_and(new) {
             effects.push(Effect::Drain { key, sender: from, stray: Some(sequence) });
         }
     }
@@ -105,7 +117,10 @@ impl ReceiveTable {
         effects: &mut Vec<Effect>,
     ) {
         let staged = self.part(key, sender).and_then(|part| part.staged.as_mut());
-        let chunk = staged.and_then(|staged| staged.held.remove(&sequence));
+        let chunk = staged.and_then(|staged| {
+            staged.strays.remove(&sequence);
+            staged.held.remove(&sequence)
+        });
         self.chunks.free.extend(chunk);
         self.grant(effects);
     }
