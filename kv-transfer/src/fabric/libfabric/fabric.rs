@@ -258,6 +258,13 @@ impl Libfabric {
     }
 }
 
+impl Drop for Libfabric {
+    /// Ends all rails before any is taken apart, which takes its time with a large pool.
+    fn drop(&mut self) {
+        self.rails.iter_mut().flatten().for_each(Rail::end);
+    }
+}
+
 /// A write or a read, before it has its path.
 struct Wanted {
     name: &'static str,

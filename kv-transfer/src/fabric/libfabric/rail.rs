@@ -22,7 +22,8 @@ pub(super) type Entries = Box<[sys::fi_cq_data_entry; CQ_BATCH]>;
 
 /// Fields in the order in which they must go.
 pub(super) struct Rail {
-    endpoint: Endpoint,
+    /// Until [`end`](Self::end).
+    endpoint: Option<Endpoint>,
     region: Region,
     addresses: Arc<AddressVector>,
     pub(super) queue: Arc<CompletionQueue>,
@@ -74,7 +75,13 @@ impl Rail {
         let address = endpoint.name()?;
         let base = if facts.virtual_addresses { pool.ptr().as_ptr() as u64 } else { 0 };
         let inserted = HashMap::new();
+        let endpoint = Some(endpoint);
         Ok(Self { endpoint, region, addresses, queue, domain, facts, address, base, inserted })
+    }
+
+    /// Closes its endpoint: nothing is read or written through it any more.
+    pub(super) fn end(&mut self) {
+        self.endpoint = None;
     }
 
     pub(super) fn offer(&self) -> RailOffer {
@@ -119,7 +126,8 @@ impl Rail {
             context: operation.context.as_ptr().cast(),
             data: operation.immediate.into(),
         };
-        match (operation.post)(&self.endpoint, &message, operation.flags) {
+        let Some(endpoint) = &self.endpoint else { return Ok(false) };
+        match (operation.post)(endpoint, &message, operation.flags) {
             0 => Ok(true),
             code if code == -i64::from(sys::FI_EAGAIN) => Ok(false),
             code => Err(failure(&self.domain.library(), operation.name, code)),
