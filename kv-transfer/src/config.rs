@@ -127,6 +127,9 @@ pub struct TransferLimits {
     /// Bytes of computed layers that are pushed together; `None` chooses by the link's measured speed. Layers of a prompt that
     /// has fewer bytes go in one push, at its end.
     pub push_group_bytes: Option<u64>,
+    /// Mean bytes of a write below which a transfer goes by way of chunks; 0: none does. `None` takes what was measured for the
+    /// fabric (perf/RESULTS.md; `baton bench transfer --staging-curve` measures a link).
+    pub stage_below_bytes: Option<u64>,
     /// How long `push` may hold its caller while the queue is full.
     pub push_patience: Duration,
     /// Connecting to a peer, its handshake, and each attach.
@@ -161,6 +164,7 @@ impl Default for TransferLimits {
             in_flight_bytes_per_peer: 128 << 20,
             in_flight_bytes: 512 << 20,
             push_group_bytes: None,
+            stage_below_bytes: None,
             push_patience: Duration::from_millis(250),
             handshake: Duration::from_secs(5),
             silence: Duration::from_secs(4),

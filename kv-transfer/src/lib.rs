@@ -58,7 +58,7 @@
 //!   happens, while a peer is connected.
 //!
 //! # What it leaves out
-//! Models, HTTP, metrics libraries, who talks to whom. Not here yet: several rails, GPU memory.
+//! Models, HTTP, metrics libraries, who talks to whom. Not here yet: GPU memory.
 //!
 //! # Trust
 //! Peers are processes of the same system, but what they send is checked before it is used: descriptors, ring counters,
@@ -84,6 +84,8 @@ mod memory;
 mod node;
 mod offload;
 mod own_time;
+#[doc(hidden)]
+pub mod parts;
 mod plan;
 mod random;
 mod raw;

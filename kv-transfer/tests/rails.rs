@@ -16,13 +16,7 @@ const IN_NAMESPACE: &str = "BATON_KV_TEST_NETNS";
 /// Before enabling: loopback up, an address for each end of each of three rails.
 const CABLING: &str = "ip link set lo up && for r in 1 2 3; do for e in 1 2; do ip addr add 10.77.$r.$e/32 dev lo || exit; done; done";
 
-/// Not a test: the other process of the tests here.
-#[test]
-#[ignore = "the peer process of the other tests, started by them"]
-fn peer_process() {
-    let setup = std::env::var("BATON_KV_TEST_PEER").expect("only started by the other tests");
-    support::serve(serde_json::from_str(&setup).unwrap());
-}
+support::peer_process!();
 
 fn on(rails: &str, blocks: u32, block_bytes: u32) -> Setup {
     Setup { blocks, block_bytes, ..shape(&format!("libfabric:tcp@{rails}")) }

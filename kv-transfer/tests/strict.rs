@@ -10,13 +10,7 @@ use support::{Order, Peer, Setup, World, block_on, config, first_wrong, shape, s
 const LONG: Duration = Duration::from_secs(30);
 const STRICT: &str = "libfabric:strict";
 
-/// Not a test: the other process of the tests here.
-#[test]
-#[ignore = "the peer process of the other tests, started by them"]
-fn peer_process() {
-    let setup = std::env::var("BATON_KV_TEST_PEER").expect("only started by the other tests");
-    support::serve(serde_json::from_str(&setup).unwrap());
-}
+support::peer_process!();
 
 /// Runs a test in a process of its own, with the strict provider; `after` looks at the provider's log.
 fn alone(name: &str, environment: &[(&str, &str)], test: impl Future<Output = ()>, after: impl FnOnce(&str)) {

@@ -63,6 +63,11 @@ pub struct WorkerArgs {
     #[arg(long, value_name = "SIZE")]
     pub push_group: Option<ByteSize>,
 
+    /// Mean size of a write below which KV blocks travel together in chunks, such as 64KiB; 0: never [default: as measured for
+    /// the fabric]
+    #[arg(long, value_name = "SIZE")]
+    pub stage_below: Option<ByteSize>,
+
     /// Where libucp.so.0 is [default: where the system's loader finds it]
     #[arg(long, env = "BATON_UCX", value_name = "PATH")]
     pub ucx: Option<PathBuf>,

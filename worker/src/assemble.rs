@@ -39,6 +39,7 @@ pub(crate) async fn assemble(args: &WorkerArgs) -> Result<Assembly, RunError> {
     transfer.rails.clone_from(&args.rails);
     transfer.nixl_path.clone_from(&args.nixl);
     transfer.limits.push_group_bytes = args.push_group.map(|size| size.0);
+    transfer.limits.stage_below_bytes = args.stage_below.map(|size| size.0);
     transfer.ucx_path.clone_from(&args.ucx);
     transfer.listen_ip = args.listen.ip();
     let node = TransferNode::start(transfer)

@@ -5,6 +5,7 @@ mod protocol;
 mod receiver;
 mod report;
 mod sender;
+mod staging;
 mod tables;
 
 use std::path::PathBuf;
@@ -27,7 +28,8 @@ machine's limit for a single copying thread. Medians are printed as a Markdown t
 
 Examples:
   baton bench transfer
-  baton bench transfer --fabric libfabric:tcp --libfabric /path/to/libfabric.so.1 --pieces 64,1024 --runs 1")]
+  baton bench transfer --fabric libfabric:tcp --libfabric /path/to/libfabric.so.1 --pieces 64,1024 --runs 1
+  baton bench transfer --fabric libfabric:tcp --staging-curve --pieces 4,16,64,256")]
 pub struct Args {
     /// What moves the bytes: shm, libfabric, ucx or nixl (libfabric:PROVIDER, ucx:TRANSPORTS, nixl:BACKEND to choose)
     #[arg(long, default_value = "shm", value_name = "FABRIC")]
@@ -88,6 +90,11 @@ pub struct Args {
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(0..=1024))]
     staging_chunks: u16,
 
+    /// Only compare, for each size of a piece, a write for each with chunks in which they travel together: up to which size
+    /// chunks pay on this link is what a worker's --stage-below takes
+    #[arg(long)]
+    staging_curve: bool,
+
     /// Give the receiver another layout (tokens before heads), which the transfer converts
     #[arg(long)]
     convert: bool,
@@ -104,6 +111,9 @@ pub struct Args {
 pub async fn run(args: Args) -> Result<()> {
     if args.receiver {
         return receiver::serve().await;
+    }
+    if args.staging_curve {
+        return staging::curve(&args).await;
     }
     report::begin(&args)?;
     for &piece_kib in &args.pieces {

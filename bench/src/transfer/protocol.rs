@@ -24,6 +24,8 @@ pub(super) struct Scenario {
     ucx: Option<PathBuf>,
     checksums: String,
     staging_chunks: u16,
+    /// `None`: as the fabric has it.
+    stage_below: Option<u64>,
     convert: bool,
     pub(super) layers: u32,
     pub(super) piece_bytes: u64,
@@ -89,6 +91,7 @@ impl Scenario {
             ucx: args.ucx.clone(),
             checksums: args.checksums.to_string(),
             staging_chunks: args.staging_chunks,
+            stage_below: None,
             convert: args.convert,
             layers: args.layers,
             piece_bytes,
@@ -102,6 +105,11 @@ impl Scenario {
         let scenario = Self::new(args, 1, 1);
         let (piece_bytes, blocks) = (SMALL_PIECE_BYTES, args.operations);
         Self { layers: 1, piece_bytes, blocks, staging_chunks: 0, convert: false, ..scenario }
+    }
+
+    /// With all pieces sent by way of chunks, or none.
+    pub(super) fn staged(&self, staged: bool) -> Self {
+        Self { stage_below: Some(if staged { u64::MAX } else { 0 }), ..self.clone() }
     }
 
     /// Whether the fabric can be measured with nothing on top.
@@ -153,6 +161,7 @@ impl Scenario {
         // The hand-over of the last layer is timed apart from the others.
         config.limits.push_group_bytes = Some(0);
         config.limits.staging_chunks = usize::from(self.staging_chunks);
+        config.limits.stage_below_bytes = self.stage_below;
         config.nixl_path.clone_from(&self.nixl);
         config.ucx_path.clone_from(&self.ucx);
         config.checksums = self.checksums.parse().context("the checksums' mode")?;

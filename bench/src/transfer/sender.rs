@@ -15,7 +15,7 @@ use super::tables::table;
 /// Blocks of a transfer that is timed for its latency.
 const SMALL_BLOCKS: u32 = 4;
 /// Rounds that connect and warm.
-const WARM_UP: u32 = 2;
+pub(super) const WARM_UP: u32 = 2;
 
 /// What a scenario reached; medians.
 #[derive(Debug)]
@@ -163,25 +163,25 @@ pub(super) async fn measure_operations(scenario: &Scenario) -> Result<Operations
     Ok(Operations { writes, planning_ms: median(planning), posting_ns: median(posting) })
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
+pub(super) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or_default()
 }
 
-struct Transfer<'a> {
-    node: &'a TransferNode,
-    layers: u32,
-    source: &'a [u32],
+pub(super) struct Transfer<'a> {
+    pub(super) node: &'a TransferNode,
+    pub(super) layers: u32,
+    pub(super) source: &'a [u32],
 }
 
-struct Done {
-    bytes: u64,
-    seconds: f64,
+pub(super) struct Done {
+    pub(super) bytes: u64,
+    pub(super) seconds: f64,
 }
 
 impl Transfer<'_> {
     /// Layer after layer, as a prefill pushes them.
-    async fn whole(&self, receiver: &mut Receiver, destination: Vec<u32>) -> Result<Done> {
+    pub(super) async fn whole(&self, receiver: &mut Receiver, destination: Vec<u32>) -> Result<Done> {
         let ticket = receiver.ticket(destination)?;
         let started = now_ns();
         let outgoing = self.node.open(&ticket).await?;
@@ -255,7 +255,7 @@ impl Raw {
 }
 
 /// The other process.
-struct Receiver {
+pub(super) struct Receiver {
     child: Child,
     orders: ChildStdin,
     answers: Lines<BufReader<ChildStdout>>,
@@ -264,7 +264,7 @@ struct Receiver {
 }
 
 impl Receiver {
-    fn start(scenario: &Scenario) -> Result<Self> {
+    pub(super) fn start(scenario: &Scenario) -> Result<Self> {
         let mut child = Command::new("/proc/self/exe")
             .args(["bench", "transfer", "--receiver", "--log", "warn"])
             .stdin(Stdio::piped())
@@ -297,7 +297,7 @@ impl Receiver {
         Ok(Done { bytes, seconds: at_ns.saturating_sub(started_ns) as f64 / 1e9 })
     }
 
-    fn end(self) -> Result<()> {
+    pub(super) fn end(self) -> Result<()> {
         let Self { mut child, orders, .. } = self;
         drop(orders);
         child.wait()?;

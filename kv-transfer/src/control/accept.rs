@@ -80,12 +80,17 @@ async fn serve_initiator(
         () = closed.cancelled() => return,
         greeted = tokio::time::timeout(limit, greet(&node, &mut stream)) => greeted,
     };
-    let Greeted { peer, name, conversion } = match greeted {
+    let (Greeted { peer, name, conversion }, offer) = match greeted {
         Ok(Ok(Some(greeted))) => greeted,
         Ok(Ok(None)) => return node.counters().refusals.add(1),
         Ok(Err(error)) => return tracing::debug!(%error, "a handshake failed"),
         Err(_) => return tracing::debug!(after = ?limit, "a handshake timed out"),
     };
+    let welcomed = tokio::time::timeout(limit, welcome(&node, &mut stream, offer)).await;
+    if !matches!(welcomed, Ok(Ok(()))) {
+        tracing::debug!(peer = name, "a sender was not there any more to be let in");
+        return node.queue().send(Command::InitiatorLost { peer, name, silent: true });
+    }
     drop(handshake);
     tracing::debug!(peer = name, "a sender connected");
     stream.watch_for_silence(node.limits().silence);
@@ -128,8 +133,8 @@ async fn until_ended<R: AsyncRead + Unpin>(reader: &mut R, cancel: &Cancellation
     cancel.run_until_cancelled(ended).await.unwrap_or(FrameError::Closed)
 }
 
-/// The handshake; `None` when the peer was refused and told so.
-async fn greet(node: &NodeInner, stream: &mut Stream) -> Result<Option<Greeted>, FrameError> {
+/// The handshake up to the offer that is to be sent; `None` when the peer was refused and told so.
+async fn greet(node: &NodeInner, stream: &mut Stream) -> Result<Option<(Greeted, Offer)>, FrameError> {
     let hello = tokio::time::timeout(HELLO, read_frame(stream, SMALL_FRAME_BYTES)).await;
     let Body::Hello(hello) = hello.map_err(|_| FrameError::Io(std::io::ErrorKind::TimedOut.into()))?? else {
         return Err(FrameError::Unknown);
@@ -150,12 +155,7 @@ async fn greet(node: &NodeInner, stream: &mut Stream) -> Result<Option<Greeted>,
         Ok(Err(error)) => return refuse_fabric(stream, error.to_string()).await,
         Err(_) => return refuse_fabric(stream, "shutting down".to_owned()).await,
     };
-    let name = hello.endpoint;
-    if let Err(error) = welcome(node, stream, offer).await {
-        node.queue().send(Command::InitiatorLost { peer, name, silent: true });
-        return Err(error);
-    }
-    Ok(Some(Greeted { peer, name, conversion }))
+    Ok(Some((Greeted { peer, name: hello.endpoint, conversion }, offer)))
 }
 
 async fn welcome(node: &NodeInner, stream: &mut Stream, offer: Offer) -> Result<(), FrameError> {
@@ -174,7 +174,7 @@ async fn welcome(node: &NodeInner, stream: &mut Stream, offer: Offer) -> Result<
     Ok(())
 }
 
-async fn refuse_fabric(stream: &mut Stream, reason: String) -> Result<Option<Greeted>, FrameError> {
+async fn refuse_fabric<T>(stream: &mut Stream, reason: String) -> Result<Option<T>, FrameError> {
     let refused = Refused { field: "unable".to_owned(), ours: reason, yours: String::new() };
     stream.write_all(&encode(Body::Refused(refused))).await?;
     Ok(None)

@@ -225,8 +225,11 @@ async fn serve_link<R: tokio::io::AsyncRead + Unpin>(
     link.forget_waiting();
     let (quiet, ended) = oneshot::channel();
     node.queue().send(Command::TargetLost { peer: link.peer, quiet });
-    // The end of the connection is our word that nothing of ours is on its way any more: not before.
-    let _ = ended.await;
+    // The end of the connection is our word that nothing of ours is on its way any more: not before. A data plane that has
+    // failed answers nothing, and gives that word with its end.
+    if ended.await.is_err() {
+        node.data_ended().cancelled().await;
+    }
     drop(reader);
 }
 

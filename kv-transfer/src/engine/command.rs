@@ -41,7 +41,8 @@ pub(crate) enum Command {
     Abort { id: SendId },
     /// Its receiver gave it up, or never heard of it.
     AbortByPeer { peer: PeerId, key: TransferKey, reason: String },
-    /// A peer that we write to is gone. `quiet` is dropped when nothing is under way to it any more.
+    /// A peer that we write to is gone. `quiet` is told when nothing is under way to it any more; dropped, it says
+    /// that the data plane fails or has ended, and what is under way with it.
     TargetLost { peer: PeerId, quiet: oneshot::Sender<()> },
     /// A peer that writes here is gone; or it was `silent`, and may live.
     InitiatorLost { peer: PeerId, name: String, silent: bool },

@@ -14,4 +14,4 @@ pub(crate) use sending::{Again, Next, Sending, Work};
 pub(crate) use staged::{Staged, UnitCursor};
 #[cfg(test)]
 pub(crate) use thread::Round;
-pub(crate) use thread::{DataPlane, Memory, PEER_SHARE};
+pub(crate) use thread::{DataPlane, Memory, PEER_SHARE, gather, spread};

@@ -22,7 +22,7 @@ pub(crate) enum Work {
 }
 
 /// A write that failed on its way and is to be posted once more, as another one.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Again {
     pub(crate) tile: Tile,
     /// The chunk of ours that it is of, and the payload.

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use self::in_flight::InFlight;
 use self::lost::Drain;
 pub(crate) use self::posting::PEER_SHARE;
+pub(crate) use self::staging::{gather, spread};
 use super::{Command, CommandQueue, SendId, Sending, Work};
 use crate::control::Peers;
 use crate::fabric::{Capabilities, Event, Fabric};

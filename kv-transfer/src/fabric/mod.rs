@@ -15,6 +15,9 @@ use crate::ids::PeerId;
 use crate::plan::{Step, Tile};
 use crate::stats::Counter;
 
+/// Polls until one brings nothing, at most: more than the largest completion queue needs.
+pub(crate) const LAST_POLLS: usize = 256;
+
 /// One-sided writes with a 4-byte immediate, and one-sided reads, in no particular order.
 pub(crate) trait Fabric: Send {
     fn capabilities(&self) -> Capabilities;

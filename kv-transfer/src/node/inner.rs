@@ -143,6 +143,10 @@ impl NodeInner {
         &self.tasks
     }
 
+    pub(crate) fn data_ended(&self) -> &CancellationToken {
+        &self.data_ended
+    }
+
     pub(crate) fn cancel(&self) -> &CancellationToken {
         &self.cancel
     }
@@ -268,7 +272,7 @@ impl NodeInner {
 
     /// How a transfer is gathered, if its writes would be too short for the fabric as they are.
     fn staged(&self, link: &SendLink, ticket: &Ticket) -> Option<Staged> {
-        let below = self.capabilities.stage_below_bytes;
+        let below = self.limits().stage_below_bytes.unwrap_or(self.capabilities.stage_below_bytes);
         let ours = self.region;
         if below == 0 || ours.chunks.min(link.region.chunks) == 0 {
             return None;

@@ -68,6 +68,11 @@ impl IncomingCell {
         self.outcome.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// It ended well.
+    pub(crate) fn is_received(&self) -> bool {
+        self.outcome().is_some_and(|outcome| outcome.is_ok())
+    }
+
     pub(crate) async fn settled(&self) -> Result<Arrival, TransferError> {
         loop {
             let settled = self.settled.notified();

@@ -32,13 +32,7 @@ const LONG: Duration = Duration::from_secs(30);
 /// What "soon" means on a machine that may be many times overloaded.
 const SOON: Duration = Duration::from_secs(10);
 
-/// Not a test: the other process of the tests here.
-#[test]
-#[ignore = "the peer process of the other tests, started by them"]
-fn peer_process() {
-    let setup = std::env::var("BATON_KV_TEST_PEER").expect("only started by the other tests");
-    support::serve(serde_json::from_str(&setup).unwrap());
-}
+support::peer_process!();
 
 /// The owner of source blocks: once it is gone they are somebody else's, with other content.
 struct Lease {

@@ -91,6 +91,8 @@ pub fn config(setup: &Setup) -> TransferConfig {
     let Limits { incoming, outgoing, blocks_per_transfer, queued_pushes } = setup.limits;
     config.limits =
         TransferLimits { incoming, outgoing, blocks_per_transfer, queued_pushes, ..config.limits };
+    // Which way a transfer goes is the test's choice, whatever pays on a fabric.
+    config.limits.stage_below_bytes = Some(16 << 10);
     config.checksums = if setup.full_checksums { ChecksumMode::Full } else { ChecksumMode::Sampled };
     config.rails = rails.split(',').filter(|rail| !rail.is_empty()).map(str::to_owned).collect();
     match fabric {

@@ -10,11 +10,9 @@ use tokio::sync::oneshot;
 use super::in_flight::Flying;
 use super::{DataPlane, Target};
 use crate::engine::Sending;
+use crate::fabric::LAST_POLLS;
 use crate::ids::{PeerId, TransferKey};
 use crate::{FabricError, TransferError};
-
-/// Polls until one brings nothing, at most: more than the largest completion queue needs.
-const LAST_POLLS: usize = 256;
 
 /// A sender that writes no more. What it wrote is here from some moment on.
 pub(super) struct Drain {
@@ -35,7 +33,10 @@ enum Drained {
 
 impl DataPlane {
     pub(super) fn target_lost(&mut self, peer: PeerId, quiet: oneshot::Sender<()>) {
-        let Some(target) = self.targets.get_mut(&peer) else { return };
+        let Some(target) = self.targets.get_mut(&peer) else {
+            let _ = quiet.send(());
+            return;
+        };
         target.lost = Some(self.time.ran() + self.limits.drain);
         target.quiet = Some(quiet);
         // What is under way need not wait for the drain where the fabric can end it.
@@ -85,9 +86,12 @@ impl DataPlane {
         let targets: Vec<PeerId> =
             self.targets.iter().filter(|(_, t)| over(t)).map(|(&peer, _)| peer).collect();
         for &peer in &targets {
-            self.targets.remove(&peer);
+            let target = self.targets.remove(&peer);
             self.fabric.disconnect(peer);
             self.give_up_writes(peer);
+            if let Some(quiet) = target.and_then(|target| target.quiet) {
+                let _ = quiet.send(());
+            }
         }
         let drained = self.end_drains(now)?;
         Ok(!targets.is_empty() || drained)

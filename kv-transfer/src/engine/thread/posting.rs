@@ -179,14 +179,10 @@ impl DataPlane {
                 sending.in_turn = false;
                 Post::Nothing
             }
-            Some(Next::Again(Again { chunk: Some((chunk, payload)), tile })) => {
-                let (chunk, tile) = ((*chunk, *payload), *tile);
-                self.post_chunk_again(id, &tile, chunk)
-            }
-            Some(Next::Again(Again { chunk: None, tile })) => {
-                let tile = *tile;
-                self.post_again(id, &tile, None)
-            }
+            Some(Next::Again(&Again { tile, chunk })) => match chunk {
+                Some(chunk) => self.post_chunk_again(id, &tile, chunk),
+                None => self.post_again(id, &tile, None),
+            },
             Some(Next::Work(Work::Units(_))) => self.post_chunk(id),
             Some(Next::Work(Work::Tiles(cursor))) => {
                 let rules = WriteRules {

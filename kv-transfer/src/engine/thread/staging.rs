@@ -94,7 +94,7 @@ impl DataPlane {
 }
 
 /// Copies units of a layer into the chunk at `start`.
-fn gather(memory: &Mapping, staged: &Staged, layer: u32, units: &[(u32, u32)], start: u64) {
+pub(crate) fn gather(memory: &Mapping, staged: &Staged, layer: u32, units: &[(u32, u32)], start: u64) {
     let mut header = [0; HEADER_BYTES as usize];
     Header::encode(layer, units.iter().map(|&(_, unit)| unit), &mut header);
     memory.copy_in(start as usize, &header);
@@ -107,7 +107,7 @@ fn gather(memory: &Mapping, staged: &Staged, layer: u32, units: &[(u32, u32)], s
 }
 
 /// Copies what the chunk at `start` holds to its blocks. Whoever wrote it may have written anything.
-fn spread(memory: &Mapping, scatter: &Scatter, start: u64, payload: u64) -> Result<(), String> {
+pub(crate) fn spread(memory: &Mapping, scatter: &Scatter, start: u64, payload: u64) -> Result<(), String> {
     let Scatter { conversion, tokens, cell, .. } = scatter;
     let (_, spread) = conversion.staged(payload).ok_or("no unit has room in it")?;
     let mut header = [0; HEADER_BYTES as usize];

@@ -8,14 +8,14 @@ use super::choice::choose;
 use super::contexts::Contexts;
 use super::info::Info;
 use super::library::Library;
-use super::objects::{CQ_BATCH, Endpoint};
+use super::objects::CQ_BATCH;
 use super::offer::{decode_addresses, decode_offers, encode_addresses, encode_offers};
 use super::paths::{Path, Paths, Peer, Verdict};
-use super::rail::{Entries, Operation, Rail};
+use super::rail::{Entries, Kind, Operation, Rail};
 use super::setup::{allocate, warn_of_fork_safety};
 use super::{fault, sys};
 use crate::fabric::eventfd::Eventfd;
-use crate::fabric::{Capabilities, Event, Fabric, MAX_RAILS, Offer, Read, Wake, Write};
+use crate::fabric::{Capabilities, Event, Fabric, LAST_POLLS, MAX_RAILS, Offer, Read, Wake, Write};
 use crate::ids::PeerId;
 use crate::memory::PoolMemory;
 use crate::own_time::OwnTime;
@@ -25,10 +25,9 @@ use crate::{FabricError, StartError, TransferConfig};
 const MAX_WRITE_BYTES: u64 = 1 << 20;
 /// Over several rails long runs are cut shorter, so that each has its part of one, but not shorter than this.
 const MIN_STRIPE_BYTES: u64 = 128 << 10;
-/// Measured with `baton bench transfer` over tcp (perf/RESULTS.md); networks with a higher cost for a write gain more.
-const STAGE_BELOW_BYTES: u64 = 16 << 10;
-/// Polls until one brings nothing, at most: more than the largest completion queue needs.
-const LAST_POLLS: usize = 256;
+/// Up to where chunks pay, measured with `baton bench transfer --staging-curve` (perf/RESULTS.md): over tcp, where each write is a
+/// message through the kernel, and over the shm provider. EFA's is not measured; a write there costs about as much as over shm.
+const STAGE_BELOW_BYTES: [(&str, u64); 2] = [("tcp", 128 << 10), ("", 16 << 10)];
 /// So often rails are looked at that may be silent.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
@@ -142,7 +141,8 @@ impl Libfabric {
 
     /// Posts on the best path that takes it.
     fn post(&mut self, wanted: &Wanted) -> Result<bool, FabricError> {
-        let Wanted { name, peer, ours, theirs, len, .. } = *wanted;
+        let Wanted { kind, peer, ours, theirs, len, .. } = *wanted;
+        let name = kind.name();
         let known = self.paths.peer(peer).ok_or_else(|| fault(name, &"the peer is disconnected"))?;
         let region = known.region_bytes.ok_or_else(|| fault(name, &"the peer offered no pool"))?;
         assert!(ours + len <= self.pool.region().len() as u64, "our range leaves the region");
@@ -151,8 +151,7 @@ impl Libfabric {
         while let Some(index) = self.paths.pick(peer, tried) {
             match self.post_on(index, wanted) {
                 Ok(true) => {
-                    let write = wanted.post_is_write;
-                    self.paths.posted(wanted.context, (peer, index), len, write, self.time.ran());
+                    self.paths.posted(wanted.context, (peer, index), len, kind.is_write(), self.time.ran());
                     return Ok(true);
                 }
                 Ok(false) => {}
@@ -170,31 +169,21 @@ impl Libfabric {
     fn post_on(&mut self, index: usize, wanted: &Wanted) -> Result<bool, FabricError> {
         let path = &self.paths.peer(wanted.peer).expect("just found").paths[index];
         let rail = self.rails[path.rail].as_ref().expect("paths of closed rails are not picked");
-        let mut flags = wanted.flags;
-        if wanted.post_is_write && rail.facts.delivery_complete {
-            flags |= u64::from(sys::FI_DELIVERY_COMPLETE);
-        }
         rail.post(&Operation {
-            name: wanted.name,
-            post: wanted.post,
+            kind: wanted.kind,
             peer: path.handle,
             ours: self.pool.ptr().as_ptr().wrapping_add(wanted.ours as usize),
             theirs: path.base + wanted.theirs,
             key: path.key,
             len: wanted.len,
-            immediate: wanted.immediate,
             context: self.contexts.get(wanted.context),
-            flags,
         })
     }
 
     /// Takes what came from one rail; closes one that cannot be asked, unless it is the last.
     fn poll_rail(&mut self, index: usize, events: &mut Vec<Event>) -> Result<(), FabricError> {
         match self.take(index, events) {
-            Err(error) if self.paths.open() > 1 => {
-                self.close_rail(index, &error.to_string(), events);
-                Ok(())
-            }
+            Err(error) if self.paths.open() > 1 => self.close_rail(index, &error.to_string(), events),
             taken => taken,
         }
     }
@@ -225,8 +214,8 @@ impl Libfabric {
         }
     }
 
-    /// Ends every access through a rail.
-    fn close_rail(&mut self, index: usize, reason: &str, events: &mut Vec<Event>) {
+    /// Ends every access through a rail; fails when the provider does not, as it may then still read what others use next.
+    fn close_rail(&mut self, index: usize, reason: &str, events: &mut Vec<Event>) -> Result<(), FabricError> {
         let rails = self.paths.rails();
         let device = &rails[index].device;
         tracing::error!(
@@ -241,19 +230,25 @@ impl Libfabric {
                 break;
             }
         }
-        self.rails[index] = None;
+        if let Some(mut rail) = self.rails[index].take() {
+            rail.end()?;
+        }
         for (context, verdict) in self.paths.close(index) {
             events.push(self.outcome(context, verdict, format!("the rail {device} was closed: {reason}")));
         }
+        Ok(())
     }
 
-    fn close_silent_rail(&mut self, now: Duration, events: &mut Vec<Event>) {
+    fn close_silent_rail(&mut self, now: Duration, events: &mut Vec<Event>) -> Result<(), FabricError> {
         if self.rails.len() == 1 || now.saturating_sub(self.looked) < LOOK_EVERY {
-            return;
+            return Ok(());
         }
         self.looked = now;
-        if let Some(rail) = self.paths.silent(now) {
-            self.close_rail(rail, "nothing comes back from it, while it does from others", events);
+        match self.paths.silent(now) {
+            None => Ok(()),
+            Some(rail) => {
+                self.close_rail(rail, "nothing comes back from it, while it does from others", events)
+            }
         }
     }
 }
@@ -261,24 +256,29 @@ impl Libfabric {
 impl Drop for Libfabric {
     /// Ends all rails before any is taken apart, which takes its time with a large pool.
     fn drop(&mut self) {
-        self.rails.iter_mut().flatten().for_each(Rail::end);
+        for rail in self.rails.iter_mut().flatten() {
+            if let Err(error) = rail.end() {
+                tracing::error!(%error, "memory may be in use until this process ends");
+            }
+        }
     }
 }
 
 /// A write or a read, before it has its path.
 struct Wanted {
-    name: &'static str,
-    post: fn(&Endpoint, &sys::fi_msg_rma, u64) -> i64,
-    post_is_write: bool,
+    kind: Kind,
     peer: PeerId,
     /// Offset into our region.
     ours: u64,
     /// Offset into the peer's.
     theirs: u64,
     len: u64,
-    immediate: u32,
     context: u32,
-    flags: u64,
+}
+
+fn stage_below(provider: &str) -> u64 {
+    // Utility providers stand behind their core, as in `tcp;ofi_rxm`.
+    STAGE_BELOW_BYTES.iter().find(|(name, _)| provider.starts_with(name)).map_or(0, |&(_, bytes)| bytes)
 }
 
 /// What holds over all rails.
@@ -290,7 +290,7 @@ fn capabilities(rails: &[Rail]) -> Capabilities {
         provider: rails[0].facts.name().to_owned(),
         max_write_bytes: facts().map(|facts| facts.max_write_bytes).fold(largest, u64::min),
         strided_writes: false,
-        stage_below_bytes: STAGE_BELOW_BYTES,
+        stage_below_bytes: stage_below(rails[0].facts.name()),
         max_in_flight: facts().map(|facts| facts.queue_depth).sum(),
         buffers_bytes: true,
         wakes_on_arrival: rails.iter().all(|rail| rail.queue.wait_fd().is_some()),
@@ -330,31 +330,23 @@ impl Fabric for Libfabric {
 
     fn post_write(&mut self, write: &Write) -> Result<bool, FabricError> {
         self.post(&Wanted {
-            name: "fi_writemsg",
-            post: Endpoint::write,
-            post_is_write: true,
+            kind: Kind::Write { immediate: write.immediate },
             peer: write.peer,
             ours: write.source,
             theirs: write.destination,
             len: write.len,
-            immediate: write.immediate,
             context: write.context,
-            flags: (sys::FI_REMOTE_CQ_DATA | sys::FI_COMPLETION).into(),
         })
     }
 
     fn post_read(&mut self, read: &Read) -> Result<bool, FabricError> {
         self.post(&Wanted {
-            name: "fi_readmsg",
-            post: Endpoint::read,
-            post_is_write: false,
+            kind: Kind::Read,
             peer: read.peer,
             ours: read.destination,
             theirs: read.source,
             len: read.len,
-            immediate: 0,
             context: read.context,
-            flags: sys::FI_COMPLETION.into(),
         })
     }
 
@@ -363,8 +355,7 @@ impl Fabric for Libfabric {
     fn poll(&mut self, events: &mut Vec<Event>) -> Result<(), FabricError> {
         self.time.advance(true);
         (0..self.rails.len()).try_for_each(|rail| self.poll_rail(rail, events))?;
-        self.close_silent_rail(self.time.ran(), events);
-        Ok(())
+        self.close_silent_rail(self.time.ran(), events)
     }
 
     fn wait(&mut self, timeout: Option<Duration>) -> Result<(), FabricError> {

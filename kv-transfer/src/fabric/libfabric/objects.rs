@@ -29,18 +29,28 @@ impl<T> Fid<T> {
     }
 }
 
-impl<T> Drop for Fid<T> {
-    fn drop(&mut self) {
+impl<T> Fid<T> {
+    /// Closes the object; libfabric's code, 0 for closed.
+    fn close(self) -> i64 {
+        std::mem::ManuallyDrop::new(self).close_once()
+    }
+
+    /// To be called once.
+    fn close_once(&self) -> i64 {
         // SAFETY: every libfabric object starts with its fid, which lives until closed.
         let ops = unsafe { (*self.as_fid()).ops };
         // SAFETY: the table of a live object is valid.
         let close = unsafe { (*ops).close };
-        if let Some(close) = close {
-            // SAFETY: the object is open and closed once; its children, which hold it, are gone.
-            let code = unsafe { close(self.as_fid()) };
-            if code != 0 {
-                tracing::debug!(code, "a libfabric object did not close");
-            }
+        // SAFETY: the object is open and closed once; its children, which hold it, are gone.
+        close.map_or(0, |close| unsafe { close(self.as_fid()) }.into())
+    }
+}
+
+impl<T> Drop for Fid<T> {
+    fn drop(&mut self) {
+        let code = self.close_once();
+        if code != 0 {
+            tracing::debug!(code, "a libfabric object did not close");
         }
     }
 }
@@ -349,6 +359,15 @@ impl Endpoint {
         check(&self.domain.library(), "fi_getname", code)?;
         name.truncate(len);
         Ok(name)
+    }
+
+    /// Ends every access through it. One that the provider could not close may still read and write.
+    pub(super) fn close(self) -> Result<(), FabricError> {
+        let Self { fid, queue: _queue, _addresses, domain } = self;
+        match fid.close() {
+            0 => Ok(()),
+            code => Err(failure(&domain.library(), "fi_close of an endpoint", code)),
+        }
     }
 
     /// Posts one write; the provider's code, 0 for posted.

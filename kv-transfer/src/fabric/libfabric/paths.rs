@@ -130,7 +130,7 @@ impl Paths {
         let order = (0..paths.len()).map(|i| (self.next.wrapping_add(i)) % paths.len());
         let usable = order.filter(|&index| {
             let load = &self.rails[paths[index].rail];
-            tried & 1 << index == 0 && !paths[index].lost && !load.closed && load.operations < load.depth
+            tried & 1 << index == 0 && works(&paths[index], &self.rails) && load.operations < load.depth
         });
         // The first operation on a path may be slow: better a small one that nobody waits for.
         usable.min_by_key(|&index| (paths[index].used, self.rails[paths[index].rail].bytes))
@@ -184,9 +184,8 @@ impl Paths {
     /// Uses a path no more, if another is left to that peer; `false` if none is.
     pub(super) fn give_up(&mut self, peer: PeerId, path: usize) -> bool {
         let Some(found) = self.peers.get_mut(&peer) else { return false };
-        let works =
-            |(index, other): (usize, &Path)| index != path && !other.lost && !self.rails[other.rail].closed;
-        let another = found.paths.iter().enumerate().any(works);
+        let mut others = found.paths.iter().enumerate().filter(|&(index, _)| index != path);
+        let another = others.any(|(_, other)| works(other, &self.rails));
         if another && !std::mem::replace(&mut found.paths[path].lost, true) {
             self.lost += 1;
             let rail = found.paths[path].rail;
@@ -205,13 +204,12 @@ impl Paths {
 
     /// There is no path to a peer that could ever be picked.
     pub(super) fn is_cut_off(&self, peer: PeerId) -> bool {
-        let works = |path: &Path| !path.lost && !self.rails[path.rail].closed;
-        self.peers.get(&peer).is_none_or(|peer| !peer.paths.iter().any(works))
+        self.peers.get(&peer).is_none_or(|peer| !peer.paths.iter().any(|path| works(path, &self.rails)))
     }
 
     /// A rail that is silent while others are not.
     pub(super) fn silent(&self, now: Duration) -> Option<usize> {
-        let open = self.rails.iter().filter(|load| !load.closed).count();
+        let open = self.open();
         let overdue = |flying: &&Flying| now.saturating_sub(flying.posted) > SILENCE;
         let passed_over = |flying: &Flying| {
             let Some(peer) = self.peers.get(&flying.peer) else { return false };
@@ -247,6 +245,11 @@ impl Paths {
             self.flying.iter().enumerate().filter(there).map(|(context, _)| context as u32).collect();
         contexts.into_iter().map(|context| (context, self.failed(context))).collect()
     }
+}
+
+/// Operations may go over it.
+fn works(path: &Path, rails: &[Load]) -> bool {
+    !path.lost && !rails[path.rail].closed
 }
 
 #[cfg(test)]

@@ -41,19 +41,35 @@ struct Inserted {
     users: usize,
 }
 
+#[derive(Clone, Copy)]
+pub(super) enum Kind {
+    Write { immediate: u32 },
+    Read,
+}
+
 /// A write or a read, as the interface sees them: alike.
 pub(super) struct Operation {
-    pub(super) name: &'static str,
-    pub(super) post: fn(&Endpoint, &sys::fi_msg_rma, u64) -> i64,
+    pub(super) kind: Kind,
     pub(super) peer: sys::fi_addr_t,
     pub(super) ours: *mut u8,
     /// As the peer's provider addresses it.
     pub(super) theirs: u64,
     pub(super) key: u64,
     pub(super) len: u64,
-    pub(super) immediate: u32,
     pub(super) context: NonNull<OpContext>,
-    pub(super) flags: u64,
+}
+
+impl Kind {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Write { .. } => "fi_writemsg",
+            Self::Read => "fi_readmsg",
+        }
+    }
+
+    pub(super) fn is_write(self) -> bool {
+        matches!(self, Self::Write { .. })
+    }
 }
 
 impl Rail {
@@ -79,9 +95,9 @@ impl Rail {
         Ok(Self { endpoint, region, addresses, queue, domain, facts, address, base, inserted })
     }
 
-    /// Closes its endpoint: nothing is read or written through it any more.
-    pub(super) fn end(&mut self) {
-        self.endpoint = None;
+    /// Closes its endpoint: nothing is read or written through it any more, unless that fails.
+    pub(super) fn end(&mut self) -> Result<(), FabricError> {
+        self.endpoint.take().map_or(Ok(()), Endpoint::close)
     }
 
     pub(super) fn offer(&self) -> RailOffer {
@@ -116,6 +132,11 @@ impl Rail {
         let iov = sys::iovec { iov_base: operation.ours.cast(), iov_len: len };
         let rma = sys::fi_rma_iov { addr: operation.theirs, len, key: operation.key };
         let mut descriptor = self.region.descriptor();
+        let (data, flags) = match operation.kind {
+            Kind::Write { immediate } => (immediate.into(), sys::FI_REMOTE_CQ_DATA | sys::FI_COMPLETION),
+            Kind::Read => (0, sys::FI_COMPLETION),
+        };
+        let flags = u64::from(flags);
         let message = sys::fi_msg_rma {
             msg_iov: &iov,
             desc: &mut descriptor,
@@ -124,14 +145,23 @@ impl Rail {
             rma_iov: &rma,
             rma_iov_count: 1,
             context: operation.context.as_ptr().cast(),
-            data: operation.immediate.into(),
+            data,
         };
         let Some(endpoint) = &self.endpoint else { return Ok(false) };
-        match (operation.post)(endpoint, &message, operation.flags) {
+        let code = match operation.kind {
+            Kind::Write { .. } => endpoint.write(&message, flags | self.completes_when()),
+            Kind::Read => endpoint.read(&message, flags),
+        };
+        match code {
             0 => Ok(true),
             code if code == -i64::from(sys::FI_EAGAIN) => Ok(false),
-            code => Err(failure(&self.domain.library(), operation.name, code)),
+            code => Err(failure(&self.domain.library(), operation.kind.name(), code)),
         }
+    }
+
+    /// A write's completion says, where the provider can, that it is in the target's memory.
+    fn completes_when(&self) -> u64 {
+        if self.facts.delivery_complete { sys::FI_DELIVERY_COMPLETE.into() } else { 0 }
     }
 
     /// Appends what happened since.

@@ -26,8 +26,8 @@ use crate::{FabricError, StartError, TransferConfig};
 const UCX: &str = "UCX";
 /// Large enough to keep any link busy, small enough that an abort is heard in good time.
 const MAX_WRITE_BYTES: u64 = 1 << 20;
-/// As for libfabric: UCX over tcp has the same cost of a write.
-const STAGE_BELOW_BYTES: u64 = 16 << 10;
+/// Up to where chunks pay, measured with `baton bench transfer --staging-curve` over its UCX backend (perf/RESULTS.md).
+const STAGE_BELOW_BYTES: u64 = 32 << 10;
 /// A peer gets a quarter of it: one full request.
 const MAX_IN_FLIGHT: usize = 4 * MAX_IMMEDIATES;
 /// How often what is left of a disconnected peer is looked at while nothing else happens.

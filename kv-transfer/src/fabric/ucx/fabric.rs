@@ -18,8 +18,11 @@ use crate::{FabricError, StartError, TransferConfig};
 
 /// Large enough to keep any link busy, small enough that an abort is heard in good time.
 const MAX_WRITE_BYTES: u64 = 1 << 20;
-/// As for libfabric: over tcp a write costs the same.
-const STAGE_BELOW_BYTES: u64 = 16 << 10;
+/// Up to where chunks pay, measured with `baton bench transfer --staging-curve` (perf/RESULTS.md): over tcp, over shared memory. Of
+/// others, and where UCX chooses by peer, something between.
+const STAGE_BELOW_BYTES: [u64; 3] = [32 << 10, 2 << 10, 16 << 10];
+/// UCX's names of the transports within a host.
+const SHARED_MEMORY: [&str; 9] = ["posix", "sysv", "cma", "xpmem", "knem", "mm", "sm", "shm", "self"];
 /// UCX queues what its transport does not take yet, so this bounds its memory and how much an abort must wait for.
 const MAX_IN_FLIGHT: usize = 1024;
 /// Rounds of progress in one `poll`, so that posting gets its turn.
@@ -92,6 +95,15 @@ impl Ucx {
     }
 }
 
+fn stage_below(transports: &str) -> u64 {
+    let [tcp, shared, other] = STAGE_BELOW_BYTES;
+    match transports {
+        "tcp" => tcp,
+        _ if transports.split(',').all(|name| SHARED_MEMORY.contains(&name)) => shared,
+        _ => other,
+    }
+}
+
 impl Fabric for Ucx {
     fn capabilities(&self) -> Capabilities {
         Capabilities {
@@ -99,7 +111,7 @@ impl Fabric for Ucx {
             provider: self.transports.clone(),
             max_write_bytes: MAX_WRITE_BYTES,
             strided_writes: false,
-            stage_below_bytes: STAGE_BELOW_BYTES,
+            stage_below_bytes: stage_below(&self.transports),
             max_in_flight: MAX_IN_FLIGHT,
             buffers_bytes: true,
             wakes_on_arrival: true,
