@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use baton_engine::{BlockId, CpuForward, Dtype, Forward, Isa, KvMemory, LoadOptions, Model, StepSequence};
+use baton_engine::{BlockId, BoundModel, Dtype, Forward, Isa, KvMemory, LoadOptions, Model, StepSequence};
 use safetensors::SafeTensors;
 
 pub(crate) const MODELS: [&str; 3] = ["qwen3-bf16-tied-sharded", "llama3-f32", "qwen2-f16"];
@@ -53,7 +53,7 @@ pub(crate) fn load(name: &str, dtype: Dtype, isa: Isa) -> Model {
 
 /// A bound model with a pool whose blocks are handed out in a scattered order and hold garbage before their first use.
 pub(crate) struct Driver {
-    pub(crate) forward: CpuForward,
+    pub(crate) forward: BoundModel,
     block_tokens: usize,
     free: Vec<BlockId>,
 }

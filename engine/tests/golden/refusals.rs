@@ -92,7 +92,11 @@ fn unsupported_models_are_told_what_is_supported() {
             &["MambaForCausalLM", "LlamaForCausalLM, Qwen2ForCausalLM"],
         ),
         ("architectures", Value::Null, &["architectures is missing"]),
-        ("rope_parameters", json!({"rope_type": "yarn", "rope_theta": 1e4}), &["rope_type = yarn", "llama3"]),
+        (
+            "rope_parameters",
+            json!({"rope_type": "longrope", "rope_theta": 1e4}),
+            &["rope_type = longrope", "llama3"],
+        ),
         ("rope_parameters", json!({"rope_type": "llama3", "factor": 8.0}), &["low_freq_factor is missing"]),
         ("hidden_act", json!("gelu"), &["hidden_act = gelu", "silu"]),
         ("quantization_config", json!({"quant_method": "gptq"}), &["quantization_config = gptq"]),
