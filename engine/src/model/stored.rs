@@ -21,11 +21,11 @@ pub(crate) struct StoredMxfp4<'a> {
     pub(crate) rows: usize,
     pub(crate) columns: usize,
     /// `[experts, rows, columns / 32, 16]`.
-    pub(super) blocks: &'a [u8],
+    pub(crate) blocks: &'a [u8],
     /// `[experts, rows, columns / 32]`.
-    pub(super) scales: &'a [u8],
+    pub(crate) scales: &'a [u8],
     /// Gate and up rows are stored in turn; they are read as all gates, then all ups.
-    pub(super) interleaved: bool,
+    pub(crate) interleaved: bool,
 }
 
 impl<'a> StoredMatrix<'a> {
