@@ -2,9 +2,9 @@
 
 use half::bf16;
 
-use super::{Isa, attention, buffer::Bits, gemm};
+use super::{Isa, attention, buffer::Bits, gemm, mxfp4};
 #[cfg(target_arch = "x86_64")]
-use super::{attention_avx512, gemm_avx512};
+use super::{attention_avx512, gemm_avx512, mxfp4_avx512};
 use crate::{kv::Dtype, model::Tensor};
 
 /// Lanes of a packed panel: outputs that are computed side by side.
@@ -37,6 +37,11 @@ pub(crate) trait Element: Bits + Default + PartialEq + std::fmt::Debug {
     /// The attention kernel for this type.
     fn attention(isa: Isa) -> attention::Kernel<Self> {
         attention::tile(isa)
+    }
+
+    /// The kernel that unpacks four-bit weights to this type.
+    fn unpack(isa: Isa) -> mxfp4::Kernel<Self> {
+        mxfp4::unpack(isa)
     }
 }
 
@@ -105,6 +110,14 @@ impl Element for bf16 {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512Bf16 => attention_avx512::kernel,
             _ => attention::tile(isa),
+        }
+    }
+
+    fn unpack(isa: Isa) -> mxfp4::Kernel<Self> {
+        match isa {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Bf16 => mxfp4_avx512::kernel,
+            _ => mxfp4::unpack(isa),
         }
     }
 }

@@ -24,6 +24,8 @@ pub(crate) mod heads;
 mod isa;
 mod matrix;
 pub(crate) mod mxfp4;
+#[cfg(target_arch = "x86_64")]
+mod mxfp4_avx512;
 pub(crate) mod norm;
 mod pool_view;
 pub(crate) mod rope;

@@ -1,6 +1,6 @@
 //! The kernels of one instruction set and element type: where the instruction set is looked at, once.
 
-use super::{Element, Gate, Isa, attention, experts, gate, gemm, heads, mxfp4, norm};
+use super::{Element, Gate, Isa, attention, experts, gate, gemm, heads, norm};
 
 /// Compiled kernels.
 #[derive(Clone, Copy)]
@@ -19,7 +19,7 @@ impl<T: Element> Kernels<T> {
         let gemm = T::gemm(isa);
         Self {
             attention: T::attention(isa),
-            experts: experts::Kernel { gemm, unpack: mxfp4::unpack(isa) },
+            experts: experts::Kernel { gemm, unpack: T::unpack(isa) },
             gate: gate::gate(isa),
             gemm,
             rms_norm: norm::rms_norm(isa),
