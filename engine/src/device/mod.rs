@@ -9,6 +9,7 @@
 //!
 //! Every operation is batch-invariant: what a row gets depends on that row and, in attention, on the cached keys and values
 //! of its sequence.
+#![forbid(unsafe_code)]
 
 mod cpu;
 mod reference;

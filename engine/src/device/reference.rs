@@ -42,21 +42,6 @@ fn or_empty(vector: Option<&Vec<f32>>) -> &[f32] {
     vector.map_or(&[], Vec::as_slice)
 }
 
-/// A row of `len` elements in a pool.
-pub(super) fn read_row(from: *const f32, len: usize) -> Vec<f32> {
-    // SAFETY: a token's row in a block that the sequence owns, written in this step or before. The pool is shared with
-    // peers, so no reference to it is made.
-    (0..len).map(|i| unsafe { from.add(i).read() }).collect()
-}
-
-/// Writes a row in a pool.
-pub(super) fn write_row(to: *mut f32, row: &[f32]) {
-    for (i, x) in row.iter().enumerate() {
-        // SAFETY: a token's row in a block that the sequence owns; no reference to the pool is made, as peers share it.
-        unsafe { to.add(i).write(*x) };
-    }
-}
-
 impl Device for Reference {
     const DTYPE: Dtype = Dtype::F32;
 
@@ -168,11 +153,10 @@ impl Device for Reference {
             queries.extend(q);
             for (head, x) in kv.chunks_exact(head_dim).enumerate() {
                 let position = batch.positions[row];
-                let to = match head.checked_sub(kv_heads) {
-                    None => cache.key(head, position),
-                    Some(head) => cache.value(head, position),
-                };
-                write_row(to, x);
+                match head.checked_sub(kv_heads) {
+                    None => cache.write_key::<f32>(head, position, x),
+                    Some(head) => cache.write_value::<f32>(head, position, x),
+                }
             }
         }
         out.set(heads * head_dim, queries);
@@ -196,10 +180,8 @@ impl Device for Reference {
             for (head, q) in queries.chunks_exact(head_dim).enumerate() {
                 let kv_head = head / (heads / kv_heads);
                 let seen = first..=position;
-                let keys: Vec<f32> =
-                    seen.clone().flat_map(|t| read_row(cache.key(kv_head, t), head_dim)).collect();
-                let values: Vec<f32> =
-                    seen.flat_map(|t| read_row(cache.value(kv_head, t), head_dim)).collect();
+                let keys: Vec<f32> = seen.clone().flat_map(|t| cache.read_key::<f32>(kv_head, t)).collect();
+                let values: Vec<f32> = seen.flat_map(|t| cache.read_value::<f32>(kv_head, t)).collect();
                 results.extend(attention::reference(q, &keys, &values, sinks.map(|sinks| sinks[head])));
             }
         }

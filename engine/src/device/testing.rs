@@ -3,16 +3,23 @@
 //! A new device is added to [`on_each_device`] and gets a [`Probe`]; then every test in `kernels/` holds it to the same
 //! formulas and the same invariances as the others.
 
-use super::{Cpu, Device, Reference, reference};
+use super::{Cpu, Device, Reference, reference::Table};
 use crate::{
     kernels::{Element, PackedExperts, PackedMatrix, Routes, Rows},
+    kv::Dtype,
     model::{StoredExperts, StoredMatrix},
 };
 
 /// A device whose buffers tests may fill and look into.
 pub(crate) trait Probe: Device {
+    /// What its KV cache and its operands are made of.
+    type Element: Element;
+
     /// Relative error of one value rounded to the device's type.
-    const ROUNDING: f64;
+    const ROUNDING: f64 = match Self::DTYPE {
+        Dtype::F32 => 1e-7,
+        Dtype::Bf16 => 1.0 / 256.0,
+    };
 
     /// Puts `[rows, width]` on the device.
     fn floats(&mut self, values: &[f32], width: usize) -> Self::Floats;
@@ -28,13 +35,9 @@ pub(crate) trait Probe: Device {
     fn chosen(&mut self, routes: &Self::Routes) -> (Vec<u32>, Vec<f32>);
 
     /// `values` rounded to the device's type.
-    fn rounded(values: &[f32]) -> Vec<f32>;
-
-    /// A row of `len` elements in a KV pool.
-    fn pool_row(from: *mut u8, len: usize) -> Vec<f32>;
-
-    /// Writes a row in a KV pool.
-    fn set_pool_row(to: *mut u8, row: &[f32]);
+    fn rounded(values: &[f32]) -> Vec<f32> {
+        values.iter().map(|x| Self::Element::from_f32(*x).to_f32()).collect()
+    }
 
     /// The matrix `values`, `[n, width]`.
     fn weights(&mut self, values: &[f32], width: usize) -> Self::Matrix {
@@ -65,7 +68,7 @@ where
             Routes = Routes,
         >,
 {
-    const ROUNDING: f64 = if T::GROUP == 1 { 1e-7 } else { 1.0 / 256.0 };
+    type Element = T;
 
     fn floats(&mut self, values: &[f32], width: usize) -> Rows<f32> {
         let mut rows = Rows::default();
@@ -91,57 +94,29 @@ where
     fn chosen(&mut self, routes: &Routes) -> (Vec<u32>, Vec<f32>) {
         (routes.experts.clone(), routes.weights.clone())
     }
-
-    fn rounded(values: &[f32]) -> Vec<f32> {
-        values.iter().map(|x| T::from_f32(*x).to_f32()).collect()
-    }
-
-    fn pool_row(from: *mut u8, len: usize) -> Vec<f32> {
-        // SAFETY: a row of the test's own pool, aligned to an element.
-        (0..len).map(|i| unsafe { from.cast::<T>().add(i).read() }.to_f32()).collect()
-    }
-
-    fn set_pool_row(to: *mut u8, row: &[f32]) {
-        for (i, x) in row.iter().enumerate() {
-            // SAFETY: as above.
-            unsafe { to.cast::<T>().add(i).write(T::from_f32(*x)) };
-        }
-    }
 }
 
 impl Probe for Reference {
-    const ROUNDING: f64 = 1e-7;
+    type Element = f32;
 
-    fn floats(&mut self, values: &[f32], width: usize) -> reference::Table {
-        reference::Table { values: values.to_vec(), width }
+    fn floats(&mut self, values: &[f32], width: usize) -> Table {
+        Table { values: values.to_vec(), width }
     }
 
-    fn operands(&mut self, values: &[f32], width: usize) -> reference::Table {
+    fn operands(&mut self, values: &[f32], width: usize) -> Table {
         self.floats(values, width)
     }
 
-    fn float_values(&mut self, x: &reference::Table) -> Vec<f32> {
+    fn float_values(&mut self, x: &Table) -> Vec<f32> {
         x.values.clone()
     }
 
-    fn operand_values(&mut self, x: &reference::Table) -> Vec<f32> {
+    fn operand_values(&mut self, x: &Table) -> Vec<f32> {
         x.values.clone()
     }
 
     fn chosen(&mut self, routes: &Routes) -> (Vec<u32>, Vec<f32>) {
         (routes.experts.clone(), routes.weights.clone())
-    }
-
-    fn rounded(values: &[f32]) -> Vec<f32> {
-        values.to_vec()
-    }
-
-    fn pool_row(from: *mut u8, len: usize) -> Vec<f32> {
-        reference::read_row(from.cast(), len)
-    }
-
-    fn set_pool_row(to: *mut u8, row: &[f32]) {
-        reference::write_row(to.cast(), row);
     }
 }
 

@@ -309,8 +309,8 @@ mod tests {
         let cache = SequenceLayer { pool: &pool, layer: 0, block_table: table };
         for (token, head) in (0..CONTEXT).flat_map(|t| (0..kv_heads).map(move |h| (t, h))) {
             let from = (token * kv_heads + head) * head_dim;
-            D::set_pool_row(cache.key(head, token), &keys[from..][..head_dim]);
-            D::set_pool_row(cache.value(head, token), &values[from..][..head_dim]);
+            cache.write_key::<D::Element>(head, token, &keys[from..][..head_dim]);
+            cache.write_value::<D::Element>(head, token, &values[from..][..head_dim]);
         }
         pool
     }

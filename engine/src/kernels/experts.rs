@@ -130,10 +130,13 @@ pub(crate) fn combine(threads: &mut Threads, y: &Rows<f32>, routes: &Routes, out
         let choices = row * per_token..(row + 1) * per_token;
         let pairs = &routes.pair_of[choices.clone()];
         let weights = &routes.weights[choices];
-        for (at, out) in out.iter_mut().enumerate() {
-            let sum: f32 =
-                pairs.iter().zip(weights).map(|(pair, weight)| weight * y[pair * width + at]).sum();
-            *out += sum;
+        for (chunk, out) in out.chunks_mut(LANES).enumerate() {
+            let mut sum = [0.0f32; LANES];
+            for (pair, weight) in pairs.iter().zip(weights) {
+                let y = &y[pair * width + chunk * LANES..][..out.len()];
+                sum.iter_mut().zip(y).for_each(|(sum, y)| *sum += weight * y);
+            }
+            out.iter_mut().zip(sum).for_each(|(out, sum)| *out += sum);
         }
     });
 }

@@ -166,8 +166,8 @@ mod tests {
                 let want = reference(&params, qkv, &angles[row * 10..][..10]);
                 let cache = SequenceLayer { pool: &pool, layer: 1, block_table: &tables[*sequence] };
                 let mut got = queries[row * SHAPE.q_width()..][..SHAPE.q_width()].to_vec();
-                got.extend((0..2).flat_map(|head| D::pool_row(cache.key(head, *position), 10)));
-                got.extend((0..2).flat_map(|head| D::pool_row(cache.value(head, *position), 10)));
+                got.extend((0..2).flat_map(|head| cache.read_key::<D::Element>(head, *position)));
+                got.extend((0..2).flat_map(|head| cache.read_value::<D::Element>(head, *position)));
                 close(label, &got, &want, D::ROUNDING + 2e-6);
             }
         }

@@ -106,7 +106,7 @@ impl Model {
     }
 
     /// Binds the model to a KV pool of `blocks` blocks, with `threads` compute threads of its own (the thread that calls
-    /// [`Forward::step`](super::Forward::step) is one of them; [`physical_cores`] is a good number).
+    /// [`Forward::step`] is one of them; [`physical_cores`] is a good number).
     ///
     /// # Errors
     /// When the layout is not [`Self::kv_layout`] of its block size, or the memory is too small.

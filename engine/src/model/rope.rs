@@ -73,6 +73,10 @@ impl Scaling {
             Value::Null => Err(config(field, format!("is missing from the rope settings of type {kind}"))),
             value => positive(value, field, 0.0),
         };
+        match &rope["partial_rotary_factor"] {
+            part if part.is_null() || part.as_f64() == Some(1.0) => {}
+            part => return Err(unsupported("partial_rotary_factor", part.to_string(), "1")),
+        }
         match kind {
             "default" => Ok(Self::None),
             "linear" => Ok(Self::Linear { factor: needed("factor")? }),
@@ -175,5 +179,22 @@ mod tests {
         assert!(scaled.windows(2).all(|w| w[1] < w[0]), "no jump in the ramp");
         let factor = Rope::parse(Settings(&json!({"rope_parameters": yarn}))).unwrap().attention_factor();
         assert!((factor - 1.346_573_6).abs() < 1e-6, "0.1 ln 32 + 1, not {factor}");
+    }
+
+    /// Pairs 24, 28, 32 and 36 of a head of 128, from transformers 5.23, with the ends of the ramp rounded and not.
+    #[test]
+    fn yarn_has_the_ramp_of_transformers() {
+        let yarn = |truncate: bool| {
+            frequencies(&json!({"rope_theta": 1e6, "rope_type": "yarn", "factor": 4.0,
+                "original_max_position_embeddings": 32768, "truncate": truncate}))
+        };
+        for (truncate, want) in [
+            (true, [5.375_321_5e-3, 1.848_276_6e-3, 6.029_411_4e-4, 1.798_411_5e-4]),
+            (false, [5.517_270_4e-3, 1.883_502_6e-3, 6.074_08e-4, 1.773_442_3e-4]),
+        ] {
+            for (found, want) in yarn(truncate)[24..].iter().step_by(4).zip(want) {
+                assert!((found / want - 1.0).abs() < 2e-6, "{truncate}: {found}, not {want}");
+            }
+        }
     }
 }

@@ -112,7 +112,11 @@ fn unsupported_models_are_told_what_is_supported() {
 #[test]
 fn each_family_refuses_what_it_has_no_code_for() {
     let (mistral, moe, gpt) = ("mistral-bf16-window", "qwen3-moe-bf16", "gpt-oss-mxfp4");
-    let cases: [(&str, &str, Value, &[&str]); 11] = [
+    let part = json!({"rope_type": "default", "partial_rotary_factor": 0.5});
+    let mscale = json!({"rope_type": "yarn", "factor": 8.0, "mscale": 1.0});
+    let cases: [(&str, &str, Value, &[&str]); 13] = [
+        ("llama3-f32", "rope_parameters", part, &["partial_rotary_factor = 0.5"]),
+        ("llama3-f32", "rope_parameters", mscale, &["mscale = 1.0"]),
         ("llama3-f32", "attention_bias", json!(true), &["attention_bias = true", "false"]),
         ("qwen2-f16", "use_sliding_window", json!(true), &["use_sliding_window = true"]),
         ("qwen2-f16", "quantization_config", json!({"quant_method": "mxfp4"}), &["= mxfp4", "unquantized"]),
