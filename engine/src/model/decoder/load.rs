@@ -124,7 +124,8 @@ impl<'a, D: Device> Loader<'a, D> {
                 (gate_up, self.mxfp4(&stack("down"), [count, hidden, width], false)?)
             }
         };
-        Ok(FeedForwardWeights::Experts { router, gate_up, down })
+        let Experts { routing, gate, .. } = *experts;
+        Ok(FeedForwardWeights::Experts { router, routing, gate, gate_up, down })
     }
 
     /// A stack of matrices in MXFP4, with its bias.

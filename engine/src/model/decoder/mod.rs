@@ -14,7 +14,12 @@ use std::sync::Arc;
 pub(super) use load::Loader;
 
 use super::{Forward, ModelConfig};
-use crate::{Isa, device::Device, kernels::KvPool, kv::Dtype};
+use crate::{
+    Isa,
+    device::Device,
+    kernels::{Gate, KvPool, Routing},
+    kv::Dtype,
+};
 
 /// All weights of a model.
 pub(super) struct Weights<D: Device> {
@@ -52,6 +57,8 @@ enum FeedForwardWeights<D: Device> {
     },
     Experts {
         router: Linear<D>,
+        routing: Routing,
+        gate: Gate,
         gate_up: ExpertLinear<D>,
         down: ExpertLinear<D>,
     },
@@ -95,7 +102,7 @@ impl<D: Device> LoadedWeights for Weights<D> {
                     FeedForwardWeights::Dense { gate_up, down } => {
                         D::matrix_bytes(&gate_up.matrix) + D::matrix_bytes(&down.matrix)
                     }
-                    FeedForwardWeights::Experts { router, gate_up, down } => {
+                    FeedForwardWeights::Experts { router, gate_up, down, .. } => {
                         D::matrix_bytes(&router.matrix)
                             + D::experts_bytes(&gate_up.matrices)
                             + D::experts_bytes(&down.matrices)

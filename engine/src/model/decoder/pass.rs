@@ -7,10 +7,7 @@ use crate::{
     device::{Device, Place},
     kernels::{Batch, Gate, KvPool},
     kv::KvLayout,
-    model::{
-        Forward, ModelConfig, StepSequence,
-        config::{FeedForward, Layer},
-    },
+    model::{Forward, ModelConfig, StepSequence},
 };
 
 /// A model bound to a device and a KV pool.
@@ -117,30 +114,27 @@ impl<D: Device> Pass<D> {
         device.linear_add(&a.attended, &output.matrix, output.bias.as_ref(), &mut a.residual);
     }
 
-    fn feed_forward(&mut self, layer: &Layer, weights: &LayerWeights<D>) {
+    fn feed_forward(&mut self, weights: &LayerWeights<D>) {
         let (a, device) = (&mut self.activations, &mut self.device);
         let norm = &weights.post_attention_norm;
         device.rms_norm(&a.residual, norm, self.config.rms_norm_eps, &mut a.normed);
-        match (&weights.feed_forward, &layer.feed_forward) {
-            (FeedForwardWeights::Experts { router, gate_up, down }, FeedForward::Experts(experts)) => {
+        match &weights.feed_forward {
+            FeedForwardWeights::Experts { router, routing, gate, gate_up, down } => {
                 let e = &mut a.experts;
                 device.linear(&a.normed, &router.matrix, router.bias.as_ref(), &mut e.logits);
-                device.route(&e.logits, experts.routing, &mut e.routes);
+                device.route(&e.logits, *routing, &mut e.routes);
                 device.gather(&a.normed, &e.routes, &mut e.input);
                 let bias = gate_up.bias.as_ref();
                 device.expert_linear(&e.input, &gate_up.matrices, bias, &e.routes, &mut a.wide);
-                device.gate(experts.gate, &a.wide, &mut a.gated);
+                device.gate(*gate, &a.wide, &mut a.gated);
                 let bias = down.bias.as_ref();
                 device.expert_linear(&a.gated, &down.matrices, bias, &e.routes, &mut e.output);
                 device.combine(&e.output, &e.routes, &mut a.residual);
             }
-            (FeedForwardWeights::Dense { gate_up, down }, _) => {
+            FeedForwardWeights::Dense { gate_up, down } => {
                 let projection = (&gate_up.matrix, gate_up.bias.as_ref());
                 device.gated_linear(&a.normed, projection, Gate::Silu, &mut a.wide, &mut a.gated);
                 device.linear_add(&a.gated, &down.matrix, down.bias.as_ref(), &mut a.residual);
-            }
-            (FeedForwardWeights::Experts { .. }, FeedForward::Dense { .. }) => {
-                unreachable!("weights are loaded by the same list of layers")
             }
         }
     }
@@ -189,8 +183,7 @@ impl<D: Device> Forward for Pass<D> {
             self.device.wait();
             on_layer(index);
             self.attend(&step, index, weights);
-            let layer = self.config.layers[index].clone();
-            self.feed_forward(&layer, weights);
+            self.feed_forward(weights);
         }
         self.logits(&step)
     }
