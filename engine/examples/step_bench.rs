@@ -12,7 +12,7 @@ use std::{collections::HashMap, path::Path, time::Instant};
 
 use anyhow::{Context as _, bail};
 use baton_engine::{
-    BlockId, CpuForward, Dtype, Forward, Isa, KvMemory, LoadOptions, Model, StepSequence, physical_cores,
+    BlockId, BoundModel, Dtype, Forward, Isa, KvMemory, LoadOptions, Model, StepSequence, physical_cores,
 };
 
 const BLOCK_TOKENS: usize = 16;
@@ -42,7 +42,7 @@ fn main() -> anyhow::Result<()> {
     let config = model.config();
     println!(
         "{folder}: {} {} on {}, {threads} threads, {:.0} MB of weights, loaded in {:.2} s",
-        config.architecture.name(),
+        config.architecture,
         model.dtype(),
         model.isa(),
         model.weights_bytes() as f64 / 1e6,
@@ -67,7 +67,7 @@ fn main() -> anyhow::Result<()> {
 }
 
 /// Seconds of one prompt in one step.
-fn prefill(forward: &mut CpuForward, tokens: usize) -> f64 {
+fn prefill(forward: &mut BoundModel, tokens: usize) -> f64 {
     let prompt = some_tokens(forward, tokens);
     let block_table = blocks(0, tokens);
     let clock = Clock::start(forward);
@@ -78,7 +78,7 @@ fn prefill(forward: &mut CpuForward, tokens: usize) -> f64 {
 }
 
 /// Seconds of one decode step (median of 16), `batch` sequences with `context` tokens each.
-fn decode(forward: &mut CpuForward, batch: usize, context: usize) -> f64 {
+fn decode(forward: &mut BoundModel, batch: usize, context: usize) -> f64 {
     const STEPS: usize = 16;
     let per_sequence = (context + STEPS).div_ceil(BLOCK_TOKENS);
     let tables: Vec<_> = (0..batch).map(|s| blocks(s * per_sequence, context + STEPS)).collect();
@@ -113,7 +113,7 @@ struct Clock {
 }
 
 impl Clock {
-    fn start(forward: &CpuForward) -> Self {
+    fn start(forward: &BoundModel) -> Self {
         let alone = forward.threads() == 1;
         Self { wall: Instant::now(), cpu_ns: if alone { cpu_ns() } else { None } }
     }
@@ -132,7 +132,7 @@ fn cpu_ns() -> Option<u64> {
     text.split(' ').next()?.parse().ok()
 }
 
-fn some_tokens(forward: &CpuForward, count: usize) -> Vec<u32> {
+fn some_tokens(forward: &BoundModel, count: usize) -> Vec<u32> {
     (0..count).map(|i| ((i * 7919 + 13) % forward.vocab_size()) as u32).collect()
 }
 

@@ -1,16 +1,17 @@
 //! Runs a model: weights, kernels, paged KV cache, continuous batching, sampling.
 
+mod device;
 mod kernels;
 mod kv;
 mod model;
 mod serve;
 
+pub use device::DeviceKind;
 pub use kernels::{Isa, physical_cores};
 pub use kv::{BlockCounts, BlockId, Dtype, HeldBlocks, KvLayout, KvMemory};
 pub use model::HashForward;
 pub use model::{
-    Architecture, BindError, CpuForward, Forward, LoadError, LoadOptions, LoadProgress, Model, ModelConfig,
-    StepSequence,
+    BindError, BoundModel, Forward, LoadError, LoadOptions, LoadProgress, Model, ModelConfig, StepSequence,
 };
 pub use serve::{
     Engine, EngineConfig, EngineLoad, EngineState, EngineTotals, FailureKind, FinishReason, FirstToken,

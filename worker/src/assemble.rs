@@ -94,7 +94,7 @@ async fn load(args: &WorkerArgs, threads: usize) -> Result<Model, RunError> {
     .map_err(|_| RunError::LoadPanicked)?
     .map_err(|source| RunError::Load { folder: shown, source })?;
     tracing::info!(
-        architecture = model.config().architecture.name(),
+        architecture = model.config().architecture,
         revision = model.revision(),
         weights = %ByteSize(model.weights_bytes() as u64),
         seconds = format_args!("{:.1}", start.elapsed().as_secs_f64()),

@@ -63,33 +63,40 @@ pub(crate) fn exp<A: Arith>(x: f32) -> f32 {
     if x < -87.0 { 0.0 } else { e * scale }
 }
 
-/// Defines `fn name(isa, args…)`, which runs `body::<…, Arith>(args…)` compiled for `isa`.
+/// Defines `fn name(isa) -> fn(args…)`: the version of `body::<…, Arith>` compiled for `isa`, chosen once and then called
+/// without another look at the instruction set.
 macro_rules! multiversion {
     (
         $(#[$meta:meta])*
         $vis:vis fn $name:ident $(<$($g:ident : $bound:path),*>)? ($($arg:ident : $ty:ty),* $(,)?) $(-> $ret:ty)? = $body:ident;
     ) => {
         $(#[$meta])*
-        $vis fn $name $(<$($g: $bound),*>)? (isa: $crate::kernels::Isa, $($arg: $ty),*) $(-> $ret)? {
+        $vis fn $name $(<$($g: $bound),*>)? (isa: $crate::kernels::Isa) -> fn($($ty),*) $(-> $ret)? {
             #[cfg(target_arch = "x86_64")]
-            #[target_feature(enable = "avx2,fma")]
             fn avx2 $(<$($g: $bound),*>)? ($($arg: $ty),*) $(-> $ret)? {
-                $body::<$($($g,)*)? $crate::kernels::arith::Fused>($($arg),*)
+                #[target_feature(enable = "avx2,fma")]
+                fn compiled $(<$($g: $bound),*>)? ($($arg: $ty),*) $(-> $ret)? {
+                    $body::<$($($g,)*)? $crate::kernels::arith::Fused>($($arg),*)
+                }
+                // SAFETY: handed out below for an `Isa` that has these instructions; one above `Portable` is made only
+                // by detection on this CPU or checked against it (`Model::load`). A plain call cannot promise that.
+                unsafe { compiled($($arg),*) }
             }
             #[cfg(target_arch = "x86_64")]
-            #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")]
             fn avx512 $(<$($g: $bound),*>)? ($($arg: $ty),*) $(-> $ret)? {
-                $body::<$($($g,)*)? $crate::kernels::arith::Fused>($($arg),*)
+                #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")]
+                fn compiled $(<$($g: $bound),*>)? ($($arg: $ty),*) $(-> $ret)? {
+                    $body::<$($($g,)*)? $crate::kernels::arith::Fused>($($arg),*)
+                }
+                // SAFETY: as above.
+                unsafe { compiled($($arg),*) }
             }
             match isa {
                 #[cfg(target_arch = "x86_64")]
-                // SAFETY: an `Isa` above `Portable` is made only by detection on this CPU or checked against it
-                // (`Model::load`); a plain call cannot promise the features.
-                $crate::kernels::Isa::Avx512Bf16 => unsafe { avx512($($arg),*) },
+                $crate::kernels::Isa::Avx512Bf16 => avx512 $(::<$($g),*>)?,
                 #[cfg(target_arch = "x86_64")]
-                // SAFETY: as above.
-                $crate::kernels::Isa::Avx2 => unsafe { avx2($($arg),*) },
-                _ => $body::<$($($g,)*)? $crate::kernels::arith::Plain>($($arg),*),
+                $crate::kernels::Isa::Avx2 => avx2 $(::<$($g),*>)?,
+                _ => $body::<$($($g,)*)? $crate::kernels::arith::Plain>,
             }
         }
     };

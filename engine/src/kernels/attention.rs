@@ -8,37 +8,37 @@
 use std::{ops::Range, sync::Mutex};
 
 use super::{
-    Element, HeadShape, Isa, KvPool, SequenceLayer,
+    Batch, Element, HeadShape, KvPool, SequenceLayer,
     arith::{Arith, exp, multiversion, sum_lanes},
     threads::{Pointer, Threads},
 };
-use crate::kv::BlockId;
 
 /// Tokens of a context tile; also the lanes in which scores are computed.
 pub(super) const TILE: usize = 64;
 /// Query rows that share the unpacking of a context tile.
 const MAX_ROWS: usize = 64;
 
-/// One sequence's queries in a step.
+/// What a layer's attention is like.
 #[derive(Clone, Copy)]
-pub(crate) struct AttentionSequence<'a> {
-    pub(crate) block_table: &'a [BlockId],
-    /// Row of the batch at which the sequence's tokens begin.
-    pub(crate) first_row: usize,
-    /// Tokens of the sequence in this step.
-    pub(crate) tokens: usize,
-    /// Position of the first.
-    pub(crate) position: usize,
+pub(crate) struct AttentionParams<'a> {
+    pub(crate) shape: HeadShape,
+    /// Newest tokens that a token sees, itself included; none = all.
+    pub(crate) window: Option<usize>,
+    /// A logit of each query head that takes its share of the softmax and has no value, `[heads]`; or empty.
+    pub(crate) sinks: &'a [f32],
 }
 
 /// A task: some tokens of a sequence, and the query heads of one KV head.
 #[derive(Clone, Copy)]
-pub(crate) struct Tile<'a> {
-    pub(super) sequence: AttentionSequence<'a>,
+pub(crate) struct Tile {
+    /// In the batch.
+    pub(super) sequence: usize,
     pub(super) kv_head: usize,
-    /// Tokens `first..first + tokens` of the sequence's share.
-    pub(super) first: usize,
+    /// Row of the batch of its first token.
+    pub(super) first_row: usize,
     pub(super) tokens: usize,
+    /// Position of its first token.
+    pub(super) position: usize,
 }
 
 /// Working memory of one thread.
@@ -70,96 +70,131 @@ struct RowState {
 
 /// Queries and results, both `[rows, heads, head_dim]`.
 pub(crate) struct Job<'a, T> {
-    pub(super) shape: HeadShape,
+    pub(super) params: AttentionParams<'a>,
+    pub(super) batch: &'a Batch,
     pub(super) pool: &'a KvPool,
     pub(super) layer: usize,
     pub(super) q: &'a [T],
     pub(super) out: Pointer<T>,
 }
 
+/// A compiled kernel: computes one tile.
+pub(crate) type Kernel<T> = fn(&Job<'_, T>, Tile, &mut Scratch);
+
 impl<'a, T> Job<'a, T> {
+    /// Attention of every row of `q` to a layer of a pool, into `out`; both are `[rows, heads, head_dim]`.
+    pub(crate) fn new(
+        params: AttentionParams<'a>,
+        batch: &'a Batch,
+        (pool, layer): (&'a KvPool, usize),
+        q: &'a [T],
+        out: &'a mut [T],
+    ) -> Self {
+        assert!(
+            q.len() == out.len() && q.len() == batch.rows() * params.shape.q_width(),
+            "shapes of attention"
+        );
+        Self { params, batch, pool, layer, q, out: Pointer(out.as_mut_ptr()) }
+    }
+
     /// Keys and values of a tile's sequence.
-    pub(super) fn cache(&self, tile: &Tile<'a>) -> SequenceLayer<'a> {
-        SequenceLayer { pool: self.pool, layer: self.layer, block_table: tile.sequence.block_table }
+    pub(super) fn cache(&self, tile: &Tile) -> SequenceLayer<'a> {
+        let block_table = self.batch.block_table(tile.sequence);
+        SequenceLayer { pool: self.pool, layer: self.layer, block_table }
+    }
+
+    /// Where the first context tile of `tile` begins: nothing before is seen by its first token, or by a later one.
+    pub(super) fn first_context_tile(&self, tile: &Tile) -> usize {
+        self.first_seen(tile.position) / TILE * TILE
+    }
+
+    /// Tokens of the context tile at `start` that the token at `position` sees.
+    pub(super) fn visible(&self, position: usize, start: usize) -> Range<usize> {
+        let end = (position + 1).saturating_sub(start).min(TILE);
+        self.first_seen(position).saturating_sub(start).min(end)..end
+    }
+
+    fn first_seen(&self, position: usize) -> usize {
+        self.params.window.map_or(0, |window| (position + 1).saturating_sub(window))
+    }
+
+    /// The softmax's highest logit and sum of weights before the first token of a query head.
+    pub(super) fn start(&self, head: usize) -> (f32, f32) {
+        self.params.sinks.get(head).map_or((f32::NEG_INFINITY, 0.0), |sink| (*sink, 1.0))
     }
 }
 
 /// The tasks of a step, the same in every layer.
-pub(crate) fn plan<'a>(
-    shape: HeadShape,
-    sequences: impl Iterator<Item = AttentionSequence<'a>>,
-) -> Vec<Tile<'a>> {
+pub(crate) fn plan(shape: HeadShape, batch: &Batch) -> Vec<Tile> {
     let per_tile = (MAX_ROWS / (shape.heads / shape.kv_heads)).max(1);
     let mut tiles = Vec::new();
-    for sequence in sequences {
-        for first in (0..sequence.tokens).step_by(per_tile) {
-            let tokens = per_tile.min(sequence.tokens - first);
-            tiles.extend((0..shape.kv_heads).map(|kv_head| Tile { sequence, kv_head, first, tokens }));
+    for (sequence, share) in batch.sequences.iter().enumerate() {
+        for first in (0..share.rows).step_by(per_tile) {
+            let tile = |kv_head| Tile {
+                sequence,
+                kv_head,
+                first_row: share.first_row + first,
+                tokens: per_tile.min(share.rows - first),
+                position: share.position + first,
+            };
+            tiles.extend((0..shape.kv_heads).map(tile));
         }
     }
     tiles
 }
 
-/// Attention of every row of `q`, both `[rows, heads, head_dim]`, in layer `layer`; `tiles` is the step's [`plan`].
-pub(crate) fn attention<T: Element>(
-    isa: Isa,
+/// Computes every query of the job; `tiles` is the step's [`plan`], `scratch` one for each thread.
+pub(crate) fn run<T: Element>(
+    kernel: Kernel<T>,
     threads: &mut Threads,
     scratch: &[Mutex<Scratch>],
-    tiles: &[Tile<'_>],
-    (shape, pool, layer): (HeadShape, &KvPool, usize),
-    q: &[T],
-    out: &mut [T],
+    tiles: &[Tile],
+    job: &Job<'_, T>,
 ) {
-    assert_eq!(q.len(), out.len(), "one result for each query");
-    let job = Job { shape, pool, layer, q, out: Pointer(out.as_mut_ptr()) };
     // Later tiles of a prompt see more context: the longest first.
     threads.run(tiles.len(), &|thread, task| {
         let mut scratch = scratch[thread].lock().expect("no task panics while it holds its thread's scratch");
-        T::attention_tile(isa, &job, tiles[tiles.len() - 1 - task], &mut scratch);
+        kernel(job, tiles[tiles.len() - 1 - task], &mut scratch);
     });
 }
 
-/// Computes one tile in f32 arithmetic.
-pub(crate) fn compute<T: Element>(isa: Isa, job: &Job<'_, T>, tile: Tile<'_>, scratch: &mut Scratch) {
-    compute_plain(isa, job, tile, &mut scratch.plain);
-}
-
 multiversion! {
-    fn compute_plain<T: Element>(job: &Job<'_, T>, tile: Tile<'_>, scratch: &mut PlainScratch) = body;
+    /// The kernel for any element type, in f32 arithmetic.
+    pub(crate) fn tile<T: Element>(job: &Job<'_, T>, tile: Tile, scratch: &mut Scratch) = body;
 }
 
 #[inline(always)]
-fn body<T: Element, A: Arith>(job: &Job<'_, T>, tile: Tile<'_>, scratch: &mut PlainScratch) {
-    let HeadShape { heads, kv_heads, head_dim } = job.shape;
+fn body<T: Element, A: Arith>(job: &Job<'_, T>, tile: Tile, scratch: &mut Scratch) {
+    let HeadShape { heads, kv_heads, head_dim } = job.params.shape;
+    let scratch = &mut scratch.plain;
     let group = heads / kv_heads;
     let rows = tile.tokens * group;
     scratch.keys.resize(head_dim * TILE, 0.0);
     scratch.values.resize(TILE * head_dim, 0.0);
     scratch.rows.clear();
-    scratch.rows.resize(rows, RowState { max: f32::NEG_INFINITY, total: 0.0 });
+    scratch.rows.extend((0..rows).map(|row| {
+        let (max, total) = job.start(tile.kv_head * group + row % group);
+        RowState { max, total }
+    }));
     scratch.sums.clear();
     scratch.sums.resize(rows * head_dim, 0.0);
-    let position = tile.sequence.position + tile.first;
-    let context = position + tile.tokens;
+    let context = tile.position + tile.tokens;
     let scale = 1.0 / (head_dim as f32).sqrt();
-    for start in (0..context).step_by(TILE) {
+    let at = |row| ((tile.first_row + row / group) * heads + tile.kv_head * group + row % group) * head_dim;
+    for start in (job.first_context_tile(&tile)..context).step_by(TILE) {
         load_tile::<T>(job.cache(&tile), tile.kv_head, start..context.min(start + TILE), head_dim, scratch);
         for row in 0..rows {
-            let visible = (position + row / group + 1).saturating_sub(start).min(TILE);
-            if visible > 0 {
-                let token = tile.sequence.first_row + tile.first + row / group;
-                let q = &job.q[(token * heads + tile.kv_head * group + row % group) * head_dim..][..head_dim];
-                attend::<T, A>(q, visible, scale, row, scratch);
+            let visible = job.visible(tile.position + row / group, start);
+            if !visible.is_empty() {
+                attend::<T, A>(&job.q[at(row)..][..head_dim], visible, scale, row, scratch);
             }
         }
     }
     for row in 0..rows {
-        let token = tile.sequence.first_row + tile.first + row / group;
-        let at = (token * heads + tile.kv_head * group + row % group) * head_dim;
         let inverse = 1.0 / scratch.rows[row].total;
         for (i, sum) in scratch.sums[row * head_dim..][..head_dim].iter().enumerate() {
             // SAFETY: a row of `out`, which has the shape of `q`; no other task has this token and head.
-            unsafe { job.out.at(at + i).write(T::from_f32(sum * inverse)) };
+            unsafe { job.out.at(at(row) + i).write(T::from_f32(sum * inverse)) };
         }
     }
 }
@@ -185,9 +220,15 @@ fn load_tile<T: Element>(
     }
 }
 
-/// Takes the first `visible` tokens of the tile into row `row`.
+/// Takes the `visible` tokens of the tile into row `row`.
 #[inline(always)]
-fn attend<T: Element, A: Arith>(q: &[T], visible: usize, scale: f32, row: usize, scratch: &mut PlainScratch) {
+fn attend<T: Element, A: Arith>(
+    q: &[T],
+    visible: Range<usize>,
+    scale: f32,
+    row: usize,
+    scratch: &mut PlainScratch,
+) {
     let head_dim = q.len();
     let mut scores = [0.0f32; TILE];
     for (q, keys) in q.iter().zip(scratch.keys.as_chunks::<TILE>().0) {
@@ -198,11 +239,12 @@ fn attend<T: Element, A: Arith>(q: &[T], visible: usize, scale: f32, row: usize,
     }
     let state = &mut scratch.rows[row];
     let mut max = state.max;
-    for score in &mut scores[..visible] {
+    for score in &mut scores[visible.clone()] {
         *score *= scale;
         max = max.max(*score);
     }
-    scores[visible..].fill(f32::NEG_INFINITY);
+    scores[..visible.start].fill(f32::NEG_INFINITY);
+    scores[visible.end..].fill(f32::NEG_INFINITY);
     let sums = &mut scratch.sums[row * head_dim..][..head_dim];
     let shrink = exp::<A>(state.max - max);
     for sum in sums.iter_mut() {
@@ -216,111 +258,148 @@ fn attend<T: Element, A: Arith>(q: &[T], visible: usize, scale: f32, row: usize,
         }
     }
     *state = RowState { max, total: A::mul_add(state.total, shrink, sum_lanes(lanes)) };
-    for (weight, value) in scores[..visible].iter().zip(scratch.values.chunks_exact(head_dim)) {
+    let values = scratch.values.chunks_exact(head_dim).skip(visible.start);
+    for (weight, value) in scores[visible].iter().zip(values) {
         for (sum, value) in sums.iter_mut().zip(value) {
             *sum = A::mul_add(*weight, *value, *sum);
         }
     }
 }
 
+/// The plainest form, in double precision: one query against the keys and values, `[tokens, head_dim]`, that it sees.
+pub(crate) fn reference(q: &[f32], keys: &[f32], values: &[f32], sink: Option<f32>) -> Vec<f32> {
+    let head_dim = q.len();
+    let score = |key: &[f32]| -> f64 {
+        let dot: f64 = q.iter().zip(key).map(|(q, k)| f64::from(*q) * f64::from(*k)).sum();
+        dot / (head_dim as f64).sqrt()
+    };
+    let scores: Vec<f64> = keys.chunks_exact(head_dim).map(score).collect();
+    let sink = sink.map_or(f64::NEG_INFINITY, f64::from);
+    let max = scores.iter().copied().fold(sink, f64::max);
+    let weights: Vec<f64> = scores.iter().map(|score| (score - max).exp()).collect();
+    let total = weights.iter().sum::<f64>() + (sink - max).exp();
+    let mut out = vec![0.0; head_dim];
+    for (weight, value) in weights.iter().zip(values.chunks_exact(head_dim)) {
+        out.iter_mut().zip(value).for_each(|(out, value)| *out += weight / total * f64::from(*value));
+    }
+    out.into_iter().map(|x| x as f32).collect()
+}
+
 #[cfg(test)]
 mod tests {
-    use half::bf16;
-
     use super::*;
     use crate::{
-        kernels::testing::random,
-        kv::{KvLayout, KvMemory},
+        device::{
+            Place,
+            testing::{Probe, close, on_each_device, random},
+        },
+        kv::{BlockId, KvLayout, KvMemory},
     };
 
     const CONTEXT: usize = 150;
 
-    /// A pool with one layer of random keys and values for `CONTEXT` tokens, and garbage everywhere else.
-    fn pool<T: Element>(shape: HeadShape, table: &[BlockId], keys: &[T], values: &[T]) -> KvPool {
+    /// A pool with one layer of keys and values for `CONTEXT` tokens, and garbage everywhere else.
+    fn pool<D: Probe>(shape: HeadShape, table: &[BlockId], keys: &[f32], values: &[f32]) -> KvPool {
         let HeadShape { kv_heads, head_dim, .. } = shape;
-        let layout = KvLayout { layers: 1, kv_heads, head_dim, block_tokens: 16, dtype: T::DTYPE };
+        let layout = KvLayout { layers: 1, kv_heads, head_dim, block_tokens: 16, dtype: D::DTYPE };
         let memory = KvMemory::allocate(&layout, table.len());
         // SAFETY: the test's own memory; 0xff is NaN in both types.
         unsafe { memory.base().as_ptr().write_bytes(0xff, memory.len()) };
         let pool = KvPool::new(memory, layout, table.len());
         let cache = SequenceLayer { pool: &pool, layer: 0, block_table: table };
         for (token, head) in (0..CONTEXT).flat_map(|t| (0..kv_heads).map(move |h| (t, h))) {
-            for d in 0..head_dim {
-                let from = (token * kv_heads + head) * head_dim + d;
-                // SAFETY: within a token's row of the test's own pool.
-                unsafe { cache.key::<T>(head, token).add(d).write(keys[from]) };
-                // SAFETY: as above.
-                unsafe { cache.value::<T>(head, token).add(d).write(values[from]) };
-            }
+            let from = (token * kv_heads + head) * head_dim;
+            cache.write_key::<D::Element>(head, token, &keys[from..][..head_dim]);
+            cache.write_value::<D::Element>(head, token, &values[from..][..head_dim]);
         }
         pool
     }
 
-    /// Softmax attention of one query in double precision.
-    fn reference<T: Element>(
+    struct Case {
         shape: HeadShape,
-        q: &[T],
-        head: usize,
-        seen: usize,
-        keys: &[T],
-        values: &[T],
-    ) -> Vec<f64> {
-        let HeadShape { heads, kv_heads, head_dim } = shape;
-        let at = |x: &[T], token: usize, d: usize| {
-            f64::from(x[(token * kv_heads + head / (heads / kv_heads)) * head_dim + d].to_f32())
-        };
-        let score = |t| (0..head_dim).map(|d| f64::from(q[d].to_f32()) * at(keys, t, d)).sum::<f64>();
-        let weights: Vec<f64> = (0..seen).map(|t| (score(t) / (head_dim as f64).sqrt()).exp()).collect();
-        let total: f64 = weights.iter().sum();
-        (0..head_dim).map(|d| (0..seen).map(|t| weights[t] / total * at(values, t, d)).sum()).collect()
+        window: Option<usize>,
+        sinks: bool,
     }
 
-    fn check<T: Element>(shape: HeadShape, tolerance: f64) {
-        let kv_width = shape.kv_heads * shape.head_dim;
-        let typed =
-            |len, seed| random(len, seed).into_iter().map(|x| T::from_f32(2.0 * x)).collect::<Vec<T>>();
-        let (keys, values) = (typed(CONTEXT * kv_width, 1), typed(CONTEXT * kv_width, 2));
-        let q = typed(CONTEXT * shape.q_width(), 3);
+    fn check<D: Probe>(device: &mut D, label: &str, case: &Case) {
+        let Case { shape, window, sinks } = *case;
+        let (dim, kv_width) = (shape.head_dim, shape.kv_heads * shape.head_dim);
+        let twice = |len, seed| random(len, seed).iter().map(|x| 2.0 * x).collect::<Vec<f32>>();
+        let keys = D::rounded(&twice(CONTEXT * kv_width, 1));
+        let values = D::rounded(&twice(CONTEXT * kv_width, 2));
+        let q = D::rounded(&twice(CONTEXT * shape.q_width(), 3));
+        let sinks = if sinks { twice(shape.heads, 4) } else { Vec::new() };
         let table: Vec<_> = (0..10).map(|i| BlockId((i * 7 + 3) % 10)).collect();
-        let pool = pool(shape, &table, &keys, &values);
-        let run = |isa, threads: usize, position: usize, tokens: usize| {
-            let sequence = AttentionSequence { block_table: &table, first_row: 0, tokens, position };
-            let scratch: Vec<_> = (0..threads).map(|_| Mutex::default()).collect();
-            let q = &q[position * shape.q_width()..][..tokens * shape.q_width()];
-            let mut out = vec![T::default(); q.len()];
-            let tiles = plan(shape, [sequence].into_iter());
-            attention(isa, &mut Threads::new(threads), &scratch, &tiles, (shape, &pool, 0), q, &mut out);
-            out.iter().map(|x| x.to_f32()).collect::<Vec<_>>()
+        let pool = pool::<D>(shape, &table, &keys, &values);
+        let sinks_there = (!sinks.is_empty()).then(|| device.vector(&sinks));
+        // Another sequence in the batch, of which nothing is looked at.
+        let mut run = |position: usize, tokens: usize, neighbour: bool| {
+            let mut batch = Batch::default();
+            batch.push(&vec![0; tokens], position, &table, false);
+            if neighbour {
+                batch.push(&[0; 3], 0, &table, false);
+            }
+            let mut queries = q[position * shape.q_width()..][..tokens * shape.q_width()].to_vec();
+            queries.resize(batch.rows() * shape.q_width(), 0.5);
+            let queries = device.operands(&queries, shape.q_width());
+            let step = device.plan(batch, shape);
+            let mut out = D::Operands::default();
+            let place = Place { step: &step, pool: &pool, layer: 0 };
+            device.attention(&place, window, sinks_there.as_ref(), &queries, &mut out);
+            device.operand_values(&out)[..tokens * shape.q_width()].to_vec()
         };
-        for isa in Isa::available() {
-            let whole = run(isa, 3, 0, CONTEXT);
-            for (row, out) in whole.chunks(shape.head_dim).enumerate() {
-                let (token, head) = (row / shape.heads, row % shape.heads);
-                let q = &q[row * shape.head_dim..][..shape.head_dim];
-                for (out, want) in out.iter().zip(reference(shape, q, head, token + 1, &keys, &values)) {
-                    assert!(
-                        (f64::from(*out) - want).abs() < tolerance,
-                        "{isa} {shape:?} {token}: {out} {want}"
-                    );
-                }
-            }
-            for (position, tokens) in [(0, 1), (15, 1), (63, 2), (64, 1), (100, 50), (149, 1), (37, 64)] {
-                let part = run(isa, 1, position, tokens);
-                let same = &whole[position * shape.q_width()..][..part.len()];
-                assert!(part == same, "{isa} {shape:?}: {tokens} tokens at {position} differ from the whole");
-            }
+        let whole = run(0, CONTEXT, false);
+        for (row, out) in whole.chunks(dim).enumerate() {
+            let (token, head) = (row / shape.heads, row % shape.heads);
+            let kv_head = head / (shape.heads / shape.kv_heads);
+            let first = window.map_or(0, |window| (token + 1).saturating_sub(window));
+            let seen = |x: &[f32]| -> Vec<f32> {
+                let at = |t| x[(t * shape.kv_heads + kv_head) * dim..][..dim].to_vec();
+                (first..=token).flat_map(at).collect()
+            };
+            let want =
+                reference(&q[row * dim..][..dim], &seen(&keys), &seen(&values), sinks.get(head).copied());
+            // Weights rounded as operands are, and the result, on values up to 2.
+            close(&format!("{label} token {token}"), out, &want, 3e-6 + 4.0 * D::ROUNDING);
+        }
+        for (position, tokens) in [(0, 1), (15, 1), (63, 2), (64, 1), (100, 50), (149, 1), (37, 64)] {
+            let part = run(position, tokens, true);
+            let same = &whole[position * shape.q_width()..][..part.len()];
+            assert!(part == same, "{label}: {tokens} tokens at {position} differ from the whole");
+        }
+    }
+
+    fn agrees<D: Probe>(device: &mut D, label: &str) {
+        for (heads, kv_heads, head_dim) in
+            [(2, 2, 32), (6, 1, 10), (8, 2, 24), (4, 2, 80), (4, 2, 128), (7, 1, 64)]
+        {
+            let shape = HeadShape { heads, kv_heads, head_dim };
+            check(device, &format!("{label} {shape:?}"), &Case { shape, window: None, sinks: false });
+        }
+        let shape = HeadShape { heads: 4, kv_heads: 2, head_dim: 24 };
+        for (window, sinks) in [
+            (Some(1), false),
+            (Some(7), true),
+            (Some(64), false),
+            (Some(65), true),
+            (None, true),
+            (Some(500), true),
+        ] {
+            let label = format!("{label} window {window:?}, sinks {sinks}");
+            check(device, &label, &Case { shape, window, sinks });
         }
     }
 
     #[test]
     fn rows_agree_with_softmax_attention_however_the_prompt_is_cut() {
-        for (heads, kv_heads, head_dim) in
-            [(2, 2, 32), (6, 1, 10), (8, 2, 24), (4, 2, 80), (4, 2, 128), (7, 1, 64)]
-        {
-            let shape = HeadShape { heads, kv_heads, head_dim };
-            check::<f32>(shape, 3e-6);
-            // bf16 weights, and a result rounded to bf16: two roundings of 2^-9 on values up to 2.
-            check::<bf16>(shape, 2.0 * 2.0 / 256.0);
-        }
+        on_each_device!(agrees);
+    }
+
+    #[test]
+    fn two_tokens_by_hand() {
+        // Scores 0 and ln 3: weights 1/4 and 3/4; with a sink of logit 0 they are 1/5 and 3/5.
+        let keys = [0.0, 3f32.ln()];
+        assert!((reference(&[1.0], &keys, &[4.0, 8.0], None)[0] - 7.0).abs() < 1e-6);
+        assert!((reference(&[1.0], &keys, &[5.0, 10.0], Some(0.0))[0] - 7.0).abs() < 1e-6);
     }
 }

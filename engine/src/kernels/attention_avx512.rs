@@ -8,13 +8,13 @@
 //! Each score and each sum is one accumulator lane that runs over dimensions, or over tokens, in order. Tokens that a row
 //! may not see have weight 0 (and tokens that do not exist have value 0), which adds nothing.
 
-use std::arch::x86_64::*;
+use std::{arch::x86_64::*, ops::Range};
 
 use half::bf16;
 
 use super::{
     SequenceLayer,
-    attention::{Job, TILE, Tile},
+    attention::{self, Job, TILE, Tile},
     element::LANES,
 };
 
@@ -54,8 +54,6 @@ struct RowState {
     shrink: f32,
 }
 
-const FRESH: RowState = RowState { max: f32::NEG_INFINITY, total: 0.0, shrink: 0.0 };
-
 /// Sizes of a tile.
 #[derive(Clone, Copy)]
 struct Sizes {
@@ -87,10 +85,16 @@ impl Rows {
     }
 }
 
+/// The kernel, for a CPU that has the instructions.
+pub(super) fn kernel(job: &Job<'_, bf16>, tile: Tile, scratch: &mut attention::Scratch) {
+    // SAFETY: handed out only for an `Isa` that has these instructions; see `multiversion!`.
+    unsafe { compute(job, tile, &mut scratch.avx512) }
+}
+
 /// Computes the rows of `tile`.
 #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
-pub(super) fn compute(job: &Job<'_, bf16>, tile: Tile<'_>, scratch: &mut Scratch) {
-    let shape = job.shape;
+fn compute(job: &Job<'_, bf16>, tile: Tile, scratch: &mut Scratch) {
+    let shape = job.params.shape;
     let group = shape.heads / shape.kv_heads;
     let sizes = Sizes {
         rows: tile.tokens * group,
@@ -100,17 +104,20 @@ pub(super) fn compute(job: &Job<'_, bf16>, tile: Tile<'_>, scratch: &mut Scratch
         dim_lines: shape.head_dim.div_ceil(LANES),
     };
     scratch.reset(sizes);
+    scratch.rows.extend((0..sizes.rows).map(|row| {
+        let (max, total) = job.start(tile.kv_head * group + row % group);
+        RowState { max, total, shrink: 0.0 }
+    }));
     load_queries(job, &tile, sizes, &mut scratch.queries);
-    let position = tile.sequence.position + tile.first;
-    let context = position + tile.tokens;
-    for start in (0..context).step_by(TILE) {
+    let context = tile.position + tile.tokens;
+    for start in (job.first_context_tile(&tile)..context).step_by(TILE) {
         let tokens = TILE.min(context - start);
         let found = Rows::find(job.cache(&tile), tile.kv_head, start, tokens);
         load_keys(&found, sizes, &mut scratch.keys);
         load_values(&found, sizes, &mut scratch.values);
         for_row_tiles(sizes.rows, |first, rows| scores_of(rows, first, sizes, scratch));
         for row in 0..sizes.rows {
-            let visible = (position + row / group + 1).saturating_sub(start).min(TILE);
+            let visible = job.visible(tile.position + row / group, start);
             soften(row, visible, 1.0 / (sizes.head_dim as f32).sqrt(), scratch);
         }
         for_row_tiles(sizes.rows, |first, rows| {
@@ -137,7 +144,6 @@ impl Scratch {
         self.sums.clear();
         self.sums.resize(s.rows * s.dim_lines, ZERO);
         self.rows.clear();
-        self.rows.resize(s.rows, FRESH);
     }
 }
 
@@ -155,12 +161,12 @@ fn for_row_tiles(rows: usize, mut body: impl FnMut(usize, usize)) {
 }
 
 /// Element of `q` and `out` at which row `row` of the tile begins.
-fn element_of_row(job: &Job<'_, bf16>, tile: &Tile<'_>, s: Sizes, row: usize) -> usize {
-    let token = tile.sequence.first_row + tile.first + row / s.group;
-    (token * job.shape.heads + tile.kv_head * s.group + row % s.group) * s.head_dim
+fn element_of_row(job: &Job<'_, bf16>, tile: &Tile, s: Sizes, row: usize) -> usize {
+    let token = tile.first_row + row / s.group;
+    (token * job.params.shape.heads + tile.kv_head * s.group + row % s.group) * s.head_dim
 }
 
-fn load_queries(job: &Job<'_, bf16>, tile: &Tile<'_>, s: Sizes, queries: &mut [u32]) {
+fn load_queries(job: &Job<'_, bf16>, tile: &Tile, s: Sizes, queries: &mut [u32]) {
     for (row, out) in queries.chunks_exact_mut(s.pairs).enumerate() {
         let q = &job.q[element_of_row(job, tile, s, row)..][..s.head_dim];
         for (out, pair) in out.iter_mut().zip(q.as_chunks::<2>().0) {
@@ -243,12 +249,12 @@ fn scores_tile<const MR: usize>(first: usize, s: Sizes, scratch: &mut Scratch) {
     }
 }
 
-/// From a row's scores to its weights, of which the first `visible` count.
+/// From a row's scores to its weights, of which those of `visible` tokens count.
 #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
-fn soften(row: usize, visible: usize, scale: f32, scratch: &mut Scratch) {
+fn soften(row: usize, visible: Range<usize>, scale: f32, scratch: &mut Scratch) {
     let state = &mut scratch.rows[row];
     let weights = &mut scratch.weights[row * WIDE / 2..][..WIDE / 2];
-    if visible == 0 {
+    if visible.is_empty() {
         state.shrink = 1.0;
         weights.fill(ZERO);
         return;
@@ -257,7 +263,8 @@ fn soften(row: usize, visible: usize, scale: f32, scratch: &mut Scratch) {
     let mut scores = [hidden; WIDE];
     for (n, score) in scores.iter_mut().enumerate() {
         let raw = _mm512_castsi512_ps(get(&scratch.scores[row * WIDE + n]));
-        let mask = lane_mask(visible.saturating_sub(n * LANES));
+        let lanes_below = |token: usize| lane_mask(token.saturating_sub(n * LANES));
+        let mask = lanes_below(visible.end) & !lanes_below(visible.start);
         *score = _mm512_mask_mul_ps(hidden, mask, raw, _mm512_set1_ps(scale));
     }
     let highest = _mm512_max_ps(_mm512_max_ps(scores[0], scores[1]), _mm512_max_ps(scores[2], scores[3]));
@@ -334,7 +341,7 @@ fn sums_tile<const MR: usize, const NR: usize>(
 
 /// Divides by the total weight and writes the result.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-fn store(job: &Job<'_, bf16>, tile: &Tile<'_>, s: Sizes, scratch: &Scratch) {
+fn store(job: &Job<'_, bf16>, tile: &Tile, s: Sizes, scratch: &Scratch) {
     for (row, sums) in scratch.sums.chunks_exact(s.dim_lines).enumerate() {
         let inverse = _mm512_set1_ps(1.0 / scratch.rows[row].total);
         let out = job.out.at(element_of_row(job, tile, s, row));

@@ -4,7 +4,20 @@ use std::{marker::PhantomData, ops};
 
 use memmap2::MmapMut;
 
-use super::Element;
+use half::bf16;
+
+/// Types of which any bytes are a value.
+///
+/// # Safety
+/// Every pattern of bits is a valid value, and alignment is at most a page's.
+pub(crate) unsafe trait Bits: Copy + Send + Sync + 'static {}
+
+// SAFETY: any bits are a float, or a NaN.
+unsafe impl Bits for f32 {}
+// SAFETY: as for f32.
+unsafe impl Bits for bf16 {}
+// SAFETY: any byte is one.
+unsafe impl Bits for u8 {}
 
 /// Elements in memory of their own, aligned to a page.
 pub(crate) struct Buffer<T> {
@@ -13,12 +26,14 @@ pub(crate) struct Buffer<T> {
     element: PhantomData<T>,
 }
 
-impl<T: Element> Buffer<T> {
+impl<T> Buffer<T> {
     /// No elements, no memory.
     pub(crate) const fn new() -> Self {
         Self { map: None, len: 0, element: PhantomData }
     }
+}
 
+impl<T: Bits> Buffer<T> {
     /// `len` zeros.
     pub(crate) fn zeroed(len: usize) -> std::io::Result<Self> {
         if len == 0 {
@@ -46,18 +61,18 @@ impl<T: Element> Buffer<T> {
     }
 }
 
-impl<T: Element> ops::Deref for Buffer<T> {
+impl<T: Bits> ops::Deref for Buffer<T> {
     type Target = [T];
 
     fn deref(&self) -> &[T] {
         let Some(map) = &self.map else { return &[] };
-        // SAFETY: the map holds `len` elements, is page-aligned, lives as long as `self` and was zeroed, which is a
-        // valid bf16 or f32; no crate reads a map as floats without a cast.
+        // SAFETY: the map holds `len` elements, is page-aligned, lives as long as `self`, and any bytes are a `T`; no
+        // crate reads a map as floats without a cast.
         unsafe { std::slice::from_raw_parts(map.as_ptr().cast(), self.len) }
     }
 }
 
-impl<T: Element> ops::DerefMut for Buffer<T> {
+impl<T: Bits> ops::DerefMut for Buffer<T> {
     fn deref_mut(&mut self) -> &mut [T] {
         let Some(map) = &mut self.map else { return &mut [] };
         // SAFETY: as for `deref`; `&mut self` makes it the only reference.

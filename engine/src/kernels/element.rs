@@ -1,19 +1,17 @@
 //! The two element types that matrices, matrix operands and the KV cache are made of.
 
-use std::ops::Range;
-
 use half::bf16;
 
-use super::{Isa, attention, gemm};
+use super::{Isa, attention, buffer::Bits, gemm, mxfp4};
 #[cfg(target_arch = "x86_64")]
-use super::{attention_avx512, gemm_avx512};
+use super::{attention_avx512, gemm_avx512, mxfp4_avx512};
 use crate::{kv::Dtype, model::Tensor};
 
 /// Lanes of a packed panel: outputs that are computed side by side.
 pub(crate) const LANES: usize = 16;
 
 /// bf16 or f32. Sums are f32 for both.
-pub(crate) trait Element: Copy + Default + Send + Sync + std::fmt::Debug + 'static {
+pub(crate) trait Element: Bits + Default + PartialEq + std::fmt::Debug {
     /// Its name.
     const DTYPE: Dtype;
     /// Neighbouring elements of a weight row that lie together in a packed panel (what one dot-product instruction eats).
@@ -31,17 +29,19 @@ pub(crate) trait Element: Copy + Default + Send + Sync + std::fmt::Debug + 'stat
     /// Elements of a stored tensor from `start` on.
     fn read(tensor: &Tensor<'_>, start: usize, out: &mut [Self]);
 
-    /// The matrix kernel for this type; see [`gemm::panels`].
-    fn gemm_panels(isa: Isa, job: &gemm::Job<'_, Self>, panels: Range<usize>);
+    /// The matrix kernel for this type.
+    fn gemm(isa: Isa) -> gemm::Kernel<Self> {
+        gemm::panels(isa)
+    }
 
-    /// The attention kernel for this type; see [`attention::attention`].
-    fn attention_tile(
-        isa: Isa,
-        job: &attention::Job<'_, Self>,
-        tile: attention::Tile<'_>,
-        scratch: &mut attention::Scratch,
-    ) {
-        attention::compute(isa, job, tile, scratch);
+    /// The attention kernel for this type.
+    fn attention(isa: Isa) -> attention::Kernel<Self> {
+        attention::tile(isa)
+    }
+
+    /// The kernel that unpacks four-bit weights to this type.
+    fn unpack(isa: Isa) -> mxfp4::Kernel<Self> {
+        mxfp4::unpack(isa)
     }
 }
 
@@ -66,10 +66,6 @@ impl Element for f32 {
 
     fn read(tensor: &Tensor<'_>, start: usize, out: &mut [Self]) {
         tensor.read_f32(start, out);
-    }
-
-    fn gemm_panels(isa: Isa, job: &gemm::Job<'_, Self>, panels: Range<usize>) {
-        gemm::panels(isa, job, panels);
     }
 }
 
@@ -101,26 +97,27 @@ impl Element for bf16 {
         tensor.read_bf16(start, out);
     }
 
-    fn gemm_panels(isa: Isa, job: &gemm::Job<'_, Self>, panels: Range<usize>) {
+    fn gemm(isa: Isa) -> gemm::Kernel<Self> {
         match isa {
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: this level is only made where the CPU has the instructions; see `multiversion!`.
-            Isa::Avx512Bf16 => unsafe { gemm_avx512::panels(job, panels) },
-            _ => gemm::panels(isa, job, panels),
+            Isa::Avx512Bf16 => gemm_avx512::kernel,
+            _ => gemm::panels(isa),
         }
     }
 
-    fn attention_tile(
-        isa: Isa,
-        job: &attention::Job<'_, Self>,
-        tile: attention::Tile<'_>,
-        scratch: &mut attention::Scratch,
-    ) {
+    fn attention(isa: Isa) -> attention::Kernel<Self> {
         match isa {
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: as for the matrix kernel.
-            Isa::Avx512Bf16 => unsafe { attention_avx512::compute(job, tile, &mut scratch.avx512) },
-            _ => attention::compute(isa, job, tile, scratch),
+            Isa::Avx512Bf16 => attention_avx512::kernel,
+            _ => attention::tile(isa),
+        }
+    }
+
+    fn unpack(isa: Isa) -> mxfp4::Kernel<Self> {
+        match isa {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Bf16 => mxfp4_avx512::kernel,
+            _ => mxfp4::unpack(isa),
         }
     }
 }

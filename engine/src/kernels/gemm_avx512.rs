@@ -21,9 +21,15 @@ const MAX_TILE_ROWS: usize = 12;
 /// How far ahead weights are fetched: they stream from memory once a step, and the hardware's prefetcher alone stops at page borders.
 const PREFETCH_BYTES: usize = 1024;
 
+/// The kernel, for a CPU that has the instructions.
+pub(super) fn kernel(job: &Job<'_, bf16>, range: Range<usize>) {
+    // SAFETY: handed out only for an `Isa` that has these instructions; see `multiversion!`.
+    unsafe { panels(job, range) }
+}
+
 /// Computes the columns of `panels`.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
-pub(super) fn panels(job: &Job<'_, bf16>, panels: Range<usize>) {
+fn panels(job: &Job<'_, bf16>, panels: Range<usize>) {
     let wide = if job.rows <= FEW_ROWS { 4 } else { 2 };
     let mut panel = panels.start;
     while panel < panels.end {
@@ -87,12 +93,12 @@ fn many_rows<const NR: usize>(job: &Job<'_, bf16>, row: usize, height: usize, pa
 /// `MR` rows from `row` on by `NR` panels from `panel` on.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
 fn tile<const MR: usize, const NR: usize>(job: &Job<'_, bf16>, row: usize, panel: usize) {
-    let k = job.w.k();
+    let k = job.k;
     let steps = k / 2;
     let x = job.x[row * k..][..MR * k].as_ptr().cast::<i32>();
     let mut w = [std::ptr::null::<i32>(); NR];
     for (n, w) in w.iter_mut().enumerate() {
-        *w = job.w.panel(panel + n).as_ptr().cast();
+        *w = job.panel(panel + n).as_ptr().cast();
     }
     let mut acc = [[_mm512_setzero_ps(); NR]; MR];
     for step in 0..steps {
@@ -127,9 +133,14 @@ fn tile<const MR: usize, const NR: usize>(job: &Job<'_, bf16>, row: usize, panel
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
 fn put(job: &Job<'_, bf16>, row: usize, panel: usize, acc: __m512) {
     let first = panel * LANES;
-    let lanes = (job.w.n() - first).min(LANES);
+    let lanes = (job.n - first).min(LANES);
     let mask = (u32::MAX >> (32 - lanes)) as __mmask16;
-    let y = job.y.at(row * job.w.n() + first);
+    let y = job.y.at(row * job.n + first);
+    let acc = match job.bias.get(first..).filter(|bias| !bias.is_empty()) {
+        // SAFETY: a bias has n elements, of which `lanes` are left; masked lanes are not read.
+        Some(bias) => _mm512_add_ps(acc, unsafe { _mm512_maskz_loadu_ps(mask, bias.as_ptr()) }),
+        None => acc,
+    };
     let sum = if job.add {
         // SAFETY: `lanes` elements of row `row` of `y`; masked lanes are not touched. No other task has this panel.
         _mm512_add_ps(unsafe { _mm512_maskz_loadu_ps(mask, y) }, acc)

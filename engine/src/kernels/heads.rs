@@ -1,4 +1,4 @@
-//! From the joint projection to attention's inputs: bias, per-head norm, rope; queries out, keys and values into the pool.
+//! From the joint projection to attention's inputs: per-head norm, rope; queries out, keys and values into the pool.
 
 use super::{
     Element, SequenceLayer,
@@ -32,14 +32,15 @@ impl HeadShape {
 /// What a layer does to queries and keys.
 pub(crate) struct HeadParams<'a> {
     pub(crate) shape: HeadShape,
-    /// `[qkv_width]`, or empty.
-    pub(crate) bias: &'a [f32],
     /// `[head_dim]`, or empty.
     pub(crate) q_norm: &'a [f32],
     /// `[head_dim]`, or empty.
     pub(crate) k_norm: &'a [f32],
     pub(crate) eps: f32,
 }
+
+/// A compiled kernel; see [`split_heads`].
+pub(crate) type Kernel<T> = fn(&HeadParams<'_>, &mut [f32], &[f32], usize, SequenceLayer<'_>, &mut [T]);
 
 multiversion! {
     /// One token: `qkv` is its row of the joint projection, `rope` the cosines and then the sines of its position
@@ -59,9 +60,6 @@ fn body<T: Element, A: Arith>(
     q: &mut [T],
 ) {
     let HeadShape { heads, kv_heads, head_dim } = params.shape;
-    for (x, bias) in qkv.iter_mut().zip(params.bias) {
-        *x += bias;
-    }
     for (head, x) in qkv.chunks_exact_mut(head_dim).enumerate() {
         if head < heads {
             prepare::<A>(x, params.q_norm, params.eps, rope);
@@ -103,84 +101,80 @@ fn store<T: Element>(x: &[f32], to: *mut T) {
     }
 }
 
-/// Cosines, then sines, of a position's angles: `out` is twice as long as `frequencies`.
-///
-/// The angle is rounded to f32 as in transformers; its cosine is taken in double precision, so that it does not depend on
-/// which C library the machine has.
-pub(crate) fn rope_row(frequencies: &[f32], position: usize, out: &mut [f32]) {
-    let (cos, sin) = out.split_at_mut(frequencies.len());
-    for ((frequency, cos), sin) in frequencies.iter().zip(cos).zip(sin) {
-        let angle = f64::from(position as f32 * frequency);
-        (*cos, *sin) = (angle.cos() as f32, angle.sin() as f32);
+/// The plainest form: queries, keys and values of one token, one after the other, in double precision.
+pub(crate) fn reference(params: &HeadParams<'_>, qkv: &[f32], rope: &[f32]) -> Vec<f32> {
+    let HeadShape { heads, kv_heads, head_dim } = params.shape;
+    let half = head_dim / 2;
+    let mut out: Vec<f64> = qkv.iter().map(|x| f64::from(*x)).collect();
+    for (head, x) in out.chunks_exact_mut(head_dim).enumerate().take(heads + kv_heads) {
+        let norm = if head < heads { params.q_norm } else { params.k_norm };
+        let mean = x.iter().map(|x| x * x).sum::<f64>() / head_dim as f64;
+        for (x, weight) in x.iter_mut().zip(norm) {
+            *x *= f64::from(*weight) / (mean + f64::from(params.eps)).sqrt();
+        }
+        for i in 0..half {
+            let (cos, sin) = (f64::from(rope[i]), f64::from(rope[half + i]));
+            let (a, b) = (x[i], x[half + i]);
+            (x[i], x[half + i]) = (a * cos - b * sin, b * cos + a * sin);
+        }
     }
+    out.into_iter().map(|x| x as f32).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use half::bf16;
-
     use super::*;
     use crate::{
-        kernels::{Isa, KvPool, testing::random},
-        kv::{BlockId, Dtype, KvLayout, KvMemory},
+        device::{
+            Place,
+            testing::{Probe, close, on_each_device, random},
+        },
+        kernels::{Batch, KvPool},
+        kv::{BlockId, KvLayout, KvMemory},
     };
 
     const SHAPE: HeadShape = HeadShape { heads: 4, kv_heads: 2, head_dim: 10 };
 
-    /// Query heads, key heads, value heads of a token in double precision.
-    fn reference(params: &HeadParams<'_>, qkv: &[f32], frequencies: &[f32], position: usize) -> Vec<f64> {
-        let dim = SHAPE.head_dim;
-        let mut out = Vec::new();
-        for head in 0..SHAPE.heads + 2 * SHAPE.kv_heads {
-            let mut x: Vec<f64> =
-                (0..dim).map(|i| f64::from(qkv[head * dim + i] + params.bias[head * dim + i])).collect();
-            if head < SHAPE.heads + SHAPE.kv_heads {
-                let norm = if head < SHAPE.heads { params.q_norm } else { params.k_norm };
-                let rms = (x.iter().map(|x| x * x).sum::<f64>() / dim as f64 + f64::from(params.eps)).sqrt();
-                x.iter_mut().zip(norm).for_each(|(x, w)| *x *= f64::from(*w) / rms);
-                let old = x.clone();
-                for i in 0..dim {
-                    let angle = position as f64 * f64::from(frequencies[i % (dim / 2)]);
-                    let other = if i < dim / 2 { -old[i + dim / 2] } else { old[i - dim / 2] };
-                    x[i] = old[i] * angle.cos() + other * angle.sin();
-                }
-            }
-            out.extend(x);
-        }
-        out
-    }
-
-    fn check<T: Element>(dtype: Dtype, tolerance: f64) {
-        let layout = KvLayout { layers: 2, kv_heads: 2, head_dim: 10, block_tokens: 4, dtype };
-        let pool = KvPool::new(KvMemory::allocate(&layout, 3), layout, 3);
-        let block_table = [BlockId(2), BlockId(0)];
-        let cache = SequenceLayer { pool: &pool, layer: 1, block_table: &block_table };
-        let (qkv, bias) = (random(SHAPE.qkv_width(), 1), random(SHAPE.qkv_width(), 2));
-        let (q_norm, k_norm) = (random(10, 3), random(10, 4));
-        let params = HeadParams { shape: SHAPE, bias: &bias, q_norm: &q_norm, k_norm: &k_norm, eps: 1e-6 };
-        let frequencies = [1.0, 0.3, 0.1, 0.03, 0.01];
-        let mut rope = [0.0; 10];
-        for (isa, token) in Isa::available().into_iter().flat_map(|isa| (0..8).map(move |t| (isa, t))) {
-            rope_row(&frequencies, token, &mut rope);
-            let mut q = vec![T::default(); SHAPE.q_width()];
-            split_heads(isa, &params, &mut qkv.clone(), &rope, token, cache, &mut q);
-            // SAFETY: rows of the test's own pool, written above.
-            let read = |from: *mut T| (0..10).map(move |i| unsafe { *from.add(i) }.to_f32());
-            let keys = (0..2).flat_map(|head| read(cache.key(head, token)));
-            let values = (0..2).flat_map(|head| read(cache.value(head, token)));
-            let got: Vec<f32> = q.iter().map(|q| q.to_f32()).chain(keys).chain(values).collect();
-            for (got, want) in got.iter().zip(reference(&params, &qkv, &frequencies, token)) {
-                assert!(
-                    (f64::from(*got) - want).abs() < tolerance * want.abs().max(1.0),
-                    "{isa}: {got} {want}"
-                );
+    /// Two sequences in a batch, the second from a position in the middle of a block on.
+    fn agrees<D: Probe>(device: &mut D, label: &str) {
+        let layout = KvLayout { layers: 2, kv_heads: 2, head_dim: 10, block_tokens: 4, dtype: D::DTYPE };
+        let pool = KvPool::new(KvMemory::allocate(&layout, 5), layout, 5);
+        let tables = [[BlockId(2), BlockId(0)], [BlockId(4), BlockId(1)]];
+        let mut batch = Batch::default();
+        batch.push(&[0; 5], 0, &tables[0], false);
+        batch.push(&[0; 3], 3, &tables[1], false);
+        let rows = batch.rows();
+        let places: Vec<_> = batch.sequence_of.iter().copied().zip(batch.positions.clone()).collect();
+        let step = device.plan(batch, SHAPE);
+        let values = random(rows * SHAPE.qkv_width(), 1);
+        let angles = random(rows * SHAPE.head_dim, 2);
+        for norms in [true, false] {
+            let (q_norm, k_norm) = (random(10, 3), random(10, 4));
+            let (q, k) = (device.vector(&q_norm), device.vector(&k_norm));
+            let norms_on_device = norms.then_some((&q, &k));
+            let mut qkv = device.floats(&values, SHAPE.qkv_width());
+            let rope = device.floats(&angles, SHAPE.head_dim);
+            let mut queries = D::Operands::default();
+            let place = Place { step: &step, pool: &pool, layer: 1 };
+            device.split_heads(&place, norms_on_device, 1e-6, &mut qkv, &rope, &mut queries);
+            let queries = device.operand_values(&queries);
+            let none: &[f32] = &[];
+            let (q_norm, k_norm) = if norms { (&q_norm[..], &k_norm[..]) } else { (none, none) };
+            let params = HeadParams { shape: SHAPE, q_norm, k_norm, eps: 1e-6 };
+            for (row, (sequence, position)) in places.iter().enumerate() {
+                let qkv = &values[row * SHAPE.qkv_width()..][..SHAPE.qkv_width()];
+                let want = reference(&params, qkv, &angles[row * 10..][..10]);
+                let cache = SequenceLayer { pool: &pool, layer: 1, block_table: &tables[*sequence] };
+                let mut got = queries[row * SHAPE.q_width()..][..SHAPE.q_width()].to_vec();
+                got.extend((0..2).flat_map(|head| cache.read_key::<D::Element>(head, *position)));
+                got.extend((0..2).flat_map(|head| cache.read_value::<D::Element>(head, *position)));
+                close(label, &got, &want, D::ROUNDING + 2e-6);
             }
         }
     }
 
     #[test]
     fn heads_agree_with_the_formula_and_land_in_their_blocks() {
-        check::<f32>(Dtype::F32, 1e-6);
-        check::<bf16>(Dtype::Bf16, 1.0 / 256.0);
+        on_each_device!(agrees);
     }
 }

@@ -49,8 +49,13 @@ impl<T: Element> PackedMatrix<T> {
         self.n.div_ceil(LANES)
     }
 
+    /// All panels, one after the other.
+    pub(crate) fn all_panels(&self) -> &[T] {
+        &self.data
+    }
+
     /// One panel.
-    pub(crate) fn panel(&self, panel: usize) -> &[T] {
+    fn panel(&self, panel: usize) -> &[T] {
         &self.data[panel * self.panel_len()..][..self.panel_len()]
     }
 

@@ -1,39 +1,53 @@
-//! CPU kernels. Each file is one kernel with its plain reference and its test.
+//! Kernels. Each file is one operation: its CPU form, its plainest form (`reference`, which the reference device is made of)
+//! and its test, which runs on every device.
 //!
 //! Every kernel is batch-invariant: what it computes for a row depends on that row's inputs alone, in a fixed order of
 //! operations for each [`Isa`], never on how many rows there are or on which thread runs it. Threads share work only
 //! along independent outputs.
+//!
+//! The instruction set is looked at once, when [`Kernels::of`] puts the table of compiled kernels together.
 
 mod arith;
-mod attention;
+pub(crate) mod attention;
 #[cfg(target_arch = "x86_64")]
 mod attention_avx512;
+mod batch;
 mod buffer;
 mod element;
-mod gemm;
+pub(crate) mod embed;
+pub(crate) mod experts;
+pub(crate) mod gate;
+pub(crate) mod gemm;
 #[cfg(target_arch = "x86_64")]
 mod gemm_avx512;
-mod heads;
+pub(crate) mod heads;
 mod isa;
 mod matrix;
-mod norm;
+pub(crate) mod mxfp4;
+#[cfg(target_arch = "x86_64")]
+mod mxfp4_avx512;
+pub(crate) mod norm;
 mod pool_view;
-mod swiglu;
-#[cfg(test)]
-mod testing;
+pub(crate) mod rope;
+pub(crate) mod routing;
+mod rows;
+mod table;
 mod threads;
 
-pub(crate) use attention::{
-    AttentionSequence, Scratch as AttentionScratch, Tile as AttentionTile, attention, plan as plan_attention,
-};
+pub(crate) use attention::AttentionParams;
+pub(crate) use batch::Batch;
 pub(crate) use buffer::Buffer;
 pub(crate) use element::{Element, LANES};
-pub(crate) use gemm::{Output, linear};
-pub(crate) use heads::{HeadParams, HeadShape, rope_row, split_heads};
+pub(crate) use experts::PackedExperts;
+pub(crate) use gate::Gate;
+pub(crate) use gemm::Output;
+pub(crate) use heads::{HeadParams, HeadShape};
 pub use isa::Isa;
 pub(crate) use matrix::PackedMatrix;
-pub(crate) use norm::rms_norm;
+pub(crate) use mxfp4::PackedMxfp4;
 pub(crate) use pool_view::{KvPool, SequenceLayer};
-pub(crate) use swiglu::swiglu;
+pub(crate) use routing::{Routes, Routing, Scoring};
+pub(crate) use rows::Rows;
+pub(crate) use table::Kernels;
 pub(crate) use threads::Threads;
 pub use threads::physical_cores;

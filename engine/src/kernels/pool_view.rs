@@ -1,5 +1,6 @@
 //! A KV pool as the kernels see it: where the keys and values of a token lie.
 
+use super::Element;
 use crate::kv::{BlockId, KvLayout, KvMemory};
 
 /// Memory and shape of a KV pool. Only raw reads and writes: other blocks may be written by a peer meanwhile.
@@ -44,6 +45,40 @@ impl SequenceLayer<'_> {
     /// Value of `token` in `head`, `[head_dim]`.
     pub(crate) fn value<T>(&self, head: usize, token: usize) -> *mut T {
         self.at(self.pool.layout.kv_heads + head, token)
+    }
+
+    /// A token's key; for what does not care about speed.
+    pub(crate) fn read_key<T: Element>(&self, head: usize, token: usize) -> Vec<f32> {
+        self.read(self.key::<T>(head, token))
+    }
+
+    /// A token's value.
+    pub(crate) fn read_value<T: Element>(&self, head: usize, token: usize) -> Vec<f32> {
+        self.read(self.value::<T>(head, token))
+    }
+
+    /// Writes a token's key.
+    pub(crate) fn write_key<T: Element>(&self, head: usize, token: usize, row: &[f32]) {
+        self.write(self.key::<T>(head, token), row);
+    }
+
+    /// Writes a token's value.
+    pub(crate) fn write_value<T: Element>(&self, head: usize, token: usize, row: &[f32]) {
+        self.write(self.value::<T>(head, token), row);
+    }
+
+    fn read<T: Element>(&self, from: *mut T) -> Vec<f32> {
+        let dim = 0..self.pool.layout.head_dim;
+        // SAFETY: `from` is a token's row of `head_dim` elements in a block that the sequence owns, aligned to an element
+        // and written in this step or before. The pool is shared with peers, so no reference to it is made.
+        dim.map(|i| unsafe { from.add(i).read() }.to_f32()).collect()
+    }
+
+    fn write<T: Element>(&self, to: *mut T, row: &[f32]) {
+        for (i, x) in row.iter().enumerate().take(self.pool.layout.head_dim) {
+            // SAFETY: as for reading; nobody else writes a row of this sequence meanwhile.
+            unsafe { to.add(i).write(T::from_f32(*x)) };
+        }
     }
 
     /// From a token's key to its value in the same head.

@@ -78,22 +78,34 @@ impl Checkpoint {
 
     /// The tensor `name`, whose shape must be `expected`.
     pub(crate) fn tensor(&self, name: &str, expected: &[usize]) -> Result<Tensor<'_>, LoadError> {
-        let located = self.tensors.get(name).ok_or_else(|| LoadError::MissingTensor(name.to_owned()))?;
-        if located.shape != expected {
-            return Err(LoadError::WrongShape {
-                name: name.to_owned(),
-                expected: expected.to_vec(),
-                found: located.shape.clone(),
-            });
-        }
+        let located = self.locate(name, expected)?;
         match located.stored {
             Stored::BF16 | Stored::F16 | Stored::F32 => {
                 Ok(Tensor { bytes: self.bytes(located), stored: located.stored })
             }
-            other => {
-                Err(LoadError::UnsupportedTensorType { name: name.to_owned(), found: format!("{other:?}") })
-            }
+            other => Err(wrong_type(name, other, "BF16, F16, F32")),
         }
+    }
+
+    /// The bytes of the tensor `name`, whose elements must be bytes and whose shape `expected`.
+    pub(crate) fn bytes_of(&self, name: &str, expected: &[usize]) -> Result<&[u8], LoadError> {
+        let located = self.locate(name, expected)?;
+        match located.stored {
+            Stored::U8 => Ok(self.bytes(located)),
+            other => Err(wrong_type(name, other, "U8")),
+        }
+    }
+
+    fn locate(&self, name: &str, expected: &[usize]) -> Result<&Located, LoadError> {
+        let located = self.tensors.get(name).ok_or_else(|| LoadError::MissingTensor(name.to_owned()))?;
+        if located.shape == expected {
+            return Ok(located);
+        }
+        Err(LoadError::WrongShape {
+            name: name.to_owned(),
+            expected: expected.to_vec(),
+            found: located.shape.clone(),
+        })
     }
 
     /// Stored types, each with the number of tensors, for a log line.
@@ -122,7 +134,17 @@ impl Checkpoint {
     }
 }
 
-impl Tensor<'_> {
+fn wrong_type(name: &str, found: Stored, supported: &'static str) -> LoadError {
+    LoadError::UnsupportedTensorType { name: name.to_owned(), found: format!("{found:?}"), supported }
+}
+
+impl<'a> Tensor<'a> {
+    /// Elements that are stored as f32.
+    #[cfg(test)]
+    pub(crate) fn of_f32(bytes: &'a [u8]) -> Self {
+        Self { bytes, stored: Stored::F32 }
+    }
+
     /// Elements `start..start + out.len()` as f32.
     pub(crate) fn read_f32(&self, start: usize, out: &mut [f32]) {
         match self.stored {

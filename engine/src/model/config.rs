@@ -1,63 +1,22 @@
-//! What `config.json` says about a model, checked and in one spelling.
+//! What a model is: sizes that all families share, and what its family says about each layer.
 
 use serde_json::Value;
 
-use super::{LoadError, rope::RopeScaling};
-
-/// Model families that there is code for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Architecture {
-    /// `LlamaForCausalLM`: Llama 3 and its like.
-    Llama,
-    /// `Qwen2ForCausalLM`: biases on query, key and value.
-    Qwen2,
-    /// `Qwen3ForCausalLM`: query and key normalised per head.
-    Qwen3,
-}
-
-impl Architecture {
-    const NAMES: [(&'static str, Self); 3] = [
-        ("LlamaForCausalLM", Self::Llama),
-        ("Qwen2ForCausalLM", Self::Qwen2),
-        ("Qwen3ForCausalLM", Self::Qwen3),
-    ];
-
-    /// The name that Hugging Face gives it.
-    pub fn name(self) -> &'static str {
-        Self::NAMES.iter().find(|(_, a)| *a == self).map_or("", |(name, _)| name)
-    }
-
-    /// Query, key and value projections have a bias.
-    pub(crate) fn qkv_bias(self) -> bool {
-        self == Self::Qwen2
-    }
-
-    /// Query and key are normalised per head before rope.
-    pub(crate) fn qk_norm(self) -> bool {
-        self == Self::Qwen3
-    }
-
-    fn from_name(found: &str) -> Result<Self, LoadError> {
-        Self::NAMES.iter().find(|(name, _)| *name == found).map(|(_, a)| *a).ok_or_else(|| {
-            LoadError::UnsupportedArchitecture {
-                found: found.to_owned(),
-                supported: Self::NAMES.map(|(name, _)| name).join(", "),
-            }
-        })
-    }
-}
+use super::{
+    LoadError,
+    families::{self, Family},
+    rope::Rope,
+    settings::{Settings, config, unsupported},
+};
+use crate::kernels::{Gate, HeadShape, Routing};
 
 /// Sizes and constants of a model.
 #[derive(Clone, PartialEq, Debug)]
 pub struct ModelConfig {
-    /// Family.
-    pub architecture: Architecture,
+    /// Family, by the name that Hugging Face gives its class.
+    pub architecture: &'static str,
     /// Width of the residual stream.
     pub hidden: usize,
-    /// Width of the feed-forward layer.
-    pub intermediate: usize,
-    /// Transformer layers.
-    pub layers: usize,
     /// Query heads.
     pub heads: usize,
     /// Key and value heads; divides `heads`.
@@ -71,118 +30,123 @@ pub struct ModelConfig {
     /// The output projection is the embedding table.
     pub tied_embeddings: bool,
     pub(crate) rms_norm_eps: f32,
-    pub(crate) rope_theta: f64,
-    pub(crate) rope_scaling: RopeScaling,
+    pub(crate) rope: Rope,
+    pub(crate) layers: Vec<Layer>,
+}
+
+/// A transformer layer: attention, then feed-forward, each on the normalised residual stream and added to it.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) struct Layer {
+    pub(crate) attention: Attention,
+    pub(crate) feed_forward: FeedForward,
+}
+
+/// Attention over the whole context without further ado, if nothing is set.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub(crate) struct Attention {
+    /// Query, key and value projections have a bias.
+    pub(crate) qkv_bias: bool,
+    /// So has the output projection.
+    pub(crate) output_bias: bool,
+    /// Query and key are normalised per head before rope.
+    pub(crate) head_norms: bool,
+    /// Newest tokens that a token sees, itself included; none = all.
+    pub(crate) window: Option<usize>,
+    /// Each query head has a logit without a value.
+    pub(crate) sinks: bool,
+}
+
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) enum FeedForward {
+    /// One gated layer of this width.
+    Dense { width: usize },
+    /// Some of many gated layers, chosen for each token.
+    Experts(Experts),
+}
+
+/// A layer's experts; names are within the layer.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) struct Experts {
+    /// Width of each expert.
+    pub(crate) width: usize,
+    pub(crate) gate: Gate,
+    pub(crate) routing: Routing,
+    /// The router's projection.
+    pub(crate) router: &'static str,
+    pub(crate) router_bias: bool,
+    pub(crate) weights: ExpertWeights,
+}
+
+/// How a checkpoint stores experts.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) enum ExpertWeights {
+    /// Three matrices for each: `<folder>.<expert>.{gate,up,down}_proj.weight`, no biases.
+    Each {
+        /// Name of the list of experts.
+        folder: &'static str,
+    },
+    /// Two stacks in MXFP4, `<folder>.{gate_up,down}_proj_{blocks,scales,bias}`, gate and up rows in turn.
+    Mxfp4 {
+        /// Name of the stacks.
+        folder: &'static str,
+    },
 }
 
 impl ModelConfig {
     pub(crate) fn parse(json: &Value) -> Result<Self, LoadError> {
-        let name = json["architectures"][0].as_str().ok_or_else(|| missing("architectures"))?;
-        let architecture = Architecture::from_name(name)?;
-        refuse_unsupported(json)?;
-        let hidden = size(json, "hidden_size")?;
-        let intermediate = size(json, "intermediate_size")?;
-        for (field, value) in [("hidden_size", hidden), ("intermediate_size", intermediate)] {
-            if value % 2 != 0 {
-                return Err(config(
-                    field,
-                    format!("{value} is odd; the bf16 kernels take elements in pairs"),
-                ));
-            }
-        }
-        let heads = size(json, "num_attention_heads")?;
-        let kv_heads = size_or(json, "num_key_value_heads", heads)?;
+        let settings = Settings(json);
+        let name = json["architectures"][0]
+            .as_str()
+            .ok_or_else(|| config("architectures", "is missing".to_owned()))?;
+        let family = families::find(name)?;
+        refuse_unsupported(family, settings)?;
+        let hidden = settings.width("hidden_size", 2)?;
+        let heads = settings.size("num_attention_heads")?;
+        let kv_heads = settings.size_or("num_key_value_heads", heads)?;
         if heads % kv_heads != 0 {
             return Err(config(
                 "num_key_value_heads",
                 format!("{kv_heads} does not divide {heads} attention heads"),
             ));
         }
-        let head_dim = size_or(json, "head_dim", hidden / heads)?;
+        let head_dim = settings.size_or("head_dim", hidden / heads)?;
         if head_dim == 0 || head_dim % 2 != 0 {
             return Err(config("head_dim", format!("{head_dim} is not a positive even number")));
         }
-        // Newer transformers write one `rope_parameters`; older ones `rope_theta` beside `rope_scaling`.
-        let rope = [&json["rope_parameters"], &json["rope_scaling"]].into_iter().find(|v| v.is_object());
-        let theta = rope.map(|r| &r["rope_theta"]).filter(|v| !v.is_null()).unwrap_or(&json["rope_theta"]);
-        let max_position = size(json, "max_position_embeddings")?;
+        let layers = settings.size("num_hidden_layers")?;
         Ok(Self {
-            architecture,
+            architecture: family.architecture,
             hidden,
-            intermediate,
-            layers: size(json, "num_hidden_layers")?,
             heads,
             kv_heads,
             head_dim,
-            vocab: size(json, "vocab_size")?,
-            max_position,
-            tied_embeddings: json["tie_word_embeddings"].as_bool().unwrap_or(false),
-            rms_norm_eps: number_or(json, "rms_norm_eps", 1e-6)? as f32,
-            rope_theta: positive(theta, "rope_theta", 10_000.0)?,
-            rope_scaling: RopeScaling::parse(rope.unwrap_or(&Value::Null))?,
+            vocab: settings.size("vocab_size")?,
+            max_position: settings.size("max_position_embeddings")?,
+            tied_embeddings: settings.flag_or("tie_word_embeddings", false),
+            rms_norm_eps: settings.number_or("rms_norm_eps", 1e-6)? as f32,
+            rope: Rope::parse(settings)?,
+            layers: (0..layers).map(|index| (family.layer)(settings, index)).collect::<Result<_, _>>()?,
         })
+    }
+
+    pub(crate) fn head_shape(&self) -> HeadShape {
+        HeadShape { heads: self.heads, kv_heads: self.kv_heads, head_dim: self.head_dim }
     }
 }
 
-/// Settings that would change the arithmetic in a way that there is no code for.
-fn refuse_unsupported(json: &Value) -> Result<(), LoadError> {
-    let unsupported =
-        |field, found: String, supported| LoadError::UnsupportedSetting { field, found, supported };
-    let act = json["hidden_act"].as_str().unwrap_or("silu");
+/// Settings that no family, or not this one, has code for.
+fn refuse_unsupported(family: &Family, settings: Settings<'_>) -> Result<(), LoadError> {
+    let act = settings.value("hidden_act").as_str().unwrap_or("silu");
     if act != "silu" {
         return Err(unsupported("hidden_act", act.to_owned(), "silu"));
     }
-    if json["quantization_config"].is_object() {
-        let method = json["quantization_config"]["quant_method"].as_str().unwrap_or("unknown").to_owned();
-        return Err(unsupported("quantization_config", method, "unquantized bf16, f16, f32"));
-    }
-    for field in ["attention_bias", "mlp_bias", "use_sliding_window"] {
-        if json[field].as_bool() == Some(true) {
-            return Err(unsupported(field, "true".to_owned(), "false"));
+    let quantization = settings.value("quantization_config");
+    if quantization.is_object() {
+        let method = quantization["quant_method"].as_str().unwrap_or("unknown");
+        if family.quantization != Some(method) {
+            let supported = family.quantization.unwrap_or("unquantized bf16, f16, f32");
+            return Err(unsupported("quantization_config", method.to_owned(), supported));
         }
     }
-    let layer_types = json["layer_types"].as_array().map_or(&[][..], Vec::as_slice);
-    match layer_types.iter().find(|t| t.as_str() != Some("full_attention")) {
-        Some(other) => Err(unsupported("layer_types", other.to_string(), "full_attention")),
-        None => Ok(()),
-    }
-}
-
-fn missing(field: &'static str) -> LoadError {
-    config(field, "is missing".to_owned())
-}
-
-pub(super) fn config(field: &'static str, problem: String) -> LoadError {
-    LoadError::Config { field, problem }
-}
-
-/// A size that must be there. Bounded, so that products of a few of them cannot overflow.
-fn size(json: &Value, field: &'static str) -> Result<usize, LoadError> {
-    let value = &json[field];
-    if value.is_null() {
-        return Err(missing(field));
-    }
-    match value.as_u64() {
-        Some(n @ 1..=0xff_ffff) => Ok(n as usize),
-        _ => Err(config(field, format!("is {value}, not a number from 1 to {}", 0xff_ffff))),
-    }
-}
-
-fn size_or(json: &Value, field: &'static str, default: usize) -> Result<usize, LoadError> {
-    if json[field].is_null() { Ok(default) } else { size(json, field) }
-}
-
-fn number_or(json: &Value, field: &'static str, default: f64) -> Result<f64, LoadError> {
-    positive(&json[field], field, default)
-}
-
-/// `value` as a positive number, `default` if it is not there.
-pub(super) fn positive(value: &Value, field: &'static str, default: f64) -> Result<f64, LoadError> {
-    if value.is_null() {
-        return Ok(default);
-    }
-    match value.as_f64() {
-        Some(x) if x > 0.0 && x.is_finite() => Ok(x),
-        _ => Err(config(field, format!("is {value}, not a positive number"))),
-    }
+    Ok(())
 }

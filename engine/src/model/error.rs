@@ -97,12 +97,14 @@ pub enum LoadError {
         found: Vec<usize>,
     },
     /// A weight is stored in a type that cannot be read.
-    #[error("tensor {name} is stored as {found} (supported: BF16, F16, F32)")]
+    #[error("tensor {name} is stored as {found} (supported: {supported})")]
     UnsupportedTensorType {
         /// The tensor.
         name: String,
         /// Its stored type.
         found: String,
+        /// Types in which it may be stored.
+        supported: &'static str,
     },
     /// The system has no memory for a matrix.
     #[error("no memory for a matrix of {bytes} bytes")]

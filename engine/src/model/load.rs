@@ -6,21 +6,24 @@ use half::bf16;
 use serde_json::Value;
 
 use super::{
-    BindError, CpuForward, LoadError, ModelConfig,
+    BindError, Forward, LoadError, ModelConfig, StepSequence,
     checkpoint::Checkpoint,
+    decoder::{LoadedWeights, Loader},
     fingerprint,
-    weights::{Packer, Weights},
 };
 use crate::{
     Isa,
-    kernels::{Threads, physical_cores},
+    device::{Cpu, Device, DeviceKind, Reference},
+    kernels::{KvPool, physical_cores},
     kv::{Dtype, KvLayout, KvMemory},
 };
 
 /// How to load.
 #[derive(Clone, Copy)]
 pub struct LoadOptions<'a> {
-    /// Type of weights, matrix operands and KV cache in memory, whatever the files hold.
+    /// Where the model computes.
+    pub device: DeviceKind,
+    /// Type of weights, matrix operands and KV cache in memory, whatever the files hold. The reference device has f32 only.
     pub dtype: Dtype,
     /// Instruction set of the kernels; none = the best of this CPU.
     pub isa: Option<Isa>,
@@ -32,7 +35,13 @@ pub struct LoadOptions<'a> {
 
 impl Default for LoadOptions<'_> {
     fn default() -> Self {
-        Self { dtype: Dtype::Bf16, isa: None, threads: physical_cores(), progress: None }
+        Self {
+            device: DeviceKind::default(),
+            dtype: Dtype::Bf16,
+            isa: None,
+            threads: physical_cores(),
+            progress: None,
+        }
     }
 }
 
@@ -52,14 +61,13 @@ pub struct Model {
     eos_token_ids: Vec<u32>,
     revision: String,
     isa: Isa,
-    weights: AnyWeights,
+    weights: Arc<dyn LoadedWeights>,
 }
 
-/// Weights of either type.
-#[derive(Clone)]
-pub(super) enum AnyWeights {
-    Bf16(Arc<Weights<bf16>>),
-    F32(Arc<Weights<f32>>),
+/// A model bound to a KV pool and to compute threads of its own.
+pub struct BoundModel {
+    forward: Box<dyn Forward>,
+    threads: usize,
 }
 
 impl Model {
@@ -88,22 +96,17 @@ impl Model {
             tracing::info!(tensors = halves, "weights stored as f16 are rounded to bf16");
         }
         let revision = fingerprint::revision(&config_json, &checkpoint);
-        let mut packer = Packer {
-            checkpoint: &checkpoint,
-            threads: Threads::new(options.threads),
-            progress: options.progress,
-            done: 0,
-            total: 0,
-        };
-        let weights = match options.dtype {
-            Dtype::Bf16 => AnyWeights::Bf16(Arc::new(Weights::load(&config, &mut packer)?)),
-            Dtype::F32 => AnyWeights::F32(Arc::new(Weights::load(&config, &mut packer)?)),
+        let source = (&config, &checkpoint);
+        let weights = match (options.device, options.dtype) {
+            (DeviceKind::Cpu, Dtype::Bf16) => on_device::<Cpu<bf16>>(source, isa, options)?,
+            (DeviceKind::Cpu, Dtype::F32) => on_device::<Cpu<f32>>(source, isa, options)?,
+            (DeviceKind::Reference, _) => on_device::<Reference>(source, isa, options)?,
         };
         Ok(Self { config, eos_token_ids, revision, isa, weights })
     }
 
     /// Binds the model to a KV pool of `blocks` blocks, with `threads` compute threads of its own (the thread that calls
-    /// [`Forward::step`](super::Forward::step) is one of them; [`physical_cores`] is a good number).
+    /// [`Forward::step`] is one of them; [`physical_cores`] is a good number).
     ///
     /// # Errors
     /// When the layout is not [`Self::kv_layout`] of its block size, or the memory is too small.
@@ -113,7 +116,7 @@ impl Model {
         layout: &KvLayout,
         blocks: usize,
         threads: usize,
-    ) -> Result<CpuForward, BindError> {
+    ) -> Result<BoundModel, BindError> {
         let expected = self.kv_layout(layout.block_tokens);
         if *layout != expected {
             return Err(BindError::Layout { expected, found: *layout });
@@ -122,7 +125,10 @@ impl Model {
         if memory.len() < needed_bytes {
             return Err(BindError::TooSmall { blocks, needed_bytes, found_bytes: memory.len() });
         }
-        Ok(CpuForward::new(self, memory, *layout, blocks, threads))
+        let pool = KvPool::new(memory, *layout, blocks);
+        let weights = Arc::clone(&self.weights);
+        let (forward, threads) = weights.bind(self.config.clone(), pool, self.isa, threads);
+        Ok(BoundModel { forward, threads })
     }
 
     /// Sizes and family.
@@ -142,10 +148,7 @@ impl Model {
 
     /// Type in memory.
     pub fn dtype(&self) -> Dtype {
-        match self.weights {
-            AnyWeights::Bf16(_) => Dtype::Bf16,
-            AnyWeights::F32(_) => Dtype::F32,
-        }
+        self.weights.dtype()
     }
 
     /// Instruction set that its kernels use.
@@ -156,7 +159,7 @@ impl Model {
     /// Shape of a KV pool for this model.
     pub fn kv_layout(&self, block_tokens: usize) -> KvLayout {
         KvLayout {
-            layers: self.config.layers,
+            layers: self.config.layers.len(),
             kv_heads: self.config.kv_heads,
             head_dim: self.config.head_dim,
             block_tokens,
@@ -166,15 +169,48 @@ impl Model {
 
     /// Bytes of the weights in memory.
     pub fn weights_bytes(&self) -> usize {
-        match &self.weights {
-            AnyWeights::Bf16(w) => w.bytes(),
-            AnyWeights::F32(w) => w.bytes(),
-        }
+        self.weights.bytes()
+    }
+}
+
+impl BoundModel {
+    /// Compute threads, with the one that calls [`Forward::step`].
+    pub fn threads(&self) -> usize {
+        self.threads
+    }
+}
+
+impl Forward for BoundModel {
+    fn vocab_size(&self) -> usize {
+        self.forward.vocab_size()
     }
 
-    pub(super) fn weights(&self) -> &AnyWeights {
-        &self.weights
+    fn kv_layout(&self) -> KvLayout {
+        self.forward.kv_layout()
     }
+
+    fn num_blocks(&self) -> usize {
+        self.forward.num_blocks()
+    }
+
+    fn max_context_tokens(&self) -> usize {
+        self.forward.max_context_tokens()
+    }
+
+    fn step(&mut self, batch: &[StepSequence<'_>], on_layer: &mut dyn FnMut(usize)) -> &[f32] {
+        self.forward.step(batch, on_layer)
+    }
+}
+
+/// Puts all weights of a model on a device.
+fn on_device<D: Device>(
+    (config, checkpoint): (&ModelConfig, &Checkpoint),
+    isa: Isa,
+    options: &LoadOptions<'_>,
+) -> Result<Arc<dyn LoadedWeights>, LoadError> {
+    let device = D::open(isa, options.threads);
+    let loader = Loader { checkpoint, device, progress: options.progress, done: 0, total: 0 };
+    Ok(Arc::new(loader.load(config)?))
 }
 
 /// `eos_token_id` of `generation_config.json`, else of `config.json`: a number, a list or nothing.

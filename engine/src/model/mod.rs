@@ -1,25 +1,28 @@
 //! Models: reading them from disk and computing them.
 //!
 //! ```text
-//! config.json ── ModelConfig ─┐
-//! *.safetensors ─ Checkpoint ─┴─► Weights<T> (packed, shared) ── Model ── bind(KV pool) ──► CpuForward
+//! config.json ── families/… ── ModelConfig ─┐
+//! *.safetensors ────────────── Checkpoint ──┴─► decoder::Weights<Device> ── Model ── bind(KV pool) ──► BoundModel
+//!                                               (packed by the device, shared)        (decoder/pass.rs over the device)
 //! ```
 
 mod checkpoint;
 mod config;
-mod cpu;
+mod decoder;
 mod double;
 mod error;
+mod families;
 mod fingerprint;
 mod forward;
 mod load;
 mod rope;
-mod weights;
+mod settings;
+mod stored;
 
 pub(crate) use checkpoint::Tensor;
-pub use config::{Architecture, ModelConfig};
-pub use cpu::CpuForward;
+pub use config::ModelConfig;
 pub use double::HashForward;
 pub use error::{BindError, LoadError};
 pub use forward::{Forward, StepSequence};
-pub use load::{LoadOptions, LoadProgress, Model};
+pub use load::{BoundModel, LoadOptions, LoadProgress, Model};
+pub(crate) use stored::{StoredExperts, StoredMatrix, StoredMxfp4};

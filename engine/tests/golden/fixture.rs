@@ -2,10 +2,20 @@
 
 use std::path::{Path, PathBuf};
 
-use baton_engine::{BlockId, CpuForward, Dtype, Forward, Isa, KvMemory, LoadOptions, Model, StepSequence};
+use baton_engine::{
+    BlockId, BoundModel, DeviceKind, Dtype, Forward, Isa, KvMemory, LoadOptions, Model, StepSequence,
+};
 use safetensors::SafeTensors;
 
-pub(crate) const MODELS: [&str; 3] = ["qwen3-bf16-tied-sharded", "llama3-f32", "qwen2-f16"];
+pub(crate) const MODELS: [&str; 7] = [
+    "qwen3-bf16-tied-sharded",
+    "llama3-f32",
+    "qwen2-f16",
+    "mistral-bf16-window",
+    "qwen3-moe-bf16",
+    "qwen3-moe-unnormalised",
+    "gpt-oss-mxfp4",
+];
 pub(crate) const DTYPES: [Dtype; 2] = [Dtype::F32, Dtype::Bf16];
 
 /// A prompt with what transformers makes of it; logits are those after the last prompt token.
@@ -51,9 +61,15 @@ pub(crate) fn load(name: &str, dtype: Dtype, isa: Isa) -> Model {
     Model::load(&folder(name), &LoadOptions { dtype, isa: Some(isa), ..LoadOptions::default() }).unwrap()
 }
 
+/// On the plain device that all others are compared with.
+pub(crate) fn load_reference(name: &str) -> Model {
+    let options = LoadOptions { device: DeviceKind::Reference, dtype: Dtype::F32, ..LoadOptions::default() };
+    Model::load(&folder(name), &options).unwrap()
+}
+
 /// A bound model with a pool whose blocks are handed out in a scattered order and hold garbage before their first use.
 pub(crate) struct Driver {
-    pub(crate) forward: CpuForward,
+    pub(crate) forward: BoundModel,
     block_tokens: usize,
     free: Vec<BlockId>,
 }

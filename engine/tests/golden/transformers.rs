@@ -2,7 +2,7 @@
 
 use baton_engine::{Dtype, Isa};
 
-use crate::fixture::{Case, Driver, MODELS, cases, load};
+use crate::fixture::{Case, Driver, MODELS, cases, load, load_reference};
 
 /// |a - b| / |b|, Euclidean norms over the row.
 fn relative_error(a: &[f32], b: &[f32]) -> f64 {
@@ -31,6 +31,20 @@ fn f32_logits_and_64_greedy_tokens_are_those_of_transformers() {
         // The bound that was asked for is loose; f32 noise is far below it.
         assert_eq!(tokens, case.greedy, "{label}");
     });
+}
+
+/// So what the other devices are compared with is itself right.
+#[test]
+fn the_reference_device_gives_the_logits_of_transformers() {
+    for name in MODELS {
+        let mut driver = Driver::new(&load_reference(name), 16, 1);
+        for case in cases(name) {
+            let (tokens, rows) = driver.greedy(&case.prompt, 77, 4);
+            let error = relative_error(&rows[0], &case.f32_logits);
+            assert!(error < 1e-5, "{name} prompt of {}: relative error {error}", case.prompt.len());
+            assert_eq!(tokens, case.greedy[..4], "{name} prompt of {}", case.prompt.len());
+        }
+    }
 }
 
 /// bf16 rounds each activation to 8 bits, so its logits carry an error of about 1 % that depends on the order of sums.

@@ -1,0 +1,234 @@
+//! The CPU: packed weights, a pool of threads, and kernels compiled for the instruction set that it has.
+
+use std::{io, sync::Mutex};
+
+use super::{Device, Place};
+use crate::{
+    Isa,
+    kernels::{
+        AttentionParams, Batch, Buffer, Element, Gate, HeadParams, HeadShape, Kernels, LANES, Output,
+        PackedExperts, PackedMatrix, PackedMxfp4, Routes, Routing, Rows, SequenceLayer, Threads, attention,
+        embed, experts, gemm, rope, routing,
+    },
+    kv::Dtype,
+    model::{StoredExperts, StoredMatrix, StoredMxfp4},
+};
+
+/// Computes with elements of type `T` and sums in f32.
+pub(crate) struct Cpu<T: Element> {
+    kernels: Kernels<T>,
+    threads: Threads,
+    /// Of each thread.
+    scratch: Vec<Mutex<attention::Scratch>>,
+    /// Panels of experts that a thread unpacked.
+    unpacked: Vec<Mutex<Buffer<T>>>,
+}
+
+/// A step's batch, and how attention is cut into tasks.
+pub(crate) struct Step {
+    batch: Batch,
+    shape: HeadShape,
+    tiles: Vec<attention::Tile>,
+}
+
+impl<T: Element> Cpu<T> {
+    /// Rows for each task of a loop over rows.
+    fn rows_per_task(&self, rows: usize) -> usize {
+        rows.div_ceil(4 * self.threads.count()).max(1)
+    }
+
+    fn mxfp4(&mut self, stored: &StoredMxfp4<'_>) -> io::Result<PackedMxfp4> {
+        let mut packed = PackedMxfp4::zeroed(stored.experts, stored.rows, stored.columns)?;
+        packed.fill(&mut self.threads, |expert, panel, nibbles, scales| {
+            for (lane, row) in (panel * LANES..stored.rows).take(LANES).enumerate() {
+                let (row, row_scales) = stored.row(expert, row);
+                PackedMxfp4::pack_row(nibbles, lane, row);
+                PackedMxfp4::pack_row(scales, lane, row_scales);
+            }
+        });
+        Ok(packed)
+    }
+}
+
+/// An optional vector as kernels take it.
+fn or_empty(vector: Option<&Vec<f32>>) -> &[f32] {
+    vector.map_or(&[], Vec::as_slice)
+}
+
+impl<T: Element> Device for Cpu<T> {
+    const DTYPE: Dtype = T::DTYPE;
+
+    type Vector = Vec<f32>;
+    type Matrix = PackedMatrix<T>;
+    type Experts = PackedExperts<T>;
+    type Floats = Rows<f32>;
+    type Operands = Rows<T>;
+    type Step = Step;
+    type Routes = Routes;
+
+    fn open(isa: Isa, threads: usize) -> Self {
+        let threads = Threads::new(threads);
+        Self {
+            kernels: Kernels::of(isa),
+            scratch: (0..threads.count()).map(|_| Mutex::default()).collect(),
+            unpacked: (0..threads.count()).map(|_| Mutex::new(Buffer::new())).collect(),
+            threads,
+        }
+    }
+
+    fn threads(&self) -> usize {
+        self.threads.count()
+    }
+
+    fn vector(&mut self, values: &[f32]) -> Vec<f32> {
+        values.to_vec()
+    }
+
+    fn matrix(&mut self, stored: &StoredMatrix<'_>) -> io::Result<PackedMatrix<T>> {
+        let columns = stored.columns();
+        let mut matrix = PackedMatrix::<T>::zeroed(stored.rows(), columns)?;
+        let (panels, panel_len) = matrix.panels_mut();
+        self.threads.for_chunks(panels, panel_len, |index, panel| {
+            let mut row = vec![T::default(); columns];
+            for (lane, number) in (index * LANES..stored.rows()).take(LANES).enumerate() {
+                stored.read(number, &mut row);
+                PackedMatrix::pack_row(panel, lane, &row);
+            }
+        });
+        Ok(matrix)
+    }
+
+    fn experts(&mut self, stored: &StoredExperts<'_>) -> io::Result<PackedExperts<T>> {
+        Ok(match stored {
+            StoredExperts::Plain(experts) => {
+                PackedExperts::Plain(experts.iter().map(|e| self.matrix(e)).collect::<io::Result<_>>()?)
+            }
+            StoredExperts::Mxfp4(stored) => PackedExperts::Mxfp4(self.mxfp4(stored)?),
+        })
+    }
+
+    fn matrix_bytes(matrix: &PackedMatrix<T>) -> usize {
+        matrix.bytes()
+    }
+
+    fn experts_bytes(experts: &PackedExperts<T>) -> usize {
+        experts.bytes()
+    }
+
+    fn plan(&mut self, batch: Batch, shape: HeadShape) -> Step {
+        let tiles = attention::plan(shape, &batch);
+        Step { batch, shape, tiles }
+    }
+
+    fn embed(&mut self, step: &Step, table: &PackedMatrix<T>, out: &mut Rows<f32>) {
+        embed::embed(&mut self.threads, table, &step.batch.tokens, out);
+    }
+
+    fn rope_table(&mut self, step: &Step, frequencies: &Vec<f32>, scale: f32, out: &mut Rows<f32>) {
+        let (positions, width) = (&step.batch.positions, 2 * frequencies.len());
+        let out = out.shape(positions.len(), width);
+        self.threads.for_chunks(out, width, |row, out| {
+            rope::rope_row(frequencies, scale, positions[row], out);
+        });
+    }
+
+    fn rms_norm(&mut self, x: &Rows<f32>, weight: &Vec<f32>, eps: f32, out: &mut Rows<T>) {
+        let (per_task, width, kernel) = (self.rows_per_task(x.rows()), x.width(), self.kernels.rms_norm);
+        let out = out.shape(x.rows(), width);
+        self.threads.for_chunks(out, per_task * width, |task, out| {
+            kernel(&x[task * per_task * width..][..out.len()], weight, eps, out);
+        });
+    }
+
+    fn linear(&mut self, x: &Rows<T>, w: &PackedMatrix<T>, bias: Option<&Vec<f32>>, y: &mut Rows<f32>) {
+        let output = Output::Store(y.shape(x.rows(), w.n()));
+        gemm::linear(self.kernels.gemm, &mut self.threads, x, w, or_empty(bias), output);
+    }
+
+    fn linear_add(&mut self, x: &Rows<T>, w: &PackedMatrix<T>, bias: Option<&Vec<f32>>, y: &mut Rows<f32>) {
+        gemm::linear(self.kernels.gemm, &mut self.threads, x, w, or_empty(bias), Output::Add(y));
+    }
+
+    fn split_heads(
+        &mut self,
+        &Place { step, pool, layer }: &Place<'_, Step>,
+        norms: Option<(&Vec<f32>, &Vec<f32>)>,
+        eps: f32,
+        qkv: &mut Rows<f32>,
+        rope: &Rows<f32>,
+        out: &mut Rows<T>,
+    ) {
+        let (batch, shape, kernel) = (&step.batch, step.shape, self.kernels.split_heads);
+        let params = HeadParams {
+            shape,
+            q_norm: or_empty(norms.map(|(q, _)| q)),
+            k_norm: or_empty(norms.map(|(_, k)| k)),
+            eps,
+        };
+        let queries = out.shape(qkv.rows(), shape.q_width());
+        let qkv = (&mut qkv[..], shape.qkv_width());
+        self.threads.for_chunk_pairs(qkv, (queries, shape.q_width()), |row, qkv, q| {
+            let block_table = batch.block_table(batch.sequence_of[row]);
+            let cache = SequenceLayer { pool, layer, block_table };
+            kernel(&params, qkv, rope.row(row), batch.positions[row], cache, q);
+        });
+    }
+
+    fn attention(
+        &mut self,
+        &Place { step, pool, layer }: &Place<'_, Step>,
+        window: Option<usize>,
+        sinks: Option<&Vec<f32>>,
+        queries: &Rows<T>,
+        out: &mut Rows<T>,
+    ) {
+        let params = AttentionParams { shape: step.shape, window, sinks: or_empty(sinks) };
+        let out = out.shape(queries.rows(), queries.width());
+        let job = attention::Job::new(params, &step.batch, (pool, layer), queries, out);
+        attention::run(self.kernels.attention, &mut self.threads, &self.scratch, &step.tiles, &job);
+    }
+
+    fn gate(&mut self, gate: Gate, gate_up: &Rows<f32>, out: &mut Rows<T>) {
+        let (rows, width, kernel) = (gate_up.rows(), gate_up.width() / 2, self.kernels.gate);
+        let per_task = self.rows_per_task(rows);
+        let out = out.shape(rows, width);
+        self.threads.for_chunks(out, per_task * width, |task, out| {
+            kernel(gate, &gate_up[task * per_task * 2 * width..][..2 * out.len()], width, out);
+        });
+    }
+
+    fn route(&mut self, logits: &Rows<f32>, routing: Routing, routes: &mut Routes) {
+        routing::route(&mut self.threads, logits, routing, routes);
+    }
+
+    fn gather(&mut self, x: &Rows<T>, routes: &Routes, out: &mut Rows<T>) {
+        experts::gather(&mut self.threads, x, routes, out);
+    }
+
+    fn expert_linear(
+        &mut self,
+        x: &Rows<T>,
+        experts: &PackedExperts<T>,
+        bias: Option<&Vec<f32>>,
+        routes: &Routes,
+        y: &mut Rows<f32>,
+    ) {
+        let (kernel, bias) = (self.kernels.experts, or_empty(bias));
+        experts::linear(kernel, &mut self.threads, &self.unpacked, routes, x, (experts, bias), y);
+    }
+
+    fn combine(&mut self, y: &Rows<f32>, routes: &Routes, out: &mut Rows<f32>) {
+        experts::combine(&mut self.threads, y, routes, out);
+    }
+
+    fn wanted_rows(&mut self, step: &Step, x: &Rows<f32>, out: &mut Rows<f32>) {
+        let (wanted, width) = (&step.batch.wanted, x.width());
+        for (row, out) in wanted.iter().zip(out.shape(wanted.len(), width).chunks_exact_mut(width)) {
+            out.copy_from_slice(x.row(*row));
+        }
+    }
+
+    fn read<'a>(&'a mut self, x: &'a Rows<f32>) -> &'a [f32] {
+        x
+    }
+}

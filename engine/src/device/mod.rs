@@ -1,0 +1,205 @@
+//! Where models compute: the operations that a forward pass is made of, each over all rows of a step.
+//!
+//! ```text
+//! model/decoder   one forward pass, written once ──► trait Device ──┬─ Cpu<bf16>, Cpu<f32>  packed weights, threads, SIMD
+//!                 over buffers that it never looks into             └─ Reference            plain loops, f32
+//! ```
+//! A model file says what is computed, a device how. A further device (CUDA, say) is one more implementation here and one
+//! more arm in `model/load.rs`; it passes when the tests in `kernels/` pass on it (`testing.rs` lists the devices).
+//!
+//! Every operation is batch-invariant: what a row gets depends on that row and, in attention, on the cached keys and values
+//! of its sequence.
+#![forbid(unsafe_code)]
+
+mod cpu;
+mod reference;
+#[cfg(test)]
+pub(crate) mod testing;
+
+use std::io;
+
+pub(crate) use cpu::Cpu;
+pub(crate) use reference::Reference;
+
+use crate::{
+    Isa,
+    kernels::{Batch, Gate, HeadShape, KvPool, Routing},
+    kv::Dtype,
+    model::{StoredExperts, StoredMatrix},
+};
+
+/// Which device a model is loaded on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum DeviceKind {
+    /// The CPU, as fast as it goes.
+    #[default]
+    Cpu,
+    /// The CPU in plain loops, f32 only: what every other device is compared with. Thousands of times slower.
+    Reference,
+}
+
+/// Where a layer's keys and values go: a step's block tables, a pool, a layer of it.
+pub(crate) struct Place<'a, S> {
+    pub(crate) step: &'a S,
+    pub(crate) pool: &'a KvPool,
+    pub(crate) layer: usize,
+}
+
+/// Computes. Holds what computing takes (threads, scratch; a stream), not the model and not the KV pool.
+///
+/// Buffers ([`Self::Floats`], [`Self::Operands`]) know their shape, `[rows, width]`. An operation gives its output the shape
+/// that follows from its inputs, so a caller never states a size. Operations may be queued: only [`Self::read`] and
+/// [`Self::wait`] promise that something is done.
+///
+/// Operations that a device does better together are methods here with a default made of single ones
+/// ([`Self::gated_linear`]); a device overrides what it has a fused kernel for.
+pub(crate) trait Device: Sized + Send + 'static {
+    /// Type of weights, matrix operands and the KV cache.
+    const DTYPE: Dtype;
+
+    /// Weights that are not matrices, in f32.
+    type Vector: Send + Sync;
+    /// A weight matrix `[n, k]`, in whatever order the device reads it.
+    type Matrix: Send + Sync;
+    /// A weight matrix `[n, k]` for each expert of a layer.
+    type Experts: Send + Sync;
+    /// Activations in f32: the residual stream, projections, logits.
+    type Floats: Default + Send;
+    /// Activations in [`Self::DTYPE`]: inputs of matrix products, queries.
+    type Operands: Default + Send;
+    /// A step's batch with what the device made of it.
+    type Step;
+    /// The routes of a step's rows to experts.
+    type Routes: Default + Send;
+
+    /// A device with `threads` host threads, for CPUs that have `isa`.
+    fn open(isa: Isa, threads: usize) -> Self;
+
+    /// Host threads that compute, with the caller's.
+    fn threads(&self) -> usize;
+
+    /// Puts a vector on the device.
+    fn vector(&mut self, values: &[f32]) -> Self::Vector;
+
+    /// Puts a matrix on the device.
+    ///
+    /// # Errors
+    /// When there is no memory for it.
+    fn matrix(&mut self, stored: &StoredMatrix<'_>) -> io::Result<Self::Matrix>;
+
+    /// Puts the matrices of a layer's experts on the device.
+    ///
+    /// # Errors
+    /// When there is no memory for them.
+    fn experts(&mut self, stored: &StoredExperts<'_>) -> io::Result<Self::Experts>;
+
+    /// Bytes that a matrix takes.
+    fn matrix_bytes(matrix: &Self::Matrix) -> usize;
+
+    /// Bytes that experts' matrices take.
+    fn experts_bytes(experts: &Self::Experts) -> usize;
+
+    /// Takes a step's rows, positions and block tables; `shape` is that of all layers.
+    fn plan(&mut self, batch: Batch, shape: HeadShape) -> Self::Step;
+
+    /// Row `i` of `out` is the row of `table` that token `i` of the step names.
+    fn embed(&mut self, step: &Self::Step, table: &Self::Matrix, out: &mut Self::Floats);
+
+    /// `scale` times the cosines, then the sines, of each row's position times `frequencies`: `[rows, 2 · frequencies]`.
+    fn rope_table(
+        &mut self,
+        step: &Self::Step,
+        frequencies: &Self::Vector,
+        scale: f32,
+        out: &mut Self::Floats,
+    );
+
+    /// `out = x / sqrt(mean(x²) + eps) · weight`, row by row.
+    fn rms_norm(&mut self, x: &Self::Floats, weight: &Self::Vector, eps: f32, out: &mut Self::Operands);
+
+    /// `y = x · wᵀ + bias`.
+    fn linear(
+        &mut self,
+        x: &Self::Operands,
+        w: &Self::Matrix,
+        bias: Option<&Self::Vector>,
+        y: &mut Self::Floats,
+    );
+
+    /// `y += x · wᵀ + bias`; `y` has its shape.
+    fn linear_add(
+        &mut self,
+        x: &Self::Operands,
+        w: &Self::Matrix,
+        bias: Option<&Self::Vector>,
+        y: &mut Self::Floats,
+    );
+
+    /// From the joint projection `[rows, heads + 2 kv_heads, head_dim]`: queries and keys are normalised per head if `norms`
+    /// (theirs) are given, and rotated by `rope` ([`Self::rope_table`]); keys and values go into the pool, queries into `out`.
+    /// `qkv` is scratch afterwards.
+    fn split_heads(
+        &mut self,
+        place: &Place<'_, Self::Step>,
+        norms: Option<(&Self::Vector, &Self::Vector)>,
+        eps: f32,
+        qkv: &mut Self::Floats,
+        rope: &Self::Floats,
+        out: &mut Self::Operands,
+    );
+
+    /// Causal attention of each row over its sequence in the pool, its own token included, or over the newest `window` tokens
+    /// of it. A sink is a logit of each query head that takes part in the softmax and has no value.
+    fn attention(
+        &mut self,
+        place: &Place<'_, Self::Step>,
+        window: Option<usize>,
+        sinks: Option<&Self::Vector>,
+        queries: &Self::Operands,
+        out: &mut Self::Operands,
+    );
+
+    /// The activation: from `[rows, 2, width]`, gate and up, to `[rows, width]`.
+    fn gate(&mut self, gate: Gate, gate_up: &Self::Floats, out: &mut Self::Operands);
+
+    /// `out = gate(x · wᵀ + bias)`. `wide` is scratch.
+    fn gated_linear(
+        &mut self,
+        x: &Self::Operands,
+        (w, bias): (&Self::Matrix, Option<&Self::Vector>),
+        gate: Gate,
+        wide: &mut Self::Floats,
+        out: &mut Self::Operands,
+    ) {
+        self.linear(x, w, bias, wide);
+        self.gate(gate, wide, out);
+    }
+
+    /// Chooses each row's experts by the router's logits, `[rows, experts]`.
+    fn route(&mut self, logits: &Self::Floats, routing: Routing, routes: &mut Self::Routes);
+
+    /// A row for each pair of a row and one of its experts, in the device's order.
+    fn gather(&mut self, x: &Self::Operands, routes: &Self::Routes, out: &mut Self::Operands);
+
+    /// Each pair's row times the matrix of its expert, plus its expert's part of `bias`, `[experts, n]`.
+    fn expert_linear(
+        &mut self,
+        x: &Self::Operands,
+        experts: &Self::Experts,
+        bias: Option<&Self::Vector>,
+        routes: &Self::Routes,
+        y: &mut Self::Floats,
+    );
+
+    /// Adds to each row of `out` its pairs' results by their weights, in the order of the row's choices.
+    fn combine(&mut self, y: &Self::Floats, routes: &Self::Routes, out: &mut Self::Floats);
+
+    /// The rows of `x` whose logits are wanted, in order.
+    fn wanted_rows(&mut self, step: &Self::Step, x: &Self::Floats, out: &mut Self::Floats);
+
+    /// Returns when everything asked for so far is done and what it wrote can be seen by others.
+    fn wait(&mut self) {}
+
+    /// The values of `x` in host memory.
+    fn read<'a>(&'a mut self, x: &'a Self::Floats) -> &'a [f32];
+}

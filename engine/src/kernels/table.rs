@@ -1,0 +1,29 @@
+//! The kernels of one instruction set and element type: where the instruction set is looked at, once.
+
+use super::{Element, Gate, Isa, attention, experts, gate, gemm, heads, norm};
+
+/// Compiled kernels.
+#[derive(Clone, Copy)]
+pub(crate) struct Kernels<T> {
+    pub(crate) attention: attention::Kernel<T>,
+    pub(crate) experts: experts::Kernel<T>,
+    pub(crate) gate: fn(Gate, &[f32], usize, &mut [T]),
+    pub(crate) gemm: gemm::Kernel<T>,
+    pub(crate) rms_norm: fn(&[f32], &[f32], f32, &mut [T]),
+    pub(crate) split_heads: heads::Kernel<T>,
+}
+
+impl<T: Element> Kernels<T> {
+    /// Those compiled for `isa`, which this CPU has.
+    pub(crate) fn of(isa: Isa) -> Self {
+        let gemm = T::gemm(isa);
+        Self {
+            attention: T::attention(isa),
+            experts: experts::Kernel { gemm, unpack: T::unpack(isa) },
+            gate: gate::gate(isa),
+            gemm,
+            rms_norm: norm::rms_norm(isa),
+            split_heads: heads::split_heads(isa),
+        }
+    }
+}

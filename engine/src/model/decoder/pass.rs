@@ -1,0 +1,190 @@
+//! The forward pass: the order of a device's operations that makes a step.
+
+use std::sync::Arc;
+
+use super::{FeedForwardWeights, LayerWeights, Weights};
+use crate::{
+    device::{Device, Place},
+    kernels::{Batch, Gate, KvPool},
+    kv::KvLayout,
+    model::{Forward, ModelConfig, StepSequence},
+};
+
+/// A model bound to a device and a KV pool.
+pub(super) struct Pass<D: Device> {
+    config: ModelConfig,
+    weights: Arc<Weights<D>>,
+    frequencies: D::Vector,
+    device: D,
+    pool: KvPool,
+    activations: Activations<D>,
+}
+
+/// What a step computes on its way; `rows` is the step's number of tokens. Kept from step to step.
+struct Activations<D: Device> {
+    /// The residual stream, `[rows, hidden]`.
+    residual: D::Floats,
+    /// Cosines and sines, `[rows, head_dim]`.
+    rope: D::Floats,
+    /// The normalised residual, `[rows, hidden]`.
+    normed: D::Operands,
+    /// The joint projection, `[rows, qkv_width]`; later gate and up, `[rows or pairs, 2 · width]`.
+    wide: D::Floats,
+    /// `[rows, heads, head_dim]`.
+    queries: D::Operands,
+    /// Result of attention, `[rows, heads, head_dim]`.
+    attended: D::Operands,
+    /// Input of the down projection, `[rows or pairs, width]`.
+    gated: D::Operands,
+    experts: ExpertActivations<D>,
+    /// The residual of rows that want logits.
+    last: D::Floats,
+    /// `[rows that want logits, vocab]`.
+    logits: D::Floats,
+}
+
+/// A pair is a row with one of its experts.
+struct ExpertActivations<D: Device> {
+    /// The router's, `[rows, experts]`.
+    logits: D::Floats,
+    routes: D::Routes,
+    /// Each pair's input, `[pairs, hidden]`.
+    input: D::Operands,
+    /// Each pair's result, `[pairs, hidden]`.
+    output: D::Floats,
+}
+
+impl<D: Device> Default for Activations<D> {
+    fn default() -> Self {
+        Self {
+            residual: Default::default(),
+            rope: Default::default(),
+            normed: Default::default(),
+            wide: Default::default(),
+            queries: Default::default(),
+            attended: Default::default(),
+            gated: Default::default(),
+            experts: ExpertActivations {
+                logits: Default::default(),
+                routes: Default::default(),
+                input: Default::default(),
+                output: Default::default(),
+            },
+            last: Default::default(),
+            logits: Default::default(),
+        }
+    }
+}
+
+impl<D: Device> Pass<D> {
+    pub(super) fn new(config: ModelConfig, weights: Arc<Weights<D>>, mut device: D, pool: KvPool) -> Self {
+        assert_eq!(pool.layout().dtype, D::DTYPE, "checked by `Model::bind`");
+        let frequencies = device.vector(&config.rope.frequencies(config.head_dim));
+        Self { config, weights, frequencies, device, pool, activations: Activations::default() }
+    }
+
+    /// What the kernels trust: tokens in the vocabulary, block tables that are long enough and within the pool.
+    fn check(&self, batch: &[StepSequence<'_>]) {
+        for s in batch {
+            let blocks = self.pool.layout().blocks_for(s.position + s.tokens.len());
+            assert!(!s.tokens.is_empty(), "a sequence of a step has at least one token");
+            assert!(s.block_table.len() >= blocks, "the block table covers the sequence");
+            let in_pool = s.block_table[..blocks].iter().all(|b| (b.0 as usize) < self.pool.blocks());
+            assert!(in_pool, "block ids are within the pool");
+            let known = s.tokens.iter().all(|t| (*t as usize) < self.config.vocab);
+            assert!(known, "token ids are within the vocabulary");
+        }
+    }
+
+    fn write_keys_and_values(&mut self, step: &D::Step, layer: usize, weights: &LayerWeights<D>) {
+        let (a, device, eps) = (&mut self.activations, &mut self.device, self.config.rms_norm_eps);
+        device.rms_norm(&a.residual, &weights.input_norm, eps, &mut a.normed);
+        device.linear(&a.normed, &weights.qkv.matrix, weights.qkv.bias.as_ref(), &mut a.wide);
+        let place = Place { step, pool: &self.pool, layer };
+        let norms = weights.head_norms.as_ref().map(|(q, k)| (q, k));
+        device.split_heads(&place, norms, eps, &mut a.wide, &a.rope, &mut a.queries);
+    }
+
+    fn attend(&mut self, step: &D::Step, layer: usize, weights: &LayerWeights<D>) {
+        let (a, device) = (&mut self.activations, &mut self.device);
+        let place = Place { step, pool: &self.pool, layer };
+        let window = self.config.layers[layer].attention.window;
+        device.attention(&place, window, weights.sinks.as_ref(), &a.queries, &mut a.attended);
+        let output = &weights.attention_output;
+        device.linear_add(&a.attended, &output.matrix, output.bias.as_ref(), &mut a.residual);
+    }
+
+    fn feed_forward(&mut self, weights: &LayerWeights<D>) {
+        let (a, device) = (&mut self.activations, &mut self.device);
+        let norm = &weights.post_attention_norm;
+        device.rms_norm(&a.residual, norm, self.config.rms_norm_eps, &mut a.normed);
+        match &weights.feed_forward {
+            FeedForwardWeights::Experts { router, routing, gate, gate_up, down } => {
+                let e = &mut a.experts;
+                device.linear(&a.normed, &router.matrix, router.bias.as_ref(), &mut e.logits);
+                device.route(&e.logits, *routing, &mut e.routes);
+                device.gather(&a.normed, &e.routes, &mut e.input);
+                let bias = gate_up.bias.as_ref();
+                device.expert_linear(&e.input, &gate_up.matrices, bias, &e.routes, &mut a.wide);
+                device.gate(*gate, &a.wide, &mut a.gated);
+                let bias = down.bias.as_ref();
+                device.expert_linear(&a.gated, &down.matrices, bias, &e.routes, &mut e.output);
+                device.combine(&e.output, &e.routes, &mut a.residual);
+            }
+            FeedForwardWeights::Dense { gate_up, down } => {
+                let projection = (&gate_up.matrix, gate_up.bias.as_ref());
+                device.gated_linear(&a.normed, projection, Gate::Silu, &mut a.wide, &mut a.gated);
+                device.linear_add(&a.gated, &down.matrix, down.bias.as_ref(), &mut a.residual);
+            }
+        }
+    }
+
+    /// Logits after the last token of each sequence that wants them.
+    fn logits(&mut self, step: &D::Step) -> &[f32] {
+        let (a, device) = (&mut self.activations, &mut self.device);
+        device.wanted_rows(step, &a.residual, &mut a.last);
+        device.rms_norm(&a.last, &self.weights.final_norm, self.config.rms_norm_eps, &mut a.normed);
+        let output = self.weights.output.as_ref().unwrap_or(&self.weights.embedding);
+        device.linear(&a.normed, output, None, &mut a.logits);
+        device.read(&a.logits)
+    }
+}
+
+impl<D: Device> Forward for Pass<D> {
+    fn vocab_size(&self) -> usize {
+        self.config.vocab
+    }
+
+    fn kv_layout(&self) -> KvLayout {
+        *self.pool.layout()
+    }
+
+    fn num_blocks(&self) -> usize {
+        self.pool.blocks()
+    }
+
+    fn max_context_tokens(&self) -> usize {
+        self.config.max_position
+    }
+
+    fn step(&mut self, sequences: &[StepSequence<'_>], on_layer: &mut dyn FnMut(usize)) -> &[f32] {
+        self.check(sequences);
+        let mut batch = Batch::default();
+        for s in sequences {
+            batch.push(s.tokens, s.position, s.block_table, s.wants_logits);
+        }
+        let step = self.device.plan(batch, self.config.head_shape());
+        let weights = Arc::clone(&self.weights);
+        let (a, device) = (&mut self.activations, &mut self.device);
+        device.embed(&step, &weights.embedding, &mut a.residual);
+        device.rope_table(&step, &self.frequencies, self.config.rope.attention_factor(), &mut a.rope);
+        for (index, weights) in weights.layers.iter().enumerate() {
+            self.write_keys_and_values(&step, index, weights);
+            self.device.wait();
+            on_layer(index);
+            self.attend(&step, index, weights);
+            self.feed_forward(weights);
+        }
+        self.logits(&step)
+    }
+}
