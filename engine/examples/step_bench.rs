@@ -1,7 +1,7 @@
 //! Tokens a second of a model folder: prefill, and decode at several batch sizes.
 //!
 //! `cargo run --release -p baton-engine --example step_bench -- MODEL_DIR [--threads N] [--prefill 512,2048]
-//! [--batch 1,8,32] [--context 128] [--repeat 3] [--isa portable|avx2|avx512-bf16] [--f32]`
+//! [--batch 1,8,32] [--context 128] [--repeat 3] [--isa portable|avx2|avx512-bf16] [--f32] [--int8]`
 //!
 //! Prints the best and the median of the repeats. With `--threads 1` time is the thread's own CPU time, which says
 //! something on a busy machine too.
@@ -12,7 +12,8 @@ use std::{collections::HashMap, path::Path, time::Instant};
 
 use anyhow::{Context as _, bail};
 use baton_engine::{
-    BlockId, BoundModel, Dtype, Forward, Isa, KvMemory, LoadOptions, Model, StepSequence, physical_cores,
+    BlockId, BoundModel, Dtype, Forward, Isa, KvMemory, LoadOptions, Model, StepSequence, WeightFormat,
+    physical_cores,
 };
 
 const BLOCK_TOKENS: usize = 16;
@@ -34,10 +35,11 @@ fn main() -> anyhow::Result<()> {
             .context("no such instruction set here")
     });
     let dtype = if options.contains_key("f32") { Dtype::F32 } else { Dtype::Bf16 };
+    let weights = if options.contains_key("int8") { WeightFormat::Int8 } else { WeightFormat::Full };
     let start = Instant::now();
     let model = Model::load(
         Path::new(&folder),
-        &LoadOptions { dtype, threads, isa: isa.transpose()?, ..LoadOptions::default() },
+        &LoadOptions { dtype, weights, threads, isa: isa.transpose()?, ..LoadOptions::default() },
     )?;
     let config = model.config();
     println!(
@@ -158,7 +160,7 @@ fn arguments() -> anyhow::Result<(String, HashMap<String, String>)> {
     let mut options = HashMap::new();
     while let Some(name) = arguments.next() {
         let Some(name) = name.strip_prefix("--") else { bail!("unexpected argument {name}") };
-        let value = if name == "f32" { None } else { arguments.next() };
+        let value = if ["f32", "int8"].contains(&name) { None } else { arguments.next() };
         options.insert(name.to_owned(), value.unwrap_or_default());
     }
     Ok((folder, options))

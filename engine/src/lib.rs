@@ -6,7 +6,7 @@ mod kv;
 mod model;
 mod serve;
 
-pub use device::DeviceKind;
+pub use device::{DeviceKind, UnknownWeightFormat, WeightFormat};
 pub use kernels::{Isa, physical_cores};
 pub use kv::{BlockCounts, BlockId, Dtype, HeldBlocks, KvLayout, KvMemory};
 pub use model::HashForward;

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use baton_engine::Dtype;
+use baton_engine::{Dtype, WeightFormat};
 use baton_kv_transfer::FabricSpec;
 
 use crate::ByteSize;
@@ -21,6 +21,11 @@ pub struct WorkerArgs {
     /// Type of weights and KV cache in memory: bf16 or f32
     #[arg(long, env = "BATON_DTYPE", default_value = "bf16", value_parser = parse_dtype, value_name = "DTYPE")]
     pub dtype: Dtype,
+
+    /// What weight matrices become when they are loaded: none (they stay as --dtype says) or int8 (half the memory, with a scale
+    /// for each 128 neighbours; the KV cache keeps its type). Workers that exchange KV blocks must agree in it
+    #[arg(long, env = "BATON_QUANTIZATION", default_value = "none", value_name = "FORMAT")]
+    pub quantization: WeightFormat,
 
     /// Longest prompt plus answer in tokens [default: the model's]
     #[arg(long, env = "BATON_MAX_CONTEXT", value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..))]

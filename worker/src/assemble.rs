@@ -79,7 +79,7 @@ pub fn transfer_config(
 }
 
 async fn load(args: &WorkerArgs, threads: usize) -> Result<Model, RunError> {
-    let (folder, dtype) = (args.model.clone(), args.dtype);
+    let (folder, dtype, weights) = (args.model.clone(), args.dtype, args.quantization);
     let shown = folder.display().to_string();
     let start = std::time::Instant::now();
     tracing::info!(folder = shown, %dtype, threads, "loading the model");
@@ -87,7 +87,8 @@ async fn load(args: &WorkerArgs, threads: usize) -> Result<Model, RunError> {
     let model = tokio::task::spawn_blocking(move || {
         let quarters = Mutex::new(0);
         let progress = |progress: LoadProgress| log_progress(&quarters, progress);
-        let options = LoadOptions { dtype, threads, progress: Some(&progress), ..LoadOptions::default() };
+        let options =
+            LoadOptions { dtype, weights, threads, progress: Some(&progress), ..LoadOptions::default() };
         Model::load(&folder, &options)
     })
     .await

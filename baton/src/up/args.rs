@@ -83,6 +83,10 @@ pub(crate) struct UpArgs {
     #[arg(long, value_name = "DTYPE")]
     pub(crate) dtype: Option<String>,
 
+    /// What weights become when they are loaded: none or int8 [default: none]
+    #[arg(long, value_name = "FORMAT")]
+    pub(crate) quantization: Option<String>,
+
     /// Longest prompt plus answer in tokens [default: the model's]
     #[arg(long, value_name = "TOKENS", value_parser = value_parser!(u32).range(1..))]
     pub(crate) max_context: Option<u32>,

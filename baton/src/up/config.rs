@@ -39,6 +39,8 @@ pub(crate) struct Config {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) dtype: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) quantization: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) max_context: Option<u32>,
     #[serde(rename = "drain_timeout_s")]
     pub(crate) drain_timeout: u64,
@@ -85,6 +87,7 @@ impl Config {
             kv_memory: args.kv_memory,
             kv_blocks: args.kv_blocks,
             dtype: args.dtype,
+            quantization: args.quantization,
             max_context: args.max_context,
             drain_timeout: args.drain_timeout,
             start_timeout: args.start_timeout,

@@ -163,6 +163,7 @@ fn worker(subcommand: &str, id: String, registry: Arg, config: &Config) -> Line 
         ("--kv-memory", config.kv_memory.as_ref().map(OsString::from)),
         ("--kv-blocks", config.kv_blocks.map(|blocks| blocks.to_string().into())),
         ("--dtype", config.dtype.as_ref().map(OsString::from)),
+        ("--quantization", config.quantization.as_ref().map(OsString::from)),
         ("--max-context", config.max_context.map(|tokens| tokens.to_string().into())),
     ];
     for (option, value) in optional {

@@ -2,13 +2,13 @@
 
 use std::{io, sync::Mutex};
 
-use super::{Device, Place};
+use super::{Device, Place, WeightFormat};
 use crate::{
     Isa,
     kernels::{
-        AttentionParams, Batch, Buffer, Element, Gate, HeadParams, HeadShape, Kernels, LANES, Output,
-        PackedExperts, PackedMatrix, PackedMxfp4, Routes, Routing, Rows, SequenceLayer, Threads, attention,
-        embed, experts, gemm, rope, routing,
+        AttentionParams, Batch, Buffer, Element, Gate, HeadParams, HeadShape, Int8Matrix, Int8Rows, Kernels,
+        LANES, Output, Packed, PackedExperts, PackedMatrix, PackedMxfp4, Routes, Routing, Rows,
+        SequenceLayer, Threads, attention, embed, experts, gemm, int8, rope, routing,
     },
     kv::Dtype,
     model::{StoredExperts, StoredMatrix, StoredMxfp4},
@@ -22,6 +22,8 @@ pub(crate) struct Cpu<T: Element> {
     scratch: Vec<Mutex<attention::Scratch>>,
     /// Panels of experts that a thread unpacked.
     unpacked: Vec<Mutex<Buffer<T>>>,
+    /// Operands of a product with weights in eight bits.
+    quantised: Int8Rows,
 }
 
 /// A step's batch, and how attention is cut into tasks.
@@ -35,6 +37,39 @@ impl<T: Element> Cpu<T> {
     /// Rows for each task of a loop over rows.
     fn rows_per_task(&self, rows: usize) -> usize {
         rows.div_ceil(4 * self.threads.count()).max(1)
+    }
+
+    fn plain(&mut self, stored: &StoredMatrix<'_>) -> io::Result<PackedMatrix<T>> {
+        let columns = stored.columns();
+        let mut matrix = PackedMatrix::<T>::zeroed(stored.rows(), columns)?;
+        let (panels, panel_len) = matrix.panels_mut();
+        self.threads.for_chunks(panels, panel_len, |index, panel| {
+            let mut row = vec![T::default(); columns];
+            for (lane, number) in (index * LANES..stored.rows()).take(LANES).enumerate() {
+                stored.read(number, &mut row);
+                PackedMatrix::pack_row(panel, lane, &row);
+            }
+        });
+        Ok(matrix)
+    }
+
+    fn int8(&mut self, stored: &StoredMatrix<'_>) -> io::Result<Int8Matrix> {
+        let mut matrix = Int8Matrix::zeroed(stored.rows(), stored.columns())?;
+        matrix.fill(&mut self.threads, |row, out| stored.read(row, out));
+        Ok(matrix)
+    }
+
+    fn product(&mut self, x: &Rows<T>, w: &Packed<T>, bias: Option<&Vec<f32>>, output: Output<'_>) {
+        match w {
+            Packed::Plain(w) => {
+                gemm::linear(self.kernels.gemm, &mut self.threads, x, w, or_empty(bias), output);
+            }
+            Packed::Int8(w) => {
+                self.quantised.quantise(self.kernels.quantise, &mut self.threads, x, w.k());
+                let (kernel, x, rows) = (self.kernels.int8, &self.quantised, x.rows());
+                int8::linear(kernel, &mut self.threads, x, rows, w, or_empty(bias), output);
+            }
+        }
     }
 
     fn mxfp4(&mut self, stored: &StoredMxfp4<'_>) -> io::Result<PackedMxfp4> {
@@ -59,7 +94,7 @@ impl<T: Element> Device for Cpu<T> {
     const DTYPE: Dtype = T::DTYPE;
 
     type Vector = Vec<f32>;
-    type Matrix = PackedMatrix<T>;
+    type Matrix = Packed<T>;
     type Experts = PackedExperts<T>;
     type Floats = Rows<f32>;
     type Operands = Rows<T>;
@@ -73,6 +108,7 @@ impl<T: Element> Device for Cpu<T> {
             scratch: (0..threads.count()).map(|_| Mutex::default()).collect(),
             unpacked: (0..threads.count()).map(|_| Mutex::new(Buffer::new())).collect(),
             threads,
+            quantised: Int8Rows::default(),
         }
     }
 
@@ -84,30 +120,24 @@ impl<T: Element> Device for Cpu<T> {
         values.to_vec()
     }
 
-    fn matrix(&mut self, stored: &StoredMatrix<'_>) -> io::Result<PackedMatrix<T>> {
-        let columns = stored.columns();
-        let mut matrix = PackedMatrix::<T>::zeroed(stored.rows(), columns)?;
-        let (panels, panel_len) = matrix.panels_mut();
-        self.threads.for_chunks(panels, panel_len, |index, panel| {
-            let mut row = vec![T::default(); columns];
-            for (lane, number) in (index * LANES..stored.rows()).take(LANES).enumerate() {
-                stored.read(number, &mut row);
-                PackedMatrix::pack_row(panel, lane, &row);
-            }
-        });
-        Ok(matrix)
+    fn matrix(&mut self, stored: &StoredMatrix<'_>, format: WeightFormat) -> io::Result<Packed<T>> {
+        Ok(match format {
+            WeightFormat::Full => Packed::Plain(self.plain(stored)?),
+            WeightFormat::Int8 => Packed::Int8(self.int8(stored)?),
+        })
     }
 
-    fn experts(&mut self, stored: &StoredExperts<'_>) -> io::Result<PackedExperts<T>> {
+    fn experts(&mut self, stored: &StoredExperts<'_>, format: WeightFormat) -> io::Result<PackedExperts<T>> {
         Ok(match stored {
             StoredExperts::Plain(experts) => {
-                PackedExperts::Plain(experts.iter().map(|e| self.matrix(e)).collect::<io::Result<_>>()?)
+                let experts = experts.iter().map(|expert| self.matrix(expert, format));
+                PackedExperts::Each(experts.collect::<io::Result<_>>()?)
             }
             StoredExperts::Mxfp4(stored) => PackedExperts::Mxfp4(self.mxfp4(stored)?),
         })
     }
 
-    fn matrix_bytes(matrix: &PackedMatrix<T>) -> usize {
+    fn matrix_bytes(matrix: &Packed<T>) -> usize {
         matrix.bytes()
     }
 
@@ -120,7 +150,7 @@ impl<T: Element> Device for Cpu<T> {
         Step { batch, shape, tiles }
     }
 
-    fn embed(&mut self, step: &Step, table: &PackedMatrix<T>, out: &mut Rows<f32>) {
+    fn embed(&mut self, step: &Step, table: &Packed<T>, out: &mut Rows<f32>) {
         embed::embed(&mut self.threads, table, &step.batch.tokens, out);
     }
 
@@ -140,13 +170,12 @@ impl<T: Element> Device for Cpu<T> {
         });
     }
 
-    fn linear(&mut self, x: &Rows<T>, w: &PackedMatrix<T>, bias: Option<&Vec<f32>>, y: &mut Rows<f32>) {
-        let output = Output::Store(y.shape(x.rows(), w.n()));
-        gemm::linear(self.kernels.gemm, &mut self.threads, x, w, or_empty(bias), output);
+    fn linear(&mut self, x: &Rows<T>, w: &Packed<T>, bias: Option<&Vec<f32>>, y: &mut Rows<f32>) {
+        self.product(x, w, bias, Output::Store(y.shape(x.rows(), w.n())));
     }
 
-    fn linear_add(&mut self, x: &Rows<T>, w: &PackedMatrix<T>, bias: Option<&Vec<f32>>, y: &mut Rows<f32>) {
-        gemm::linear(self.kernels.gemm, &mut self.threads, x, w, or_empty(bias), Output::Add(y));
+    fn linear_add(&mut self, x: &Rows<T>, w: &Packed<T>, bias: Option<&Vec<f32>>, y: &mut Rows<f32>) {
+        self.product(x, w, bias, Output::Add(y));
     }
 
     fn split_heads(
@@ -214,7 +243,11 @@ impl<T: Element> Device for Cpu<T> {
         y: &mut Rows<f32>,
     ) {
         let (kernel, bias) = (self.kernels.experts, or_empty(bias));
-        experts::linear(kernel, &mut self.threads, &self.unpacked, routes, x, (experts, bias), y);
+        if experts.are_int8() {
+            self.quantised.quantise(self.kernels.quantise, &mut self.threads, x, x.width());
+        }
+        let scratch = (&self.unpacked[..], &self.quantised);
+        experts::linear(kernel, &mut self.threads, scratch, routes, x, (experts, bias), y);
     }
 
     fn combine(&mut self, y: &Rows<f32>, routes: &Routes, out: &mut Rows<f32>) {

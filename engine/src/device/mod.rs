@@ -16,7 +16,7 @@ mod reference;
 #[cfg(test)]
 pub(crate) mod testing;
 
-use std::io;
+use std::{io, str::FromStr};
 
 pub(crate) use cpu::Cpu;
 pub(crate) use reference::Reference;
@@ -36,6 +36,33 @@ pub enum DeviceKind {
     Cpu,
     /// The CPU in plain loops, f32 only: what every other device is compared with. Thousands of times slower.
     Reference,
+}
+
+/// What matrices are in memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum WeightFormat {
+    /// In the type of activations, or as they are stored if that is smaller (MXFP4).
+    #[default]
+    Full,
+    /// Eight bits, with a scale for each 128 neighbours of a row; activations are brought to eight bits for each product.
+    Int8,
+}
+
+/// A format of weights that there is not.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("use none or int8")]
+pub struct UnknownWeightFormat;
+
+impl FromStr for WeightFormat {
+    type Err = UnknownWeightFormat;
+
+    fn from_str(text: &str) -> Result<Self, UnknownWeightFormat> {
+        match text {
+            "none" => Ok(Self::Full),
+            "int8" => Ok(Self::Int8),
+            _ => Err(UnknownWeightFormat),
+        }
+    }
 }
 
 /// Where a layer's keys and values go: a step's block tables, a pool, a layer of it.
@@ -85,13 +112,13 @@ pub(crate) trait Device: Sized + Send + 'static {
     ///
     /// # Errors
     /// When there is no memory for it.
-    fn matrix(&mut self, stored: &StoredMatrix<'_>) -> io::Result<Self::Matrix>;
+    fn matrix(&mut self, stored: &StoredMatrix<'_>, format: WeightFormat) -> io::Result<Self::Matrix>;
 
     /// Puts the matrices of a layer's experts on the device.
     ///
     /// # Errors
     /// When there is no memory for them.
-    fn experts(&mut self, stored: &StoredExperts<'_>) -> io::Result<Self::Experts>;
+    fn experts(&mut self, stored: &StoredExperts<'_>, format: WeightFormat) -> io::Result<Self::Experts>;
 
     /// Bytes that a matrix takes.
     fn matrix_bytes(matrix: &Self::Matrix) -> usize;

@@ -2,12 +2,12 @@
 
 use std::io;
 
-use super::{Device, Place};
+use super::{Device, Place, WeightFormat};
 use crate::{
     Isa,
     kernels::{
         Batch, Gate, HeadParams, HeadShape, Routes, Routing, SequenceLayer, attention, embed, gate, gemm,
-        heads, norm, rope, routing,
+        heads, int8, norm, rope, routing,
     },
     kv::Dtype,
     model::{StoredExperts, StoredMatrix},
@@ -65,18 +65,23 @@ impl Device for Reference {
         values.to_vec()
     }
 
-    fn matrix(&mut self, stored: &StoredMatrix<'_>) -> io::Result<Table> {
+    fn matrix(&mut self, stored: &StoredMatrix<'_>, format: WeightFormat) -> io::Result<Table> {
         let width = stored.columns();
         let mut values = vec![0.0; stored.rows() * width];
         for (row, out) in values.chunks_exact_mut(width).enumerate() {
             stored.read(row, out);
+            if format == WeightFormat::Int8 {
+                int8::reference_row(out);
+            }
         }
         Ok(Table { values, width })
     }
 
-    fn experts(&mut self, stored: &StoredExperts<'_>) -> io::Result<Vec<Table>> {
+    fn experts(&mut self, stored: &StoredExperts<'_>, format: WeightFormat) -> io::Result<Vec<Table>> {
         match stored {
-            StoredExperts::Plain(experts) => experts.iter().map(|expert| self.matrix(expert)).collect(),
+            StoredExperts::Plain(experts) => {
+                experts.iter().map(|expert| self.matrix(expert, format)).collect()
+            }
             StoredExperts::Mxfp4(stored) => {
                 let rows = |expert| (0..stored.rows).flat_map(move |row| stored.values(expert, row));
                 let table = |expert| Table { values: rows(expert).collect(), width: stored.columns };

@@ -3,9 +3,9 @@
 //! A new device is added to [`on_each_device`] and gets a [`Probe`]; then every test in `kernels/` holds it to the same
 //! formulas and the same invariances as the others.
 
-use super::{Cpu, Device, Reference, reference::Table};
+use super::{Cpu, Device, Reference, WeightFormat, reference::Table};
 use crate::{
-    kernels::{Element, PackedExperts, PackedMatrix, Routes, Rows},
+    kernels::{Element, Packed, PackedExperts, Routes, Rows},
     kv::Dtype,
     model::{StoredExperts, StoredMatrix},
 };
@@ -15,6 +15,8 @@ pub(crate) trait Probe: Device {
     /// What its KV cache and its operands are made of.
     type Element: Element;
 
+    /// With weights in eight bits, activations are too.
+    const QUANTISES_ROWS: bool;
     /// Relative error of one value rounded to the device's type.
     const ROUNDING: f64 = match Self::DTYPE {
         Dtype::F32 => 1e-7,
@@ -41,15 +43,26 @@ pub(crate) trait Probe: Device {
 
     /// The matrix `values`, `[n, width]`.
     fn weights(&mut self, values: &[f32], width: usize) -> Self::Matrix {
-        self.matrix(&StoredMatrix::of_values(&bytes(values), values.len() / width, width)).unwrap()
+        self.weights_as(values, width, WeightFormat::Full)
+    }
+
+    /// The same in some format.
+    fn weights_as(&mut self, values: &[f32], width: usize, format: WeightFormat) -> Self::Matrix {
+        self.matrix(&StoredMatrix::of_values(&bytes(values), values.len() / width, width), format).unwrap()
     }
 
     /// `count` matrices, one after the other in `values`.
-    fn plain_experts(&mut self, values: &[f32], count: usize, width: usize) -> Self::Experts {
+    fn each_expert(
+        &mut self,
+        values: &[f32],
+        count: usize,
+        width: usize,
+        format: WeightFormat,
+    ) -> Self::Experts {
         let bytes: Vec<_> = values.chunks_exact(values.len() / count).map(bytes).collect();
         let rows = values.len() / count / width;
         let experts = bytes.iter().map(|bytes| StoredMatrix::of_values(bytes, rows, width)).collect();
-        self.experts(&StoredExperts::Plain(experts)).unwrap()
+        self.experts(&StoredExperts::Plain(experts), format).unwrap()
     }
 }
 
@@ -61,7 +74,7 @@ fn bytes(values: &[f32]) -> Vec<u8> {
 impl<T: Element> Probe for Cpu<T>
 where
     Self: Device<
-            Matrix = PackedMatrix<T>,
+            Matrix = Packed<T>,
             Experts = PackedExperts<T>,
             Floats = Rows<f32>,
             Operands = Rows<T>,
@@ -69,6 +82,8 @@ where
         >,
 {
     type Element = T;
+
+    const QUANTISES_ROWS: bool = true;
 
     fn floats(&mut self, values: &[f32], width: usize) -> Rows<f32> {
         let mut rows = Rows::default();
@@ -98,6 +113,8 @@ where
 
 impl Probe for Reference {
     type Element = f32;
+
+    const QUANTISES_ROWS: bool = false;
 
     fn floats(&mut self, values: &[f32], width: usize) -> Table {
         Table { values: values.to_vec(), width }

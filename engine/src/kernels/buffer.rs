@@ -18,6 +18,8 @@ unsafe impl Bits for f32 {}
 unsafe impl Bits for bf16 {}
 // SAFETY: any byte is one.
 unsafe impl Bits for u8 {}
+// SAFETY: as for u8.
+unsafe impl Bits for i8 {}
 
 /// Elements in memory of their own, aligned to a page.
 pub(crate) struct Buffer<T> {

@@ -1,11 +1,11 @@
 //! Rows of a matrix by number: the embedding of tokens.
 
-use super::{Element, PackedMatrix, Rows, Threads};
+use super::{Element, Packed, Rows, Threads};
 
 /// Row `i` of `out` is row `tokens[i]` of `table`.
 pub(crate) fn embed<T: Element>(
     threads: &mut Threads,
-    table: &PackedMatrix<T>,
+    table: &Packed<T>,
     tokens: &[u32],
     out: &mut Rows<f32>,
 ) {

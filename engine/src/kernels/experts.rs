@@ -6,18 +6,22 @@
 use std::sync::Mutex;
 
 use super::{
-    Buffer, Element, PackedMatrix, Routes, Rows, Threads,
+    Buffer, Element, Int8Rows, Packed, Routes, Rows, Threads,
     element::LANES,
-    gemm::{self, Job, TASK_PANELS},
+    gemm::{self, Job, Sink, TASK_PANELS},
+    int8,
     mxfp4::{self, PackedMxfp4},
     routing::Segment,
     threads::Pointer,
 };
 
+/// Tasks for each thread: enough that a thread that lost its core for a while does not hold up the others.
+const TASKS: usize = 8;
+
 /// One matrix `[n, k]` for each expert.
 pub(crate) enum PackedExperts<T> {
-    /// In the type of activations.
-    Plain(Vec<PackedMatrix<T>>),
+    /// All in the same form.
+    Each(Vec<Packed<T>>),
     /// In four bits, unpacked panel by panel when they are used.
     Mxfp4(PackedMxfp4),
 }
@@ -25,15 +29,20 @@ pub(crate) enum PackedExperts<T> {
 impl<T: Element> PackedExperts<T> {
     fn shape(&self) -> (usize, usize) {
         match self {
-            Self::Plain(experts) => (experts[0].n(), experts[0].k()),
+            Self::Each(experts) => (experts[0].n(), experts[0].k()),
             Self::Mxfp4(experts) => (experts.n(), experts.k()),
         }
+    }
+
+    /// Whether rows must be quantised for them.
+    pub(crate) fn are_int8(&self) -> bool {
+        matches!(self, Self::Each(experts) if matches!(experts.first(), Some(Packed::Int8(_))))
     }
 
     /// Bytes in memory.
     pub(crate) fn bytes(&self) -> usize {
         match self {
-            Self::Plain(experts) => experts.iter().map(PackedMatrix::bytes).sum(),
+            Self::Each(experts) => experts.iter().map(Packed::bytes).sum(),
             Self::Mxfp4(experts) => experts.bytes(),
         }
     }
@@ -43,6 +52,7 @@ impl<T: Element> PackedExperts<T> {
 #[derive(Clone, Copy)]
 pub(crate) struct Kernel<T> {
     pub(crate) gemm: gemm::Kernel<T>,
+    pub(crate) int8: int8::Kernel,
     pub(crate) unpack: mxfp4::Kernel<T>,
 }
 
@@ -54,11 +64,11 @@ pub(crate) fn gather<T: Element>(threads: &mut Threads, x: &Rows<T>, routes: &Ro
 }
 
 /// `y[pair] = w[expert of pair] · x[pair] + bias[expert of pair]`; `bias` is `[experts, n]` or empty. `scratch` is a buffer
-/// for each thread.
+/// for each thread, `quantised` holds `x` in eight bits if the experts are.
 pub(crate) fn linear<T: Element>(
     kernel: Kernel<T>,
     threads: &mut Threads,
-    scratch: &[Mutex<Buffer<T>>],
+    (scratch, quantised): (&[Mutex<Buffer<T>>], &Int8Rows),
     routes: &Routes,
     x: &Rows<T>,
     (experts, bias): (&PackedExperts<T>, &[f32]),
@@ -69,15 +79,22 @@ pub(crate) fn linear<T: Element>(
     let y = Pointer(y.shape(x.rows(), n).as_mut_ptr());
     let product = Product { x, n, k, bias, y };
     let panels = n.div_ceil(LANES);
-    let per_task = gemm::panels_per_task(panels * routes.segments.len(), threads).min(panels);
+    let all = panels * routes.segments.len();
+    let per_task = (all / (threads.count() * TASKS))
+        .next_multiple_of(TASK_PANELS)
+        .clamp(TASK_PANELS, panels.max(TASK_PANELS));
     let tasks = panels.div_ceil(per_task);
     threads.run(tasks * routes.segments.len(), &|thread, task| {
         let segment = routes.segments[task / tasks];
         let range = task % tasks * per_task..panels.min((task % tasks + 1) * per_task);
         match experts {
-            PackedExperts::Plain(experts) => {
-                (kernel.gemm)(&product.job(segment, experts[segment.expert].all_panels(), 0), range);
-            }
+            PackedExperts::Each(experts) => match &experts[segment.expert] {
+                Packed::Plain(w) => (kernel.gemm)(&product.job(segment, w.all_panels(), 0), range),
+                Packed::Int8(w) => {
+                    let rows = (segment.first, segment.pairs);
+                    (kernel.int8)(&quantised.job(rows, w, product.sink(segment)), range);
+                }
+            },
             PackedExperts::Mxfp4(experts) => {
                 let mut buffer =
                     scratch[thread].lock().expect("no task panics while it holds its thread's scratch");
@@ -107,18 +124,16 @@ struct Product<'a, T> {
 impl<T: Element> Product<'_, T> {
     /// One expert's, of which `weights` holds the panels from `first_panel` on.
     fn job<'a>(&'a self, segment: Segment, weights: &'a [T], first_panel: usize) -> Job<'a, T> {
-        let Self { n, k, .. } = *self;
-        Job {
-            x: &self.x[segment.first * k..][..segment.pairs * k],
-            rows: segment.pairs,
-            n,
-            k,
-            weights,
-            first_panel,
-            bias: if self.bias.is_empty() { &[] } else { &self.bias[segment.expert * n..][..n] },
-            y: Pointer(self.y.at(segment.first * n)),
-            add: false,
-        }
+        let k = self.k;
+        let x = &self.x[segment.first * k..][..segment.pairs * k];
+        Job { x, rows: segment.pairs, k, weights, first_panel, sink: self.sink(segment) }
+    }
+
+    /// Where one expert's results go.
+    fn sink(&self, segment: Segment) -> Sink<'_> {
+        let n = self.n;
+        let bias = if self.bias.is_empty() { &[] } else { &self.bias[segment.expert * n..][..n] };
+        Sink { n, bias, y: Pointer(self.y.at(segment.first * n)), add: false }
     }
 }
 
@@ -144,8 +159,9 @@ pub(crate) fn combine(threads: &mut Threads, y: &Rows<f32>, routes: &Routes, out
 #[cfg(test)]
 mod tests {
     use crate::{
+        WeightFormat,
         device::testing::{Probe, close, on_each_device, random},
-        kernels::{Routing, Scoring, gemm},
+        kernels::{Routing, Scoring, gemm, int8},
         model::{StoredExperts, StoredMxfp4},
     };
 
@@ -154,44 +170,61 @@ mod tests {
         [[1, 4, 2, 17, 34], [13, 4, 2, 70, 64], [5, 8, 3, 16, 32], [40, 3, 3, 33, 66]];
 
     fn agrees<D: Probe>(device: &mut D, label: &str) {
-        for shape @ [rows, count, per_token, n, k] in SHAPES {
-            let label = format!("{label} {shape:?}");
-            let (logits, x) = (random(rows * count, 1), random(rows * k, 2));
-            let (w, bias) = (random(count * n * k, 3), random(count * n, 4));
-            let experts = device.plain_experts(&w, count, k);
-            let bias_there = device.vector(&bias);
-            let routing = Routing { experts: count, per_token, scoring: Scoring::SoftmaxOfAll };
-            // Routes rows, multiplies them by their experts and adds that to ones.
-            let mut run = |logits: &[f32], x: &[f32]| {
-                let ones = vec![1.0; logits.len() / count * n];
-                let (logits, x) = (device.floats(logits, count), device.operands(x, k));
-                let mut routes = D::Routes::default();
-                device.route(&logits, routing, &mut routes);
-                let (mut gathered, mut y) = (D::Operands::default(), D::Floats::default());
-                device.gather(&x, &routes, &mut gathered);
-                device.expert_linear(&gathered, &experts, Some(&bias_there), &routes, &mut y);
-                let mut out = device.floats(&ones, n);
-                device.combine(&y, &routes, &mut out);
-                (device.float_values(&out), device.chosen(&routes))
-            };
-            let (got, (experts, weights)) = run(&logits, &x);
-            let (x_rounded, w) = (D::rounded(&x), D::rounded(&w));
-            let mut want = vec![1.0f64; rows * n];
-            for (at, (expert, weight)) in experts.iter().zip(&weights).enumerate() {
-                let (row, expert) = (at / per_token, *expert as usize);
-                for (out, want) in want[row * n..][..n].iter_mut().enumerate() {
-                    let w = &w[(expert * n + out) * k..][..k];
-                    let products = x_rounded[row * k..][..k].iter().zip(w);
-                    let dot: f64 = products.map(|(x, w)| f64::from(*x) * f64::from(*w)).sum();
-                    *want += f64::from(*weight) * (dot + f64::from(bias[expert * n + out]));
-                }
+        for shape in SHAPES {
+            for format in [WeightFormat::Full, WeightFormat::Int8] {
+                check(device, &format!("{label} {shape:?} {format:?}"), shape, format);
             }
-            let want: Vec<f32> = want.into_iter().map(|x| x as f32).collect();
-            close(&label, &got, &want, 1e-6 * k as f64);
-            for row in 0..rows {
-                let (alone, _) = run(&logits[row * count..][..count], &x[row * k..][..k]);
-                assert!(alone == got[row * n..][..n], "{label}: row {row} alone differs");
+        }
+    }
+
+    fn check<D: Probe>(
+        device: &mut D,
+        label: &str,
+        [rows, count, per_token, n, k]: [usize; 5],
+        format: WeightFormat,
+    ) {
+        let (logits, x) = (random(rows * count, 1), random(rows * k, 2));
+        let (w, bias) = (random(count * n * k, 3), random(count * n, 4));
+        let experts = device.each_expert(&w, count, k, format);
+        let bias_there = device.vector(&bias);
+        let routing = Routing { experts: count, per_token, scoring: Scoring::SoftmaxOfAll };
+        // Routes rows, multiplies them by their experts and adds that to ones.
+        let mut run = |logits: &[f32], x: &[f32]| {
+            let ones = vec![1.0; logits.len() / count * n];
+            let (logits, x) = (device.floats(logits, count), device.operands(x, k));
+            let mut routes = D::Routes::default();
+            device.route(&logits, routing, &mut routes);
+            let (mut gathered, mut y) = (D::Operands::default(), D::Floats::default());
+            device.gather(&x, &routes, &mut gathered);
+            device.expert_linear(&gathered, &experts, Some(&bias_there), &routes, &mut y);
+            let mut out = device.floats(&ones, n);
+            device.combine(&y, &routes, &mut out);
+            (device.float_values(&out), device.chosen(&routes))
+        };
+        let (got, (experts, weights)) = run(&logits, &x);
+        let (mut x_rounded, mut w) = (D::rounded(&x), w);
+        match format {
+            WeightFormat::Full => w = D::rounded(&w),
+            WeightFormat::Int8 => w.chunks_mut(k).for_each(int8::reference_row),
+        }
+        if format == WeightFormat::Int8 && D::QUANTISES_ROWS {
+            x_rounded.chunks_mut(k).for_each(int8::quantised);
+        }
+        let mut want = vec![1.0f64; rows * n];
+        for (at, (expert, weight)) in experts.iter().zip(&weights).enumerate() {
+            let (row, expert) = (at / per_token, *expert as usize);
+            for (out, want) in want[row * n..][..n].iter_mut().enumerate() {
+                let w = &w[(expert * n + out) * k..][..k];
+                let products = x_rounded[row * k..][..k].iter().zip(w);
+                let dot: f64 = products.map(|(x, w)| f64::from(*x) * f64::from(*w)).sum();
+                *want += f64::from(*weight) * (dot + f64::from(bias[expert * n + out]));
             }
+        }
+        let want: Vec<f32> = want.into_iter().map(|x| x as f32).collect();
+        close(label, &got, &want, 1e-6 * k as f64);
+        for row in 0..rows {
+            let (alone, _) = run(&logits[row * count..][..count], &x[row * k..][..k]);
+            assert!(alone == got[row * n..][..n], "{label}: row {row} alone differs");
         }
     }
 
@@ -209,7 +242,7 @@ mod tests {
             scales: &scales,
             interleaved: true,
         };
-        let experts = device.experts(&StoredExperts::Mxfp4(stored())).unwrap();
+        let experts = device.experts(&StoredExperts::Mxfp4(stored()), WeightFormat::Full).unwrap();
         let (logits, x) = (random(rows * count, 3), random(rows * k, 4));
         let routing = Routing { experts: count, per_token: 1, scoring: Scoring::SoftmaxOfChosen };
         let (logits, x) = (device.floats(&logits, count), device.operands(&x, k));

@@ -13,9 +13,10 @@ use super::{
 };
 
 /// Panels that a task takes at least: the widest tile of the AVX-512 kernel.
-pub(super) const TASK_PANELS: usize = 4;
-/// Tasks for each thread: enough that a thread that lost its core for a while does not hold up the others.
-const TASKS_PER_THREAD: usize = 8;
+pub(super) const TASK_PANELS: usize = 8;
+/// Small tasks for each thread, after its large one: enough that a thread that lost its core for a while does not hold up the
+/// others.
+const SMALL_TASKS: usize = 4;
 
 /// What becomes of the products, `[rows, n]`.
 pub(crate) enum Output<'a> {
@@ -30,11 +31,16 @@ pub(crate) struct Job<'a, T> {
     /// `[rows, k]`.
     pub(super) x: &'a [T],
     pub(super) rows: usize,
-    pub(super) n: usize,
     pub(super) k: usize,
     /// Packed panels of the matrix from `first_panel` on.
     pub(super) weights: &'a [T],
     pub(super) first_panel: usize,
+    pub(super) sink: Sink<'a>,
+}
+
+/// Where a product's results go.
+pub(crate) struct Sink<'a> {
+    pub(super) n: usize,
     /// `[n]`, or empty.
     pub(super) bias: &'a [f32],
     /// `[rows, n]`; tasks write disjoint columns.
@@ -56,25 +62,45 @@ pub(crate) fn linear<T: Element>(
 ) {
     let (n, k) = (w.n(), w.k());
     let rows = x.len() / k;
-    let (y, add) = match output {
-        Output::Store(y) => (y, false),
-        Output::Add(y) => (y, true),
-    };
-    assert!(x.len() == rows * k && y.len() == rows * n, "shapes of a matrix product");
-    assert!(bias.is_empty() || bias.len() == n, "a bias for each output");
-    let y = Pointer(y.as_mut_ptr());
-    let job = Job { x, rows, n, k, weights: w.all_panels(), first_panel: 0, bias, y, add };
-    let panels = w.panels();
-    let per_task = panels_per_task(panels, threads);
-    threads.run(panels.div_ceil(per_task), &|_, task| {
-        let start = task * per_task;
-        kernel(&job, start..panels.min(start + per_task));
-    });
+    assert_eq!(x.len(), rows * k, "shape of the operand");
+    let sink = Sink::new(rows, n, bias, output);
+    let job = Job { x, rows, k, weights: w.all_panels(), first_panel: 0, sink };
+    let cut = Cut::of(w.panels(), threads.count());
+    threads.run(cut.tasks(), &|_, task| kernel(&job, cut.range(task)));
 }
 
-/// How finely `panels` panels of work are cut.
-pub(super) fn panels_per_task(panels: usize, threads: &Threads) -> usize {
-    (panels / (threads.count() * TASKS_PER_THREAD)).next_multiple_of(TASK_PANELS).max(TASK_PANELS)
+/// A product's panels as tasks: a large one for each thread, three quarters in all, so that weights stream in long runs; then
+/// small ones for whoever comes first.
+#[derive(Clone, Copy)]
+pub(super) struct Cut {
+    panels: usize,
+    threads: usize,
+    large: usize,
+    small: usize,
+}
+
+impl Cut {
+    pub(super) fn of(panels: usize, threads: usize) -> Self {
+        let large = panels * 3 / 4 / threads / TASK_PANELS * TASK_PANELS;
+        let rest = panels - large * threads;
+        let small = (rest / (threads * SMALL_TASKS)).next_multiple_of(TASK_PANELS).max(TASK_PANELS);
+        Self { panels, threads, large, small }
+    }
+
+    pub(super) fn tasks(&self) -> usize {
+        let large = if self.large > 0 { self.threads } else { 0 };
+        large + (self.panels - large * self.large).div_ceil(self.small)
+    }
+
+    /// The panels of a task.
+    pub(super) fn range(&self, task: usize) -> Range<usize> {
+        let large = if self.large > 0 { self.threads } else { 0 };
+        if task < large {
+            return task * self.large..(task + 1) * self.large;
+        }
+        let start = large * self.large + (task - large) * self.small;
+        start..self.panels.min(start + self.small)
+    }
 }
 
 impl<T: Element> Job<'_, T> {
@@ -83,10 +109,23 @@ impl<T: Element> Job<'_, T> {
     pub(super) fn panel(&self, panel: usize) -> &[T] {
         &self.weights[(panel - self.first_panel) * LANES * self.k..][..LANES * self.k]
     }
+}
+
+impl<'a> Sink<'a> {
+    /// For `rows` rows of `n` outputs.
+    pub(super) fn new(rows: usize, n: usize, bias: &'a [f32], output: Output<'_>) -> Self {
+        let (y, add) = match output {
+            Output::Store(y) => (y, false),
+            Output::Add(y) => (y, true),
+        };
+        assert_eq!(y.len(), rows * n, "shape of the result");
+        assert!(bias.is_empty() || bias.len() == n, "a bias for each output");
+        Self { n, bias, y: Pointer(y.as_mut_ptr()), add }
+    }
 
     /// Puts one accumulator into its place: lanes of `panel` of row `row`.
     #[inline(always)]
-    fn put(&self, row: usize, panel: usize, acc: &[f32; LANES]) {
+    pub(super) fn put(&self, row: usize, panel: usize, acc: &[f32; LANES]) {
         let first = panel * LANES;
         for (lane, value) in acc.iter().take(self.n - first).enumerate() {
             let value = if self.bias.is_empty() { *value } else { value + self.bias[first + lane] };
@@ -136,7 +175,7 @@ fn tile<T: Element, A: Arith, const MR: usize>(job: &Job<'_, T>, row: usize, pan
         }
     }
     for (m, acc) in acc.iter().enumerate() {
-        job.put(row + m, panel, acc);
+        job.sink.put(row + m, panel, acc);
     }
 }
 
@@ -187,6 +226,17 @@ mod tests {
         assert!(twice.iter().zip(&plain).all(|(y, before)| *y == before + before), "{label} adding");
         device.linear(&operands, &matrix, Some(&bias_there), &mut y);
         close(label, &device.float_values(&y), &reference(&x, &w, k, &bias), tolerance);
+    }
+
+    #[test]
+    fn tasks_cover_every_panel_once() {
+        for threads in 1..9 {
+            for panels in (1..70).chain([192, 384, 9496, 10_001]) {
+                let cut = Cut::of(panels, threads);
+                let all: Vec<usize> = (0..cut.tasks()).flat_map(|task| cut.range(task)).collect();
+                assert!(all.iter().copied().eq(0..panels), "{panels} panels on {threads} threads");
+            }
+        }
     }
 
     #[test]

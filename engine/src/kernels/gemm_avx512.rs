@@ -4,22 +4,31 @@
 //! of its sum is that of k for every tile shape.
 //!
 //! ```text
-//! few rows (decode)    MR ≤ 6, NR = 4: four streams of weights, enough chains to hide the latency of a dot product
-//! many rows (prefill)  MR ≤ 12, NR = 2: 24 accumulators; a pair of panels stays in L2 while the rows pass by
+//! rows ≤ 2 (decode)    NR = 8: eight streams of weights, enough chains to hide the latency of a dot product
+//! rows ≤ 6             NR = 4
+//! more rows (prefill)  MR ≤ 12, NR = 2: 24 accumulators; a pair of panels stays in L2 while the rows pass by
 //! ```
+//! Weights stream from memory once a step. While the rows pass by one block of panels, the next block is fetched into L2, each
+//! tile of rows fetching its part: so the reading of weights overlaps with computing however many rows there are.
 
 use std::{arch::x86_64::*, ops::Range};
 
 use half::bf16;
 
-use super::{element::LANES, gemm::Job};
+use super::{
+    element::LANES,
+    gemm::{Job, Sink},
+};
 
-/// Rows up to which four panels are taken at a time.
-const FEW_ROWS: usize = 6;
 /// Rows of a tile at most.
 const MAX_TILE_ROWS: usize = 12;
-/// How far ahead weights are fetched: they stream from memory once a step, and the hardware's prefetcher alone stops at page borders.
-const PREFETCH_BYTES: usize = 1024;
+
+/// A part of the next block of panels, to be fetched while a tile is computed: one of `parts` of its steps.
+#[derive(Clone, Copy)]
+pub(super) struct Fetch {
+    pub(super) part: usize,
+    pub(super) parts: usize,
+}
 
 /// The kernel, for a CPU that has the instructions.
 pub(super) fn kernel(job: &Job<'_, bf16>, range: Range<usize>) {
@@ -30,69 +39,64 @@ pub(super) fn kernel(job: &Job<'_, bf16>, range: Range<usize>) {
 /// Computes the columns of `panels`.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
 fn panels(job: &Job<'_, bf16>, panels: Range<usize>) {
-    let wide = if job.rows <= FEW_ROWS { 4 } else { 2 };
+    let wide = match job.rows {
+        0..=2 => 8,
+        3..=6 => 4,
+        _ => 2,
+    };
     let mut panel = panels.start;
     while panel < panels.end {
         let take = if panel + wide <= panels.end { wide } else { 1 };
-        match take {
-            4 => rows::<4>(job, panel),
-            2 => rows::<2>(job, panel),
-            _ => rows::<1>(job, panel),
+        let tiles = job.rows.div_ceil(MAX_TILE_ROWS);
+        let mut row = 0;
+        for part in 0..tiles {
+            // Tiles of nearly the same height.
+            let height = (job.rows - row).div_ceil(tiles - part);
+            let fetch = Fetch { part, parts: tiles };
+            match take {
+                8 if height == 1 => tile::<1, 8>(job, row, panel, fetch),
+                8 => tile::<2, 8>(job, row, panel, fetch),
+                4 => few_rows(job, row, height, panel, fetch),
+                2 => many_rows::<2>(job, row, height, panel, fetch),
+                _ => many_rows::<1>(job, row, height, panel, fetch),
+            }
+            row += height;
         }
         panel += take;
     }
 }
 
-/// All rows, in tiles of nearly the same height.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
-fn rows<const NR: usize>(job: &Job<'_, bf16>, panel: usize) {
-    let mut tiles = job.rows.div_ceil(MAX_TILE_ROWS);
-    let mut row = 0;
-    while tiles > 0 {
-        let height = (job.rows - row).div_ceil(tiles);
-        if NR == 4 {
-            few_rows(job, row, height, panel)
-        } else {
-            many_rows::<NR>(job, row, height, panel)
-        }
-        row += height;
-        tiles -= 1;
+fn few_rows(job: &Job<'_, bf16>, row: usize, height: usize, panel: usize, fetch: Fetch) {
+    match height {
+        3 => tile::<3, 4>(job, row, panel, fetch),
+        4 => tile::<4, 4>(job, row, panel, fetch),
+        5 => tile::<5, 4>(job, row, panel, fetch),
+        _ => tile::<6, 4>(job, row, panel, fetch),
     }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
-fn few_rows(job: &Job<'_, bf16>, row: usize, height: usize, panel: usize) {
+fn many_rows<const NR: usize>(job: &Job<'_, bf16>, row: usize, height: usize, panel: usize, fetch: Fetch) {
     match height {
-        1 => tile::<1, 4>(job, row, panel),
-        2 => tile::<2, 4>(job, row, panel),
-        3 => tile::<3, 4>(job, row, panel),
-        4 => tile::<4, 4>(job, row, panel),
-        5 => tile::<5, 4>(job, row, panel),
-        _ => tile::<FEW_ROWS, 4>(job, row, panel),
-    }
-}
-
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
-fn many_rows<const NR: usize>(job: &Job<'_, bf16>, row: usize, height: usize, panel: usize) {
-    match height {
-        1 => tile::<1, NR>(job, row, panel),
-        2 => tile::<2, NR>(job, row, panel),
-        3 => tile::<3, NR>(job, row, panel),
-        4 => tile::<4, NR>(job, row, panel),
-        5 => tile::<5, NR>(job, row, panel),
-        6 => tile::<6, NR>(job, row, panel),
-        7 => tile::<7, NR>(job, row, panel),
-        8 => tile::<8, NR>(job, row, panel),
-        9 => tile::<9, NR>(job, row, panel),
-        10 => tile::<10, NR>(job, row, panel),
-        11 => tile::<11, NR>(job, row, panel),
-        _ => tile::<MAX_TILE_ROWS, NR>(job, row, panel),
+        1 => tile::<1, NR>(job, row, panel, fetch),
+        2 => tile::<2, NR>(job, row, panel, fetch),
+        3 => tile::<3, NR>(job, row, panel, fetch),
+        4 => tile::<4, NR>(job, row, panel, fetch),
+        5 => tile::<5, NR>(job, row, panel, fetch),
+        6 => tile::<6, NR>(job, row, panel, fetch),
+        7 => tile::<7, NR>(job, row, panel, fetch),
+        8 => tile::<8, NR>(job, row, panel, fetch),
+        9 => tile::<9, NR>(job, row, panel, fetch),
+        10 => tile::<10, NR>(job, row, panel, fetch),
+        11 => tile::<11, NR>(job, row, panel, fetch),
+        _ => tile::<MAX_TILE_ROWS, NR>(job, row, panel, fetch),
     }
 }
 
 /// `MR` rows from `row` on by `NR` panels from `panel` on.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
-fn tile<const MR: usize, const NR: usize>(job: &Job<'_, bf16>, row: usize, panel: usize) {
+fn tile<const MR: usize, const NR: usize>(job: &Job<'_, bf16>, row: usize, panel: usize, fetch: Fetch) {
     let k = job.k;
     let steps = k / 2;
     let x = job.x[row * k..][..MR * k].as_ptr().cast::<i32>();
@@ -101,16 +105,20 @@ fn tile<const MR: usize, const NR: usize>(job: &Job<'_, bf16>, row: usize, panel
         *w = job.panel(panel + n).as_ptr().cast();
     }
     let mut acc = [[_mm512_setzero_ps(); NR]; MR];
+    let mut fetched = fetch.part;
     for step in 0..steps {
+        if step == fetched {
+            fetched += fetch.parts;
+            for w in w {
+                // Panels lie one after the other. A prefetch of any address is harmless.
+                let next = w.wrapping_add((NR * steps + step) * LANES);
+                _mm_prefetch::<_MM_HINT_T1>(next.cast());
+            }
+        }
         let mut weights = [_mm512_setzero_si512(); NR];
         for (weights, w) in weights.iter_mut().zip(w) {
-            let at = w.wrapping_add(step * LANES);
-            if MR <= FEW_ROWS {
-                // A prefetch of any address is harmless.
-                _mm_prefetch::<_MM_HINT_T0>(at.wrapping_byte_add(PREFETCH_BYTES).cast());
-            }
             // SAFETY: step < k / 2, and a panel holds k / 2 steps of 16 pairs, which are 64 bytes on a 64-byte border.
-            *weights = unsafe { _mm512_load_si512(at.cast()) };
+            *weights = unsafe { _mm512_load_si512(w.wrapping_add(step * LANES).cast()) };
         }
         for (m, acc) in acc.iter_mut().enumerate() {
             // SAFETY: m < MR rows of k / 2 pairs each; a row may lie on any 2-byte border.
@@ -124,24 +132,24 @@ fn tile<const MR: usize, const NR: usize>(job: &Job<'_, bf16>, row: usize, panel
     // accumulators of the loop above, each step.
     for (m, acc) in std::hint::black_box(acc).iter().enumerate() {
         for (n, acc) in acc.iter().enumerate() {
-            put(job, row + m, panel + n, *acc);
+            put(&job.sink, row + m, panel + n, *acc);
         }
     }
 }
 
 /// Puts one accumulator into its place; lanes past the last output are dropped.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
-fn put(job: &Job<'_, bf16>, row: usize, panel: usize, acc: __m512) {
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+pub(super) fn put(sink: &Sink<'_>, row: usize, panel: usize, acc: __m512) {
     let first = panel * LANES;
-    let lanes = (job.n - first).min(LANES);
+    let lanes = (sink.n - first).min(LANES);
     let mask = (u32::MAX >> (32 - lanes)) as __mmask16;
-    let y = job.y.at(row * job.n + first);
-    let acc = match job.bias.get(first..).filter(|bias| !bias.is_empty()) {
+    let y = sink.y.at(row * sink.n + first);
+    let acc = match sink.bias.get(first..).filter(|bias| !bias.is_empty()) {
         // SAFETY: a bias has n elements, of which `lanes` are left; masked lanes are not read.
         Some(bias) => _mm512_add_ps(acc, unsafe { _mm512_maskz_loadu_ps(mask, bias.as_ptr()) }),
         None => acc,
     };
-    let sum = if job.add {
+    let sum = if sink.add {
         // SAFETY: `lanes` elements of row `row` of `y`; masked lanes are not touched. No other task has this panel.
         _mm512_add_ps(unsafe { _mm512_maskz_loadu_ps(mask, y) }, acc)
     } else {

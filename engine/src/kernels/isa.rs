@@ -25,7 +25,9 @@ impl Isa {
                 && is_x86_feature_detected!("avx512bw")
                 && is_x86_feature_detected!("avx512dq")
                 && is_x86_feature_detected!("avx512vl")
-                && is_x86_feature_detected!("avx512bf16");
+                && is_x86_feature_detected!("avx512bf16")
+                // Every CPU with the one has the other; the eight-bit kernels use it.
+                && is_x86_feature_detected!("avx512vnni");
             if avx2 && avx512 {
                 return Self::Avx512Bf16;
             }

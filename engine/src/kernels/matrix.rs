@@ -1,6 +1,48 @@
 //! Weight matrices in the order in which the matrix kernel reads them.
 
-use super::{Buffer, Element, element::LANES};
+use super::{Buffer, Element, Int8Matrix, element::LANES};
+
+/// A weight matrix `[n, k]` in one of the forms that there are kernels for.
+pub(crate) enum Packed<T> {
+    /// In the type of activations.
+    Plain(PackedMatrix<T>),
+    /// In eight bits.
+    Int8(Int8Matrix),
+}
+
+impl<T: Element> Packed<T> {
+    /// Outputs.
+    pub(crate) fn n(&self) -> usize {
+        match self {
+            Self::Plain(w) => w.n(),
+            Self::Int8(w) => w.n(),
+        }
+    }
+
+    /// Inputs.
+    pub(crate) fn k(&self) -> usize {
+        match self {
+            Self::Plain(w) => w.k(),
+            Self::Int8(w) => w.k(),
+        }
+    }
+
+    /// Bytes in memory.
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Self::Plain(w) => w.bytes(),
+            Self::Int8(w) => w.bytes(),
+        }
+    }
+
+    /// Row `n` as f32.
+    pub(crate) fn row(&self, n: usize, out: &mut [f32]) {
+        match self {
+            Self::Plain(w) => w.row(n, out),
+            Self::Int8(w) => w.row(n, out),
+        }
+    }
+}
 
 /// A weight matrix `[n, k]`: `y[n] = Σ_k x[k] · w[n, k]`.
 ///

@@ -21,6 +21,9 @@ pub(crate) mod gemm;
 #[cfg(target_arch = "x86_64")]
 mod gemm_avx512;
 pub(crate) mod heads;
+pub(crate) mod int8;
+#[cfg(target_arch = "x86_64")]
+mod int8_avx512;
 mod isa;
 mod matrix;
 pub(crate) mod mxfp4;
@@ -42,8 +45,9 @@ pub(crate) use experts::PackedExperts;
 pub(crate) use gate::Gate;
 pub(crate) use gemm::Output;
 pub(crate) use heads::{HeadParams, HeadShape};
+pub(crate) use int8::{Int8Matrix, Int8Rows};
 pub use isa::Isa;
-pub(crate) use matrix::PackedMatrix;
+pub(crate) use matrix::{Packed, PackedMatrix};
 pub(crate) use mxfp4::PackedMxfp4;
 pub(crate) use pool_view::{KvPool, SequenceLayer};
 pub(crate) use routing::{Routes, Routing, Scoring};

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     Isa,
-    device::{Cpu, Device, DeviceKind, Reference},
+    device::{Cpu, Device, DeviceKind, Reference, WeightFormat},
     kernels::{KvPool, physical_cores},
     kv::{Dtype, KvLayout, KvMemory},
 };
@@ -25,6 +25,8 @@ pub struct LoadOptions<'a> {
     pub device: DeviceKind,
     /// Type of weights, matrix operands and KV cache in memory, whatever the files hold. The reference device has f32 only.
     pub dtype: Dtype,
+    /// What matrices are in memory.
+    pub weights: WeightFormat,
     /// Instruction set of the kernels; none = the best of this CPU.
     pub isa: Option<Isa>,
     /// Threads that pack weights.
@@ -38,6 +40,7 @@ impl Default for LoadOptions<'_> {
         Self {
             device: DeviceKind::default(),
             dtype: Dtype::Bf16,
+            weights: WeightFormat::default(),
             isa: None,
             threads: physical_cores(),
             progress: None,
@@ -95,7 +98,10 @@ impl Model {
         if halves > 0 && options.dtype == Dtype::Bf16 {
             tracing::info!(tensors = halves, "weights stored as f16 are rounded to bf16");
         }
-        let revision = fingerprint::revision(&config_json, &checkpoint);
+        let mut revision = fingerprint::revision(&config_json, &checkpoint);
+        if options.weights == WeightFormat::Int8 {
+            revision.push_str("-int8");
+        }
         let source = (&config, &checkpoint);
         let weights = match (options.device, options.dtype) {
             (DeviceKind::Cpu, Dtype::Bf16) => on_device::<Cpu<bf16>>(source, isa, options)?,
@@ -141,7 +147,8 @@ impl Model {
         &self.eos_token_ids
     }
 
-    /// Hash of configuration and weights, 16 hexadecimal digits, the same on every machine.
+    /// Hash of configuration and weights, 16 hexadecimal digits, the same on every machine; and the format of weights in memory,
+    /// if it is not the full one: KV caches of the two are not the same.
     pub fn revision(&self) -> &str {
         &self.revision
     }
@@ -209,7 +216,8 @@ fn on_device<D: Device>(
     options: &LoadOptions<'_>,
 ) -> Result<Arc<dyn LoadedWeights>, LoadError> {
     let device = D::open(isa, options.threads);
-    let loader = Loader { checkpoint, device, progress: options.progress, done: 0, total: 0 };
+    let (format, progress) = (options.weights, options.progress);
+    let loader = Loader { checkpoint, device, format, progress, done: 0, total: 0 };
     Ok(Arc::new(loader.load(config)?))
 }
 

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use baton_engine::{
     BlockId, BoundModel, DeviceKind, Dtype, Forward, Isa, KvMemory, LoadOptions, Model, StepSequence,
+    WeightFormat,
 };
 use safetensors::SafeTensors;
 
@@ -59,6 +60,14 @@ pub(crate) fn cases(name: &str) -> Vec<Case> {
 
 pub(crate) fn load(name: &str, dtype: Dtype, isa: Isa) -> Model {
     Model::load(&folder(name), &LoadOptions { dtype, isa: Some(isa), ..LoadOptions::default() }).unwrap()
+}
+
+/// With weights in eight bits.
+pub(crate) fn load_int8(name: &str, device: DeviceKind, isa: Isa) -> Model {
+    let weights = WeightFormat::Int8;
+    let options =
+        LoadOptions { device, weights, dtype: Dtype::F32, isa: Some(isa), ..LoadOptions::default() };
+    Model::load(&folder(name), &options).unwrap()
 }
 
 /// On the plain device that all others are compared with.

@@ -4,7 +4,7 @@
 
 use super::{ExpertLinear, FeedForwardWeights, LayerWeights, Linear, Weights};
 use crate::{
-    device::Device,
+    device::{Device, WeightFormat},
     kernels::mxfp4,
     model::{
         LoadError, ModelConfig, StoredExperts, StoredMatrix, StoredMxfp4,
@@ -19,6 +19,7 @@ use crate::{
 pub(crate) struct Loader<'a, D> {
     pub(crate) checkpoint: &'a Checkpoint,
     pub(crate) device: D,
+    pub(crate) format: WeightFormat,
     pub(crate) progress: Option<&'a (dyn Fn(LoadProgress) + Sync)>,
     pub(crate) done: usize,
     pub(crate) total: usize,
@@ -107,7 +108,13 @@ impl<'a, D: Device> Loader<'a, D> {
         experts: &Experts,
     ) -> Result<FeedForwardWeights<D>, LoadError> {
         let (count, width) = (experts.routing.experts, experts.width);
-        let router = self.linear(hidden, &[(&name(experts.router), count)], experts.router_bias)?;
+        // Small, and a wrong choice of expert costs more than a rounded product.
+        let router = self.linear_as(
+            WeightFormat::Full,
+            hidden,
+            &[(&name(experts.router), count)],
+            experts.router_bias,
+        )?;
         let (gate_up, down) = match experts.weights {
             ExpertWeights::Each { folder } => {
                 let part = |e: usize, p: &str| name(&format!("{folder}.{e}.{p}_proj.weight"));
@@ -162,8 +169,10 @@ impl<'a, D: Device> Loader<'a, D> {
         stored: &StoredExperts<'_>,
         bias: Option<&[f32]>,
     ) -> Result<ExpertLinear<D>, LoadError> {
-        let matrices =
-            self.device.experts(stored).map_err(|source| out_of_memory::<D>(stored.elements(), source))?;
+        let matrices = self
+            .device
+            .experts(stored, self.format)
+            .map_err(|source| out_of_memory::<D>(stored.elements(), source))?;
         self.report(stored.elements());
         Ok(ExpertLinear { matrices, bias: bias.map(|bias| self.device.vector(bias)) })
     }
@@ -175,19 +184,39 @@ impl<'a, D: Device> Loader<'a, D> {
         parts: &[(&str, usize)],
         has_bias: bool,
     ) -> Result<Linear<D>, LoadError> {
+        self.linear_as(self.format, columns, parts, has_bias)
+    }
+
+    fn linear_as(
+        &mut self,
+        format: WeightFormat,
+        columns: usize,
+        parts: &[(&str, usize)],
+        has_bias: bool,
+    ) -> Result<Linear<D>, LoadError> {
         let of_parts = |what: &str| -> Vec<(String, usize)> {
             parts.iter().map(|(name, rows)| (format!("{name}.{what}"), *rows)).collect()
         };
-        let matrix = self.matrix(columns, &borrowed(&of_parts("weight")))?;
+        let matrix = self.matrix_as(format, columns, &borrowed(&of_parts("weight")))?;
         let bias = if has_bias { Some(self.vector(&borrowed(&of_parts("bias")))?) } else { None };
         Ok(Linear { matrix, bias })
     }
 
     /// The matrix `[Σ rows, columns]` of `parts` (tensor, rows), one below the other.
     fn matrix(&mut self, columns: usize, parts: &[(&str, usize)]) -> Result<D::Matrix, LoadError> {
+        self.matrix_as(self.format, columns, parts)
+    }
+
+    fn matrix_as(
+        &mut self,
+        format: WeightFormat,
+        columns: usize,
+        parts: &[(&str, usize)],
+    ) -> Result<D::Matrix, LoadError> {
         let stored = self.stored(columns, parts)?;
         let elements = stored.rows() * columns;
-        let matrix = self.device.matrix(&stored).map_err(|source| out_of_memory::<D>(elements, source))?;
+        let matrix = self.device.matrix(&stored, format);
+        let matrix = matrix.map_err(|source| out_of_memory::<D>(elements, source))?;
         self.report(elements);
         Ok(matrix)
     }
