@@ -144,6 +144,7 @@ async fn the_workers_get_the_tokens_and_the_sampling_that_were_asked_for() {
         stop_token_ids: vec![5],
         logprobs: Some(4),
         logit_bias: [(3, -100.0)].into(),
+        grammar: String::new(),
     };
     assert_eq!(sampling, expected);
 }

@@ -51,6 +51,7 @@ pub(super) fn take_sampling(fields: &mut Fields, vocab_size: u32) -> Result<Samp
         stop_token_ids: take_stop_tokens(fields, vocab_size)?,
         logprobs: None,
         logit_bias: take_logit_bias(fields, vocab_size)?,
+        grammar: String::new(),
     })
 }
 
