@@ -57,7 +57,6 @@ async fn a_chat_stream_is_these_bytes() {
     for token in &words {
         expected += &chunk(&format!(r#"{{"content":"{}"}}"#, tokenizer().decode(&[token.id], false)), "null");
     }
-    expected += &chunk(r#"{"content":""}"#, "null");
     expected += &chunk("{}", "\"stop\"");
     let (prompt, completion) = (prompt_tokens(), words.len() + 1);
     expected += &format!(

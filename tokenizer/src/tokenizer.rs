@@ -122,6 +122,11 @@ impl Tokenizer {
         self.facts
     }
 
+    /// The texts of the model's chat templates, one after the other; they show what the model was trained to write.
+    pub fn chat_templates(&self) -> String {
+        self.renderer.sources()
+    }
+
     /// Whether conversations can be rendered.
     pub fn has_chat_template(&self) -> bool {
         self.renderer.has_template()

@@ -40,6 +40,10 @@ pub(crate) struct Config {
     pub(crate) dtype: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) max_context: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) tool_call_parser: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) reasoning_parser: Option<String>,
     #[serde(rename = "drain_timeout_s")]
     pub(crate) drain_timeout: u64,
     #[serde(rename = "start_timeout_s")]
@@ -86,6 +90,8 @@ impl Config {
             kv_blocks: args.kv_blocks,
             dtype: args.dtype,
             max_context: args.max_context,
+            tool_call_parser: args.tool_call_parser,
+            reasoning_parser: args.reasoning_parser,
             drain_timeout: args.drain_timeout,
             start_timeout: args.start_timeout,
             restart: !args.no_restart,
