@@ -171,7 +171,12 @@ proptest! {
         let validator = jsonschema::options().should_validate_formats(true).build(&schema_of).expect("a schema");
         for run in 0..4 {
             babble(&grammar, seed ^ run, 600, |text| {
-                let value: Value = serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"));
+                let value: Value = match serde_json::from_str(text) {
+                    Ok(value) => value,
+                    // 1E999 is JSON, and beyond what this reader holds.
+                    Err(error) if error.to_string().starts_with("number out of range") => return,
+                    Err(error) => panic!("{error}: {text}"),
+                };
                 assert!(validator.is_valid(&value), "{text} does not fit {schema_of}");
             });
         }
