@@ -20,7 +20,7 @@ fn tools() -> Value {
 fn request(seed: u64, choice: Value) -> Value {
     json!({
         "messages": [{"role": "user", "content": "Parcel 7 goes to Lisbon by train with Mira."}], "tools": tools(),
-        "tool_choice": choice, "temperature": 1.5, "seed": seed, "max_tokens": 2500,
+        "tool_choice": choice, "temperature": 1.5, "seed": seed, "max_tokens": 2000,
     })
 }
 
@@ -60,17 +60,32 @@ fn ask(client: &Client, body: &Value) -> Value {
     choice["message"].clone()
 }
 
+/// A bias against every token that `word` may begin with. In harmony's grammar reasoning is free to come first, and to babble on
+/// until the tokens are used up: so it does not begin.
+fn bias_against(client: &Client, word: &str) -> Value {
+    let ids = (1..=word.len()).filter_map(|end| {
+        let answer = client.post("/tokenize", &json!({"prompt": &word[..end]})).ok();
+        (answer["count"] == 1).then(|| answer["tokens"][0].to_string())
+    });
+    ids.map(|id| (id, json!(-100))).collect::<serde_json::Map<_, _>>().into()
+}
+
 #[test]
 fn forced_calls_are_calls_in_every_format() {
     for format in FORMATS {
         let up = Up::new(&ModelFolder::bundled(), 1, 1).with("--tool-call-parser", format);
         let deployment = Deployment::up(&up);
         let client = deployment.client();
+        let bias = if format == "harmony" { bias_against(client, "analysis") } else { json!({}) };
+        let biased = |seed, choice| {
+            let mut body = request(seed, choice);
+            body["logit_bias"] = bias.clone();
+            body
+        };
         for seed in 0..4 {
-            assert!(!called(&ask(client, &request(seed, json!("required")))).is_empty(), "{format}");
+            assert!(!called(&ask(client, &biased(seed, json!("required")))).is_empty(), "{format}");
         }
-        let named = json!({"type": "function", "function": {"name": "send_parcel"}});
-        let mut one = request(9, named);
+        let mut one = biased(9, json!({"type": "function", "function": {"name": "send_parcel"}}));
         one["parallel_tool_calls"] = json!(false);
         assert_eq!(called(&ask(client, &one)), ["send_parcel"], "{format}");
         deployment.stop();

@@ -4,8 +4,8 @@
 //!   text, cut anywhere ──► OutputParser ──► Delta::Reasoning, Delta::Content, Delta::ToolCall, Delta::Arguments
 //! ```
 //!
-//! One file a format: [`hermes`] (Hermes, Qwen), [`llama3_json`], [`mistral`], [`harmony`] (gpt-oss), and [`think`] for reasoning
-//! between tags. Which one a model needs is read off its chat template ([`detect`]). A format that is not here needs a file with its
+//! One file a format: `hermes` (Hermes, Qwen), `llama3_json`, `mistral`, `harmony` (gpt-oss), and `think` for reasoning
+//! between tags. Which one a model needs is read off its chat template ([`detect()`]). A format that is not here needs a file with its
 //! parser, and a line in `format.rs` and `output.rs`.
 //!
 //! Everything is pure. What could still be a part of something else is held back; at the end it is shown as what it is then.

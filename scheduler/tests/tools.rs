@@ -223,3 +223,15 @@ async fn calls_results_and_reasoning_of_earlier_turns_reach_the_template() {
     // The prompt has closed the reasoning: what looks like some is none.
     assert_eq!(asked.await.unwrap().json()["choices"][0]["message"]["content"], "<think>no");
 }
+
+#[tokio::test]
+async fn with_a_format_the_model_may_answer_or_call() {
+    let (scheduler, mut sidecar, _workers) = TestScheduler::with_pair(HERMES).await;
+    let body = chat(json!({"response_format": {"type": "json_object"}}));
+    let asked = tokio::spawn(async move { scheduler.post(CHAT, &body).await });
+    let call = sidecar.call().await;
+    call.act(Step::Finish(FinishReason::Stop));
+    assert_eq!(asked.await.unwrap().status, 200);
+    let grammar = call.request.sampling.clone().unwrap().grammar;
+    assert!(grammar.contains("(answer | calls)") && grammar.contains("thought"), "{grammar}");
+}

@@ -75,16 +75,13 @@ fn grammar_of(
     if !is_chat {
         return Ok(Some((source::whole(&format.rule), format.param.clone())));
     }
-    let start = reasoning::start(&marks, formats, mark, "answer");
-    let mut grammar = format!("{start}{}", reasoning::answer(&marks, formats, &format.rule));
-    if job.tools.is_on() && formats.tools.is_some() {
-        // The model may call instead of answering.
-        let calls = calls::rules(&marks, formats, &job.tools.functions, job.tools.is_parallel)?;
-        grammar = format!(
-            "{}{}{calls}",
-            reasoning::start(&marks, formats, mark, "(answer | calls)"),
-            reasoning::answer(&marks, formats, &format.rule)
-        );
+    // With tools the model may call instead of answering.
+    let may_call = job.tools.is_on() && formats.tools.is_some();
+    let body = if may_call { "(answer | calls)" } else { "answer" };
+    let mut grammar = reasoning::start(&marks, formats, mark, body);
+    grammar += &reasoning::answer(&marks, formats, &format.rule);
+    if may_call {
+        grammar += &calls::rules(&marks, formats, &job.tools.functions, job.tools.is_parallel)?;
     }
     Ok(Some((grammar, format.param.clone())))
 }
