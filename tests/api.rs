@@ -10,7 +10,8 @@ use crate::harness::{Deployment, Metrics, ModelFolder, Role, Up, required_variab
 fn the_official_openai_client_is_served() {
     let python =
         required_variable("BATON_TEST_PYTHON", "a Python that has the packages of tests/requirements.txt");
-    let deployment = Deployment::up(&Up::new(&ModelFolder::bundled(), 1, 1));
+    let up = Up::new(&ModelFolder::bundled(), 1, 1).with("--tool-call-parser", "hermes");
+    let deployment = Deployment::up(&up);
     let script = "../tests/openai_client.py";
     let run = Command::new(python).args([script, deployment.client().base(), "baton-courier"]).output();
     let run = run.expect("BATON_TEST_PYTHON can be started");

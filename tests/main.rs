@@ -17,3 +17,5 @@ mod operator;
 mod pairs;
 mod recall;
 mod start_stop;
+mod structured;
+mod tools;

@@ -4,9 +4,12 @@ Started by the test `api::the_official_openai_client_is_served`. Each function i
 the script with its traceback.
 """
 
+import json
 import sys
+import typing
 
 import openai
+import pydantic
 
 QUESTION = [{"role": "user", "content": "Parcel 7 goes to Lisbon by train with Mira. Where does parcel 7 go?"}]
 
@@ -126,6 +129,63 @@ def a_stream_can_be_cancelled(client, model):
     stream.close()
 
 
+class Trip(pydantic.BaseModel):
+    parcel: int = pydantic.Field(ge=1, le=99)
+    city: typing.Literal["Lisbon", "Oslo"]
+    by_boat: bool
+    stops: list[typing.Annotated[str, pydantic.Field(max_length=8)]] = pydantic.Field(max_length=2)
+
+
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "send_parcel",
+        "parameters": {
+            "type": "object",
+            "properties": {"city": {"enum": ["Lisbon", "Oslo"]}, "note": {"type": "string", "maxLength": 20}},
+            "required": ["city", "note"],
+            "additionalProperties": False,
+        },
+    },
+}
+
+
+def an_answer_is_parsed_into_the_clients_own_type(client, model):
+    for seed in range(4):
+        answer = client.chat.completions.parse(
+            model=model, messages=QUESTION, response_format=Trip, temperature=1.5, seed=seed, max_tokens=400
+        )
+        assert isinstance(answer.choices[0].message.parsed, Trip), answer
+
+
+def a_streamed_tool_call_says_the_same_as_the_whole_one(client, model):
+    for seed in range(4):
+        asked = dict(model=model, messages=QUESTION, tools=[TOOL], tool_choice="required", temperature=1.5, seed=seed, max_tokens=600)
+        whole = client.chat.completions.create(**asked).choices[0]
+        assert whole.finish_reason == "tool_calls" and whole.message.content is None, whole
+        with client.chat.completions.stream(**asked) as stream:
+            events = list(stream)
+            final = stream.get_final_completion().choices[0]
+        assert any(event.type == "tool_calls.function.arguments.delta" for event in events), events
+        calls = [(call.function.name, call.function.arguments) for call in whole.message.tool_calls]
+        assert calls == [(call.function.name, call.function.arguments) for call in final.message.tool_calls], final
+        assert final.finish_reason == "tool_calls", final
+        for name, arguments in calls:
+            assert name == "send_parcel" and json.loads(arguments)["city"] in ("Lisbon", "Oslo"), calls
+
+
+def a_bad_schema_is_refused_by_name(client, model):
+    schema = {"name": "x", "schema": {"type": "objekt"}}
+    try:
+        client.chat.completions.create(
+            model=model, messages=QUESTION, response_format={"type": "json_schema", "json_schema": schema}
+        )
+    except openai.BadRequestError as error:
+        assert error.param == "response_format.json_schema.schema" and "objekt" in error.message, error
+    else:
+        raise AssertionError("a bad schema was served")
+
+
 CHECKS = [
     models_are_listed,
     a_chat_completion_has_text_and_exact_usage,
@@ -138,6 +198,9 @@ CHECKS = [
     an_unknown_model_is_not_found,
     a_prompt_over_the_context_is_refused,
     a_stream_can_be_cancelled,
+    an_answer_is_parsed_into_the_clients_own_type,
+    a_streamed_tool_call_says_the_same_as_the_whole_one,
+    a_bad_schema_is_refused_by_name,
 ]
 
 

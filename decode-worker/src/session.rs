@@ -12,7 +12,7 @@ use baton_proto::v1::{
 };
 use baton_worker::{
     TokenClock, Worker, deadline, failure_of_sequence, failure_of_submit, finish_from_engine,
-    sampling_from_wire, token_from_engine, token_from_wire, unavailable,
+    token_from_engine, token_from_wire, unavailable,
 };
 use tokio::{sync::mpsc, time::sleep_until};
 use tonic::{Status, Streaming};
@@ -86,7 +86,7 @@ async fn open(worker: &Worker, mut commands: Streaming<DecodeCommand>, sidecar: 
         return Err(protocol("a session begins with `open`"));
     };
     worker.check_tokens(&prompt)?;
-    let sampling = sampling_from_wire(sampling)?;
+    let sampling = worker.sampling(sampling).await?;
     let request = SequenceRequest { id: request_id, prompt, sampling, deadline: deadline(deadline_ms) };
     let deadline = request.deadline;
     let session = Session { worker, commands, sidecar, request, clock };

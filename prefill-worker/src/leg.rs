@@ -10,7 +10,7 @@ use baton_proto::v1::{
 };
 use baton_worker::{
     TokenClock, Worker, deadline, failure_of_sequence, failure_of_submit, finish_from_engine,
-    sampling_from_wire, token_from_engine, unavailable,
+    token_from_engine, unavailable,
 };
 use tokio::{
     sync::mpsc,
@@ -58,7 +58,7 @@ async fn run(
 ) -> Result<(), Failure> {
     worker.admit()?;
     let PrefillRequest { request_id, prompt, sampling, ticket, deadline_ms } = request;
-    let sampling = sampling_from_wire(sampling)?;
+    let sampling = worker.sampling(sampling).await?;
     let deadline = deadline(deadline_ms);
     let blocks = worker.engine.kv_layout().blocks_for(prompt.len());
     let outgoing = open(worker, &ticket, deadline).await?;

@@ -1,11 +1,12 @@
 //! The OpenAI HTTP front.
 //!
 //! A request goes through the same stations whatever its path: [`body`] reads it under limits, [`request`] parses it (after
-//! that nothing is re-checked), [`prompt`] renders and encodes it, [`run`] generates, and [`stream`] or [`collect`] writes
+//! that nothing is re-checked), [`constrain`] compiles its grammar, [`prompt`] renders and encodes it, [`run`] generates, and [`stream`] or [`collect`] writes
 //! the answer in the [`wire`] shape of its path. Whatever fails becomes an [`error::ApiError`], and HTTP there.
 
 mod body;
 mod collect;
+mod constrain;
 mod error;
 mod fields;
 mod id;
@@ -21,6 +22,8 @@ mod wire;
 
 use std::sync::Arc;
 
+use baton_grammar::{GrammarError, Grammars};
+use baton_parsers::Formats;
 use baton_process::{Metrics, Readiness};
 use baton_tokenizer::Tokenizer;
 use tokio::sync::Semaphore;
@@ -33,6 +36,12 @@ use crate::{config::Config, dispatch::Dispatcher, fleet::Fleet, metrics::Schedul
 pub(crate) struct App {
     pub(crate) config: Config,
     pub(crate) tokenizer: Arc<Tokenizer>,
+    /// What the model writes around its answers.
+    pub(crate) formats: Formats,
+    /// The control tokens among the marks of those formats.
+    pub(crate) marks: Arc<[u32]>,
+    /// Checks what outputs must be; an error: this model's can't be constrained.
+    pub(crate) grammars: Result<Grammars, GrammarError>,
     pub(crate) fleet: Arc<Fleet>,
     pub(crate) dispatcher: Arc<Dispatcher>,
     pub(crate) metrics: SchedulerMetrics,

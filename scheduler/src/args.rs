@@ -2,9 +2,10 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
+use baton_parsers::{ReasoningFormat, ToolFormat};
 use clap::Args;
 
-use crate::config::defaults;
+use crate::config::{FormatChoice, defaults};
 
 /// Options of `baton scheduler`: OpenAI HTTP front, worker registry and placement.
 #[derive(Args, Clone, Debug)]
@@ -24,6 +25,14 @@ pub struct SchedulerArgs {
     /// Address of the worker registry (gRPC). Whoever reaches it can join the fleet
     #[arg(long, default_value_t = defaults::REGISTRY_LISTEN, value_name = "ADDR:PORT")]
     pub registry_listen: SocketAddr,
+
+    /// How the model writes tool calls: hermes, llama3_json, mistral or harmony; auto: by its chat template; none: not at all
+    #[arg(long, default_value = "auto", value_name = "FORMAT", value_parser = FormatChoice::<ToolFormat>::parse)]
+    pub tool_call_parser: FormatChoice<ToolFormat>,
+
+    /// How the model marks its reasoning: think or harmony; auto: by its chat template; none: all is content
+    #[arg(long, default_value = "auto", value_name = "FORMAT", value_parser = FormatChoice::<ReasoningFormat>::parse)]
+    pub reasoning_parser: FormatChoice<ReasoningFormat>,
 
     /// Expect no prefill workers: decode workers prefill for themselves
     #[arg(long)]

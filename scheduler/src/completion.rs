@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use baton_parsers::{Delta, OutputParser};
 use baton_proto::v1::{FinishReason, Token};
 use baton_tokenizer::{DetokenizeStream, StopMatcher, Tokenizer};
 
@@ -13,6 +14,8 @@ pub(crate) struct TextOptions {
     /// Show the stop string, or the text of the stop token, at the end.
     pub(crate) include_stop: bool,
     pub(crate) skip_special: bool,
+    /// Special tokens that are shown all the same: parsers look for them.
+    pub(crate) shown_special: Arc<[u32]>,
     pub(crate) ignore_eos: bool,
 }
 
@@ -22,6 +25,8 @@ pub(crate) struct Piece {
     /// May be empty: a character or a stop string may be unfinished.
     pub(crate) text: String,
     pub(crate) tokens: Vec<Token>,
+    /// The text taken apart, where a model's format is; else `None`.
+    pub(crate) deltas: Option<Vec<Delta>>,
     pub(crate) end: Option<End>,
 }
 
@@ -32,6 +37,8 @@ pub(crate) enum End {
     Length,
     /// The model ended it.
     Eos,
+    /// The model ended it, and called tools.
+    ToolCalls,
     /// One of the client's stop tokens.
     StopToken(u32),
     /// One of the client's stop strings.
@@ -43,6 +50,7 @@ impl End {
     pub(crate) fn reason(&self) -> &'static str {
         match self {
             Self::Length => "length",
+            Self::ToolCalls => "tool_calls",
             Self::Eos | Self::StopToken(_) | Self::StopString(_) => "stop",
         }
     }
@@ -60,7 +68,8 @@ pub(crate) struct CompletionText {
 impl CompletionText {
     pub(crate) fn new(tokenizer: Arc<Tokenizer>, prompt: &[u32], options: Arc<TextOptions>) -> Self {
         Self {
-            detokenizer: DetokenizeStream::new(tokenizer.clone(), prompt, options.skip_special),
+            detokenizer: DetokenizeStream::new(tokenizer.clone(), prompt, options.skip_special)
+                .showing(options.shown_special.clone()),
             matcher: StopMatcher::new(&options.stop, options.include_stop),
             options,
             tokenizer,
@@ -70,7 +79,7 @@ impl CompletionText {
 
     /// Takes tokens. With an end in the answer a stop string is complete: what comes after its token does not count.
     pub(crate) fn push(&mut self, tokens: Vec<Token>) -> Piece {
-        let mut piece = Piece { text: String::new(), tokens: Vec::with_capacity(tokens.len()), end: None };
+        let mut piece = Piece { tokens: Vec::with_capacity(tokens.len()), ..Piece::default() };
         for token in tokens {
             let mut delta = String::new();
             self.last_token = Some(token.id);
@@ -108,5 +117,19 @@ impl CompletionText {
     fn is_terminator(&self, id: u32) -> bool {
         self.options.stop_token_ids.contains(&id)
             || (!self.options.ignore_eos && self.tokenizer.eos_ids().contains(&id))
+    }
+}
+
+impl Piece {
+    /// Takes the text apart, of a model whose format is known.
+    pub(crate) fn parse(&mut self, parser: &mut OutputParser) {
+        let mut deltas = parser.push(&self.text);
+        if self.end.is_some() {
+            deltas.extend(parser.finish());
+        }
+        if matches!(self.end, Some(End::Eos | End::StopToken(_))) && parser.has_calls() {
+            self.end = Some(End::ToolCalls);
+        }
+        self.deltas = Some(deltas);
     }
 }

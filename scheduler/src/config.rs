@@ -1,7 +1,8 @@
 //! The scheduler's configuration: made once, from the options; everything else is handed what it needs of it.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
+use baton_parsers::{ReasoningFormat, ToolFormat};
 use serde::Serialize;
 
 use crate::SchedulerArgs;
@@ -34,6 +35,10 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Address of the registry.
     pub registry_listen: SocketAddr,
+    /// How the model writes tool calls.
+    pub tool_call_parser: FormatChoice<ToolFormat>,
+    /// How the model marks its reasoning.
+    pub reasoning_parser: FormatChoice<ReasoningFormat>,
     /// Whether no prefill workers are expected.
     pub aggregated: bool,
     /// Context that workers must have been started with.
@@ -44,6 +49,37 @@ pub struct Config {
     pub fleet: FleetLimits,
     /// Longest drain.
     pub drain_timeout: Duration,
+}
+
+/// Who says what format a model writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FormatChoice<T> {
+    /// Its chat template.
+    Auto,
+    /// It writes none that is to be taken apart.
+    None,
+    /// The operator.
+    Is(T),
+}
+
+impl<T: FromStr> FormatChoice<T> {
+    pub(crate) fn parse(text: &str) -> Result<Self, T::Err> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "none" => Ok(Self::None),
+            format => format.parse().map(Self::Is),
+        }
+    }
+
+    /// The format, where the template says `detected`.
+    pub(crate) fn or(self, detected: Option<T>) -> Option<T> {
+        match self {
+            Self::Auto => detected,
+            Self::None => None,
+            Self::Is(format) => Some(format),
+        }
+    }
 }
 
 /// Limits on requests.
@@ -85,6 +121,8 @@ impl From<&SchedulerArgs> for Config {
             served_model_names,
             listen: args.listen,
             registry_listen: args.registry_listen,
+            tool_call_parser: args.tool_call_parser,
+            reasoning_parser: args.reasoning_parser,
             aggregated: args.aggregated,
             max_context_tokens: args.max_context,
             limits: RequestLimits {

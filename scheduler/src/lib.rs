@@ -37,7 +37,8 @@ mod placement;
 mod run;
 
 pub use args::SchedulerArgs;
-pub use config::{Config, FleetLimits, RequestLimits};
+pub use baton_parsers::{ReasoningFormat, ToolFormat};
+pub use config::{Config, FleetLimits, FormatChoice, RequestLimits};
 pub use error::{
     CallBroken, DeadlinePassed, GenerateError, NeverFits, NoDecodeWorker, WorkerFailed, WorkerLost,
 };

@@ -8,9 +8,11 @@ use std::{
 };
 
 use axum::serve::ListenerExt as _;
+use baton_grammar::{GrammarError, Grammars, TokenBytes, Vocabulary};
+use baton_parsers::Formats;
 use baton_process::{BindError, Metrics, Readiness, Shutdown, bind};
 use baton_proto::{MAX_STREAMS, v1::registry_server::RegistryServer};
-use baton_tokenizer::{LoadError, Tokenizer};
+use baton_tokenizer::{LoadError, Tokenizer, VocabularyToken};
 use tokio::{
     net::TcpListener,
     sync::Semaphore,
@@ -63,7 +65,8 @@ impl Scheduler {
     /// # Errors
     /// [`SchedulerError`], for a person to read.
     pub async fn bind(config: Config, metrics: &Metrics) -> Result<Self, SchedulerError> {
-        let tokenizer = Arc::new(load_tokenizer(&config).await?);
+        let (tokenizer, grammars) = load_text_side(&config).await?;
+        let formats = formats_of(&config, &tokenizer);
         let http = bind(config.listen, "--listen").await?;
         let registry = bind(config.registry_listen, "--registry-listen").await?;
         let root = CancellationToken::new();
@@ -93,6 +96,9 @@ impl Scheduler {
             registry: metrics.clone(),
             metrics: scheduler_metrics,
             config,
+            formats,
+            marks: control_tokens(&tokenizer, formats),
+            grammars,
             tokenizer,
             fleet,
         };
@@ -198,10 +204,45 @@ fn spawn_registry(
     })
 }
 
-async fn load_tokenizer(config: &Config) -> Result<Tokenizer, LoadError> {
+type TextSide = (Arc<Tokenizer>, Result<Grammars, GrammarError>);
+
+async fn load_text_side(config: &Config) -> Result<TextSide, LoadError> {
     let model = config.model.clone();
-    let loaded = tokio::task::spawn_blocking(move || Tokenizer::load(&model)).await;
-    loaded.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+    let loaded = tokio::task::spawn_blocking(move || {
+        let tokenizer = Tokenizer::load(&model)?;
+        let grammars = grammars_of(&tokenizer);
+        Ok((Arc::new(tokenizer), grammars))
+    });
+    loaded.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+}
+
+/// What the model writes around its answers: as its chat template shows, unless the operator says otherwise.
+fn formats_of(config: &Config, tokenizer: &Tokenizer) -> Formats {
+    let detected = baton_parsers::detect(&tokenizer.chat_templates());
+    let formats = Formats {
+        tools: config.tool_call_parser.or(detected.tools),
+        reasoning: config.reasoning_parser.or(detected.reasoning),
+    };
+    tracing::info!(tool_calls = ?formats.tools, reasoning = ?formats.reasoning, "formats of the model's output");
+    formats
+}
+
+fn control_tokens(tokenizer: &Tokenizer, formats: Formats) -> Arc<[u32]> {
+    let marks = formats.marks().into_iter().filter_map(|mark| tokenizer.added_token(mark));
+    marks.filter(|&id| tokenizer.is_special(id)).collect()
+}
+
+/// Of the same vocabulary that workers have.
+fn grammars_of(tokenizer: &Tokenizer) -> Result<Grammars, GrammarError> {
+    let tokens = tokenizer
+        .vocabulary()
+        .ok_or(GrammarError::Unsupported("its tokenizer's tokens have no bytes of their own"))?;
+    let size = tokenizer.vocab_size().max(tokenizer.facts().vocab_size.unwrap_or(0));
+    let bytes = |token: VocabularyToken| TokenBytes { bytes: token.bytes, is_special: token.is_special };
+    let tokens = tokens.into_iter().map(bytes);
+    let vocabulary =
+        Vocabulary::new(tokens, usize::try_from(size).unwrap_or(usize::MAX), tokenizer.eos_ids())?;
+    Grammars::new(&vocabulary)
 }
 
 fn served_model(config: &Config, tokenizer: &Tokenizer) -> ServedModel {

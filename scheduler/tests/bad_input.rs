@@ -67,8 +67,46 @@ async fn parameters_out_of_range_or_of_the_wrong_type_are_named() {
         ("stream", json!("yes"), "stream", &["true or false"]),
         ("stream_options", json!({"include_usage": true}), "stream_options", &["stream is true"]),
         ("ignore_eos", json!(1), "ignore_eos", &["true or false"]),
-        ("response_format", json!({"type": "json_object"}), "response_format.type", &["not supported yet"]),
-        ("guided_json", json!({"type": "object"}), "guided_json", &["not supported yet"]),
+        ("response_format", json!("json_object"), "response_format", &["an object"]),
+        ("response_format", json!({"type": "xml"}), "response_format.type", &["xml", "json_schema"]),
+        (
+            "response_format",
+            json!({"type": "json_schema"}),
+            "response_format.json_schema",
+            &["with a schema"],
+        ),
+        (
+            "response_format",
+            schema_format(json!("x")),
+            "response_format.json_schema.schema",
+            &["JSON schema"],
+        ),
+        (
+            "response_format",
+            schema_format(json!({"type": "strnig"})),
+            "response_format.json_schema.schema",
+            &["strnig"],
+        ),
+        (
+            "response_format",
+            schema_format(json!({"type": "array", "uniqueItems": true})),
+            "response_format.json_schema.schema",
+            &["uniqueItems"],
+        ),
+        ("guided_json", json!("{"), "guided_json", &["JSON schema"]),
+        ("guided_regex", json!("("), "guided_regex", &["unclosed"]),
+        ("guided_grammar", json!("root ::= x"), "guided_grammar", &["Lark", "EBNF"]),
+        ("guided_choice", json!([]), "guided_choice", &["at least one"]),
+        ("guided_choice", json!(["a", 3]), "guided_choice[1]", &["a string", "3"]),
+        ("structured_outputs", json!({}), "structured_outputs", &["exactly one of json, regex"]),
+        ("structured_outputs", json!({"regex": "a", "json": {}}), "structured_outputs", &["got 2"]),
+        ("structured_outputs", json!({"grammar": "start: x"}), "structured_outputs.grammar", &["x"]),
+        (
+            "structured_outputs",
+            json!({"structural_tag": "x"}),
+            "structured_outputs.structural_tag",
+            &["not supported"],
+        ),
         ("logits_processors", json!(["x"]), "logits_processors", &["not supported yet"]),
         ("suffix", json!("tail"), "suffix", &["not supported yet"]),
         ("best_of", json!(3), "best_of", &["n, which is 1"]),
@@ -85,6 +123,21 @@ async fn parameters_out_of_range_or_of_the_wrong_type_are_named() {
             words,
         );
     }
+    assert!(sidecar.is_idle(), "no worker heard of any of this");
+}
+
+fn schema_format(schema: Value) -> Value {
+    json!({"type": "json_schema", "json_schema": {"name": "x", "schema": schema}})
+}
+
+#[tokio::test]
+async fn one_format_is_asked_for_and_has_an_end() {
+    let (scheduler, mut sidecar, _workers) = TestScheduler::with_pair(&[]).await;
+    let object = json!({"type": "json_object"});
+    let two = json!({"prompt": "x", "response_format": object, "guided_regex": "a"});
+    check(&scheduler.post(COMPLETIONS, &two).await, 400, Some("guided_regex"), None, &["response_format"]);
+    let endless = json!({"prompt": "x", "response_format": object, "ignore_eos": true});
+    check(&scheduler.post(COMPLETIONS, &endless).await, 400, Some("ignore_eos"), None, &["response_format"]);
     assert!(sidecar.is_idle(), "no worker heard of any of this");
 }
 
@@ -105,7 +158,11 @@ async fn bad_conversations_are_named_by_place() {
         ("messages", json!([image]), "messages[0].content[0].type", &["image_url", "text only"]),
         ("messages", json!([user, call]), "messages[1].tool_calls[0].function.arguments", &["JSON"]),
         ("top_logprobs", json!(3), "top_logprobs", &["logprobs is true"]),
-        ("tool_choice", json!("required"), "tool_choice", &["not supported yet"]),
+        ("tool_choice", json!("required"), "tool_choice", &["tools to choose from"]),
+        ("tool_choice", json!({"type": "allowed_tools"}), "tool_choice", &["not supported"]),
+        ("tools", json!([{"type": "web_search"}]), "tools[0].type", &["function"]),
+        ("tools", json!([{"type": "function"}]), "tools[0].function.name", &["a name"]),
+        ("reasoning_effort", json!(3), "reasoning_effort", &["a string"]),
         ("modalities", json!(["audio"]), "modalities", &["text"]),
         ("chat_template", json!("{{ 1 }}"), "chat_template", &["not supported yet"]),
         ("min_tokens", json!(10_000), "min_tokens", &["room"]),

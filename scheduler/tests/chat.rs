@@ -57,7 +57,6 @@ async fn a_chat_stream_is_these_bytes() {
     for token in &words {
         expected += &chunk(&format!(r#"{{"content":"{}"}}"#, tokenizer().decode(&[token.id], false)), "null");
     }
-    expected += &chunk(r#"{"content":""}"#, "null");
     expected += &chunk("{}", "\"stop\"");
     let (prompt, completion) = (prompt_tokens(), words.len() + 1);
     expected += &format!(
@@ -144,6 +143,7 @@ async fn the_workers_get_the_tokens_and_the_sampling_that_were_asked_for() {
         stop_token_ids: vec![5],
         logprobs: Some(4),
         logit_bias: [(3, -100.0)].into(),
+        grammar: String::new(),
     };
     assert_eq!(sampling, expected);
 }

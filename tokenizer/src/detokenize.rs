@@ -12,6 +12,8 @@ use crate::{Tokenizer, utf8::Utf8Assembler};
 pub struct DetokenizeStream {
     tokenizer: Arc<Tokenizer>,
     skip_special: bool,
+    // Special tokens that have a text all the same.
+    shown: Arc<[u32]>,
     state: State,
 }
 
@@ -47,28 +49,36 @@ impl DetokenizeStream {
             let ids = prompt[prompt.len().saturating_sub(NEIGHBOURS)..].to_vec();
             State::Window(Window { read: ids.len(), ids })
         };
-        Self { tokenizer, skip_special, state }
+        Self { tokenizer, skip_special, shown: Arc::default(), state }
+    }
+
+    /// With these special tokens shown, whatever becomes of the others.
+    #[must_use]
+    pub fn showing(self, shown: Arc<[u32]>) -> Self {
+        Self { shown, ..self }
     }
 
     /// Takes the next token, and appends to `out` the text that is whole by now.
     pub fn push(&mut self, id: u32, out: &mut String) {
-        if self.skip_special && self.tokenizer.is_special(id) {
+        if self.skip_special && self.tokenizer.is_special(id) && !self.shown.contains(&id) {
             return;
         }
+        let skip_special = self.skip_special && self.shown.is_empty();
         match &mut self.state {
             State::Bytes(assembler) => assembler.push(self.tokenizer.bytes_of(id).unwrap_or_default(), out),
             State::Window(window) => {
                 window.ids.push(id);
-                window.show(&self.tokenizer, self.skip_special, false, out);
+                window.show(&self.tokenizer, skip_special, false, out);
             }
         }
     }
 
     /// There are no more tokens: what was held back is shown, with U+FFFD for an unfinished character.
     pub fn finish(&mut self, out: &mut String) {
+        let skip_special = self.skip_special && self.shown.is_empty();
         match &mut self.state {
             State::Bytes(assembler) => assembler.finish(out),
-            State::Window(window) => window.show(&self.tokenizer, self.skip_special, true, out),
+            State::Window(window) => window.show(&self.tokenizer, skip_special, true, out),
         }
     }
 }

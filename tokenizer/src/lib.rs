@@ -28,6 +28,7 @@ mod template;
 mod token_bytes;
 mod tokenizer;
 mod utf8;
+mod vocabulary;
 
 pub use detokenize::DetokenizeStream;
 pub use error::{ChatTemplateMissing, FileMissing, FileUnreadable, LoadError, RenderError, TemplateInvalid};
@@ -35,3 +36,4 @@ pub use folder::{ModelFacts, served_name};
 pub use stop::{StopMatch, StopMatcher};
 pub use template::ChatInput;
 pub use tokenizer::Tokenizer;
+pub use vocabulary::VocabularyToken;

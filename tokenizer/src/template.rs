@@ -60,6 +60,11 @@ impl ChatRenderer {
         self.env.get_template(DEFAULT).is_ok()
     }
 
+    /// The texts of all templates.
+    pub(crate) fn sources(&self) -> String {
+        self.env.templates().map(|(_, template)| template.source().to_owned()).collect()
+    }
+
     pub(crate) fn eos_token(&self) -> Option<&str> {
         self.special_tokens.get("eos_token")?.as_str()
     }

@@ -1,6 +1,10 @@
 //! The tokenizer of one model.
 
-use std::{collections::HashSet, path::Path, time::SystemTime};
+use std::{
+    collections::{HashMap, HashSet},
+    path::Path,
+    time::SystemTime,
+};
 
 use crate::{
     ChatInput, ModelFacts, RenderError,
@@ -16,6 +20,8 @@ pub struct Tokenizer {
     // Only for byte-level vocabularies.
     bytes: Option<TokenBytes>,
     special: HashSet<u32>,
+    // Tokens that are never split, by their text.
+    added: HashMap<String, u32>,
     eos: Vec<u32>,
     vocab_size: u32,
     renderer: ChatRenderer,
@@ -57,9 +63,10 @@ impl Tokenizer {
         let vocab_size = vocab_size(&inner);
         let added = inner.get_added_tokens_decoder();
         let special = added.iter().filter(|(_, token)| token.special).map(|(&id, _)| id).collect();
+        let added = added.into_iter().map(|(id, token)| (token.content, id)).collect();
         let bytes =
             is_byte_level(&inner).then(|| TokenBytes::new((0..vocab_size).map(|id| inner.id_to_token(id))));
-        Ok(Self { inner, bytes, special, eos, vocab_size, renderer, facts })
+        Ok(Self { inner, bytes, special, added, eos, vocab_size, renderer, facts })
     }
 
     /// The conversation as text, ready for [`encode`](Tokenizer::encode) without special tokens.
@@ -115,9 +122,24 @@ impl Tokenizer {
         self.facts
     }
 
+    /// The texts of the model's chat templates, one after the other; they show what the model was trained to write.
+    pub fn chat_templates(&self) -> String {
+        self.renderer.sources()
+    }
+
     /// Whether conversations can be rendered.
     pub fn has_chat_template(&self) -> bool {
         self.renderer.has_template()
+    }
+
+    /// How `tokenizer.json` describes the way from tokens to text.
+    pub(crate) fn decoder(&self) -> Option<serde_json::Value> {
+        serde_json::to_value(self.inner.get_decoder()?).ok()
+    }
+
+    /// Tokens that are never split, by their text.
+    pub(crate) fn added(&self) -> &HashMap<String, u32> {
+        &self.added
     }
 
     /// Bytes of `id` when the vocabulary is byte-level.

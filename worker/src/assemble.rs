@@ -5,11 +5,12 @@ use std::sync::Mutex;
 use baton_engine::{
     Engine, EngineConfig, Forward, KvLayout, LoadOptions, LoadProgress, Model, physical_cores,
 };
+use baton_grammar::Grammars;
 use baton_kv_transfer::{KvGeometry, TransferConfig, TransferNode};
 use baton_proto::v1::{KvCacheInfo, ModelInfo};
 
 use crate::{
-    ByteSize, KvBudget, RunError, WorkerArgs, context::LimitedContext, identity, kv_memory,
+    ByteSize, KvBudget, RunError, WorkerArgs, context::LimitedContext, grammars, identity, kv_memory,
     size::free_memory_bytes,
 };
 
@@ -20,6 +21,7 @@ pub(crate) struct Assembly {
     pub(crate) model: ModelInfo,
     pub(crate) kv_cache: KvCacheInfo,
     pub(crate) vocab_size: usize,
+    pub(crate) grammars: Option<Grammars>,
 }
 
 /// Loads the model, starts the transfer node, and starts the engine in the node's pool.
@@ -57,6 +59,7 @@ pub(crate) async fn assemble(args: &WorkerArgs) -> Result<Assembly, RunError> {
     let forward = model.bind(kv_memory(node.pool()), &layout, num_blocks as usize, threads)?;
     let forward = LimitedContext { inner: forward, max_context_tokens };
     let vocab_size = forward.vocab_size();
+    let grammars = load_grammars(args, vocab_size, model.eos_token_ids()).await?;
     let engine = Engine::start(Box::new(forward), model.eos_token_ids().to_vec(), engine_config(args));
     Ok(Assembly {
         engine,
@@ -64,7 +67,19 @@ pub(crate) async fn assemble(args: &WorkerArgs) -> Result<Assembly, RunError> {
         model: identity::model_info(&model, &args.served_model_name(), max_context_tokens),
         kv_cache: identity::kv_cache_info(&layout, num_blocks),
         vocab_size,
+        grammars,
     })
+}
+
+/// Reading a large tokenizer takes a second: not on a thread of the runtime.
+async fn load_grammars(
+    args: &WorkerArgs,
+    vocab_size: usize,
+    eos: &[u32],
+) -> Result<Option<Grammars>, RunError> {
+    let (folder, eos) = (args.model.clone(), eos.to_vec());
+    let loaded = tokio::task::spawn_blocking(move || grammars::load(&folder, vocab_size, &eos)).await;
+    loaded.map_err(|_| RunError::LoadPanicked)
 }
 
 /// The transfer node's settings for an engine's pool: one piece of the one is one of the other.

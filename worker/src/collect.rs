@@ -3,6 +3,7 @@
 use std::{fmt, sync::Arc};
 
 use baton_engine::Engine;
+use baton_grammar::{GrammarCounts, Grammars};
 use baton_kv_transfer::{FabricDescription, RailStats, TransferNode, TransferStats};
 use baton_process::Metrics;
 use prometheus_client::{
@@ -21,6 +22,7 @@ struct WorkerCollector {
     fabric: FabricDescription,
     /// A prefill worker's.
     pairs: Option<Arc<Pairs>>,
+    grammars: Option<Grammars>,
     model_name: String,
 }
 
@@ -30,10 +32,12 @@ pub(crate) fn register(
     engine: Engine,
     node: TransferNode,
     pairs: Option<Arc<Pairs>>,
+    grammars: Option<Grammars>,
     model_name: &str,
 ) {
     let fabric = node.fabric();
-    let collector = WorkerCollector { engine, node, fabric, pairs, model_name: model_name.to_owned() };
+    let collector =
+        WorkerCollector { engine, node, fabric, pairs, grammars, model_name: model_name.to_owned() };
     metrics.register(|registry| registry.register_collector(Box::new(collector)));
 }
 
@@ -45,6 +49,9 @@ impl Collector for WorkerCollector {
         encode_rails(&mut encoder, &self.node.rails())?;
         if let Some(pairs) = &self.pairs {
             encode_pairs(&mut encoder, pairs)?;
+        }
+        if let Some(grammars) = &self.grammars {
+            encode_grammars(&mut encoder, grammars.counts())?;
         }
         let fabric = [("fabric", self.fabric.name), ("provider", self.fabric.provider.as_str())];
         info(&mut encoder, "baton_fabric", "What carries KV blocks", &fabric)
@@ -115,6 +122,19 @@ fn encode_rails(encoder: &mut DescriptorEncoder<'_>, rails: &[RailStats]) -> fmt
         ConstGauge::new(i64::from(rail.open)).encode(open.encode_family(&device(rail))?)?;
     }
     Ok(())
+}
+
+fn encode_grammars(encoder: &mut DescriptorEncoder<'_>, counts: GrammarCounts) -> fmt::Result {
+    let GrammarCounts { compiled, reused, kept } = counts;
+    counter(encoder, "baton_grammars_compiled", "Grammars compiled, refused ones included", &[], compiled)?;
+    counter(
+        encoder,
+        "baton_grammars_reused",
+        "Requests whose grammar had been compiled before",
+        &[],
+        reused,
+    )?;
+    gauge(encoder, "baton_grammars_kept", "Compiled grammars kept for the next request", &[], number(kept))
 }
 
 fn encode_pairs(encoder: &mut DescriptorEncoder<'_>, pairs: &Pairs) -> fmt::Result {

@@ -25,6 +25,7 @@ mod assemble;
 mod collect;
 mod context;
 mod error;
+mod grammars;
 mod identity;
 mod metrics;
 mod pairs;
@@ -46,8 +47,7 @@ pub use run::run;
 pub use size::{ByteSize, KvBudget};
 pub use warm_up::warm_up;
 pub use wire::{
-    failure_of_sequence, failure_of_submit, finish_from_engine, sampling_from_wire, token_from_engine,
-    token_from_wire,
+    failure_of_sequence, failure_of_submit, finish_from_engine, token_from_engine, token_from_wire,
 };
 pub use worker::{Worker, deadline, unavailable};
 

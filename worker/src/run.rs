@@ -69,13 +69,13 @@ pub async fn run(
         assembly = started => assembly?,
         () = shutdown.triggered() => return Ok(()),
     };
-    let Assembly { engine, node, model, kv_cache, vocab_size } = assembly;
+    let Assembly { engine, node, model, kv_cache, vocab_size, grammars } = assembly;
     let fabric = identity::fabric_info(node.fabric());
     report_listening(grpc_address, admin_address, &fabric.control_endpoint);
     let pairs = (role == Role::Prefill).then(|| Arc::new(Pairs::new()));
-    collect::register(&metrics, engine.clone(), node.clone(), pairs.clone(), &model.name);
+    collect::register(&metrics, engine.clone(), node.clone(), pairs.clone(), grammars.clone(), &model.name);
     let request_metrics = RequestMetrics::register(&metrics, &model.name);
-    let worker = Arc::new(Worker::new(engine, node, request_metrics, vocab_size));
+    let worker = Arc::new(Worker::new(engine, node, request_metrics, vocab_size).with_grammars(grammars));
     servers.spawn(serve_grpc(grpc, service(worker.clone()), closing.clone()));
 
     let admin_endpoint = reachable(admin_address, &endpoint);

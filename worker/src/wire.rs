@@ -6,11 +6,13 @@ use baton_engine::{
 };
 use baton_proto::v1;
 
-/// Sampling parameters off the wire; the engine validates them.
+/// Sampling parameters off the wire, without their grammar, which has to be compiled; the engine validates them.
 ///
 /// # Errors
 /// They are missing.
-pub fn sampling_from_wire(sampling: Option<v1::SamplingParams>) -> Result<SamplingParams, v1::Failure> {
+pub(crate) fn sampling_from_wire(
+    sampling: Option<v1::SamplingParams>,
+) -> Result<SamplingParams, v1::Failure> {
     let v1::SamplingParams {
         temperature,
         top_p,
@@ -26,6 +28,7 @@ pub fn sampling_from_wire(sampling: Option<v1::SamplingParams>) -> Result<Sampli
         stop_token_ids,
         logprobs,
         logit_bias,
+        grammar: _,
     } = sampling.ok_or_else(|| v1::Failure {
         kind: v1::FailureKind::Invalid.into(),
         message: "the request has no sampling parameters".to_owned(),
@@ -47,6 +50,7 @@ pub fn sampling_from_wire(sampling: Option<v1::SamplingParams>) -> Result<Sampli
         stop_token_ids,
         logprobs,
         logit_bias,
+        grammar: None,
     })
 }
 

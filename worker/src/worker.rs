@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use baton_engine::Engine;
+use baton_grammar::Grammars;
 use baton_kv_transfer::TransferNode;
 use baton_proto::v1::{Failure, FailureKind, WorkerLoad};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -19,6 +20,8 @@ pub struct Worker {
     pub metrics: RequestMetrics,
     /// Tokens that the model knows.
     pub vocab_size: usize,
+    /// Compiles what outputs must be; `None`: requests that ask for it are refused.
+    pub grammars: Option<Grammars>,
     /// The task of each call under way.
     pub calls: TaskTracker,
     /// From then on no new calls.
@@ -35,10 +38,17 @@ impl Worker {
             node,
             metrics,
             vocab_size,
+            grammars: None,
             calls: TaskTracker::new(),
             draining: CancellationToken::new(),
             stop: CancellationToken::new(),
         }
+    }
+
+    /// With structured output.
+    #[must_use]
+    pub fn with_grammars(self, grammars: Option<Grammars>) -> Self {
+        Self { grammars, ..self }
     }
 
     /// What the scheduler is told.

@@ -91,6 +91,14 @@ pub(crate) struct UpArgs {
     #[arg(long, value_name = "TOKENS", value_parser = value_parser!(u32).range(1..))]
     pub(crate) max_context: Option<u32>,
 
+    /// How the model writes tool calls: hermes, llama3_json, mistral, harmony or none [default: by its chat template]
+    #[arg(long, value_name = "FORMAT")]
+    pub(crate) tool_call_parser: Option<String>,
+
+    /// How the model marks its reasoning: think, harmony or none [default: by its chat template]
+    #[arg(long, value_name = "FORMAT")]
+    pub(crate) reasoning_parser: Option<String>,
+
     /// Longest that running requests may take to end after Ctrl-C, in seconds; then they are cut off
     #[arg(long, default_value_t = 30, value_name = "SECONDS", value_parser = value_parser!(u64).range(0..=3600))]
     pub(crate) drain_timeout: u64,

@@ -42,6 +42,10 @@ pub(crate) struct Config {
     pub(crate) quantization: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) max_context: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) tool_call_parser: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) reasoning_parser: Option<String>,
     #[serde(rename = "drain_timeout_s")]
     pub(crate) drain_timeout: u64,
     #[serde(rename = "start_timeout_s")]
@@ -89,6 +93,8 @@ impl Config {
             dtype: args.dtype,
             quantization: args.quantization,
             max_context: args.max_context,
+            tool_call_parser: args.tool_call_parser,
+            reasoning_parser: args.reasoning_parser,
             drain_timeout: args.drain_timeout,
             start_timeout: args.start_timeout,
             restart: !args.no_restart,

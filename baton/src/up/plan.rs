@@ -119,6 +119,13 @@ fn front(config: &Config) -> ProcessPlan {
     if let Some(tokens) = config.max_context {
         line.option("--max-context", tokens.to_string());
     }
+    for (option, format) in
+        [("--tool-call-parser", &config.tool_call_parser), ("--reasoning-parser", &config.reasoning_parser)]
+    {
+        if let Some(format) = format {
+            line.option(option, format);
+        }
+    }
     line.into_plan(FRONT.to_owned(), Kind::Front)
 }
 

@@ -2,6 +2,8 @@
 
 use std::{ops::Range, sync::Arc, time::Instant};
 
+use baton_grammar::Grammar;
+
 use super::SequenceFailure;
 use crate::kv::BlockId;
 
@@ -49,6 +51,8 @@ pub struct SamplingParams {
     pub logprobs: Option<u32>,
     /// Added to logits before anything else.
     pub logit_bias: Vec<(u32, f32)>,
+    /// What the output must be: only tokens that it allows are generated, and it is complete where the output stops.
+    pub grammar: Option<Grammar>,
 }
 
 /// Log-probabilities of one generated token, from the raw logits (before temperature and penalties).

@@ -1,5 +1,7 @@
 //! Why a request was not taken, and why one that was taken could not be finished.
 
+use baton_grammar::GrammarBroken;
+
 use super::ParameterError;
 
 /// Whose matter a failure is, and whether to try again; one to one with `baton.v1.FailureKind`.
@@ -104,6 +106,9 @@ pub enum SequenceFailure {
         /// What is wrong with them.
         problem: &'static str,
     },
+    /// The request's grammar became too complex on the way.
+    #[error(transparent)]
+    Grammar(#[from] GrammarBroken),
     /// The engine ended before the sequence did.
     #[error("the engine has stopped: {reason}")]
     Stopped {
@@ -136,6 +141,7 @@ impl SequenceFailure {
         match self {
             Self::DeadlinePassed { .. } => FailureKind::Deadline,
             Self::BadLogits { .. } => FailureKind::Internal,
+            Self::Grammar(_) => FailureKind::Invalid,
             Self::Stopped { .. } => FailureKind::Unavailable,
         }
     }

@@ -39,6 +39,7 @@ impl SamplingParams {
             stop_token_ids: Vec::new(),
             logprobs: None,
             logit_bias: Vec::new(),
+            grammar: None,
         }
     }
 
@@ -64,6 +65,13 @@ impl SamplingParams {
             self.min_tokens,
             min_fits,
             format_args!("at most max_tokens, which is {}", self.max_tokens),
+        )?;
+        let can_end = self.grammar.is_none() || !self.ignore_eos;
+        require(
+            "ignore_eos",
+            self.ignore_eos,
+            can_end,
+            "false with a grammar, which ends with the model's own end",
         )?;
         if let Some(logprobs) = self.logprobs {
             require("logprobs", logprobs, logprobs <= MAX_LOGPROBS, format_args!("at most {MAX_LOGPROBS}"))?;

@@ -33,7 +33,10 @@ pub(super) async fn respond(
         };
         record.observe(&event, Instant::now());
         let choice = &mut choices[usize::try_from(event.index).unwrap_or(usize::MAX)];
-        choice.text.push_str(&event.piece.text);
+        match event.piece.deltas {
+            None => choice.text.push_str(&event.piece.text),
+            Some(deltas) => writer.add(event.index, deltas, choice),
+        }
         if writer.has_logprobs {
             choice.tokens.extend(event.piece.tokens);
         }

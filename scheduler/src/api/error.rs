@@ -106,6 +106,10 @@ impl ApiError {
     pub(super) fn overloaded(max_inflight: u32) -> Self {
         let message =
             format!("All {max_inflight} places for completions in flight are taken; try again soon");
+        Self::busy(message)
+    }
+
+    pub(super) fn busy(message: impl Into<String>) -> Self {
         Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", Some("overloaded"), message)
             .retry_after(RETRY_SOON)
     }

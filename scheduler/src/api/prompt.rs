@@ -56,7 +56,7 @@ fn encode_text(tokenizer: &Arc<Tokenizer>, source: PromptSource) -> Result<Vec<u
 fn render(tokenizer: &Tokenizer, chat: &ChatPrompt) -> Result<String, ApiError> {
     let input = ChatInput {
         messages: &chat.messages,
-        tools: chat.tools.as_deref(),
+        tools: chat.tools.shown(),
         add_generation_prompt: chat.add_generation_prompt,
         kwargs: &chat.kwargs,
     };
@@ -120,7 +120,7 @@ impl PromptSource {
             Self::Text { text, .. } => text.len(),
             Self::Chat(chat) => {
                 let content = |message: &serde_json::Value| message["content"].as_str().map_or(0, str::len);
-                let tools = chat.tools.as_ref().map_or(0, Vec::len) * 512;
+                let tools = chat.tools.shown().map_or(0, <[_]>::len) * 512;
                 chat.messages.iter().map(content).sum::<usize>() + chat.messages.len() * 16 + tools
             }
         }

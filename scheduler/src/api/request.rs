@@ -2,10 +2,12 @@
 
 mod chat;
 mod completion;
+mod format;
 mod messages;
 mod sampling;
 #[cfg(test)]
 mod tests;
+mod tools;
 mod unsupported;
 
 use baton_proto::v1::SamplingParams;
@@ -13,7 +15,9 @@ use serde_json::{Map, Value};
 
 pub(super) use chat::{parse_chat, take_chat_prompt};
 pub(super) use completion::parse_completion;
+pub(super) use format::OutputFormat;
 pub(super) use sampling::choice_seed;
+pub(super) use tools::{Function, ToolUse};
 
 use super::{error::ApiError, fields::Fields};
 use crate::completion::TextOptions;
@@ -29,6 +33,12 @@ pub(super) struct GenerateJob {
     pub(super) sampling: SamplingParams,
     pub(super) max_tokens: MaxTokens,
     pub(super) text: TextOptions,
+    /// What the output must be; `None`: anything.
+    pub(super) format: Option<OutputFormat>,
+    /// Chat only.
+    pub(super) tools: ToolUse,
+    /// Reasoning is left out of the answer.
+    pub(super) hide_reasoning: bool,
     /// Most likely tokens to show beside each chosen one; `None`: no logprobs.
     pub(super) logprobs: Option<u32>,
     /// Completions only: the answer begins with the prompt.
@@ -48,7 +58,7 @@ pub(super) enum PromptSource {
 #[derive(Clone, Debug)]
 pub(super) struct ChatPrompt {
     pub(super) messages: Vec<Value>,
-    pub(super) tools: Option<Vec<Value>>,
+    pub(super) tools: ToolUse,
     pub(super) add_generation_prompt: bool,
     pub(super) kwargs: Map<String, Value>,
     pub(super) add_special: bool,

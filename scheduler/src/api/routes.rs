@@ -10,11 +10,12 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
+use baton_parsers::ToolFormat;
 use baton_proto::v1::Role;
 use serde_json::{Value, json};
 
 use super::{
-    App, body, collect,
+    App, body, collect, constrain,
     error::ApiError,
     id,
     record::RequestRecord,
@@ -109,12 +110,14 @@ async fn prepare(
     check_model(&mut fields, &app.config.served_model_names)?;
     let limits =
         ParseLimits { vocab_size: app.tokenizer.vocab_size(), max_choices: app.config.limits.max_choices };
-    let job = match shape {
+    let mut job = match shape {
         Shape::Chat => parse_chat(fields, &limits)?,
         Shape::Completion => parse_completion(fields, &limits)?,
     };
     admit(app, job.choices() - 1, record)?;
     let prompts = run::encode_prompts(app, &job).await?;
+    constrain::constrain(app, &mut job, run::think_mark(app, &prompts)).await?;
+    job.text.shown_special = app.marks.clone();
     let prompt_tokens = prompts.iter().map(|prompt| prompt.ids.len() as u64).sum();
     record.begin(prompt_tokens, job.choices(), job.n);
     Ok((job, prompts))
@@ -142,6 +145,8 @@ async fn answer(
         has_logprobs: job.logprobs.is_some(),
         tokenizer: app.tokenizer.clone(),
         offsets: vec![0; choices],
+        calls: vec![0; choices],
+        has_short_ids: app.formats.tools == Some(ToolFormat::Mistral),
     };
     let echo = job.echo.then(|| echoed(app, job, prompts));
     let events = run::start(app, job, prompts, &record.request_id, record.arrived);

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Instant};
 
+use baton_parsers::{Formats, OutputOptions, OutputParser, ThinkMark};
 use baton_proto::v1::{Account, SamplingParams};
 use futures::{
     StreamExt as _,
@@ -76,7 +77,12 @@ pub(super) fn start(
 ) -> Events {
     let limit = app.config.limits.timeout;
     let deadline = Deadline { at: arrived + limit, limit };
-    let options = Arc::new(job.text.clone());
+    let mut options = job.text.clone();
+    let output = output_options(app, job, prompts);
+    if output.is_none() {
+        options.shown_special = Arc::default();
+    }
+    let options = Arc::new(options);
     let choices = prompts.iter().flat_map(|prompt| (0..job.n).map(move |choice| (prompt, choice)));
     let streams = choices.zip(0..).map(|((prompt, choice), index)| {
         let spec = GenerationSpec {
@@ -92,9 +98,35 @@ pub(super) fn start(
         };
         let text =
             CompletionText::new(app.tokenizer.clone(), &prompt.ids, Arc::<TextOptions>::clone(&options));
-        choice_events(app.dispatcher.clone(), spec, text, index).boxed()
+        let parser = output.as_ref().map(OutputParser::new);
+        choice_events(app.dispatcher.clone(), spec, Text { text, parser }, index).boxed()
     });
     stream::select_all(streams)
+}
+
+/// What the answer is taken apart for; `None`: it is shown as it is.
+fn output_options(app: &App, job: &GenerateJob, prompts: &[EncodedPrompt]) -> Option<OutputOptions> {
+    let is_chat = matches!(job.prompts[..], [PromptSource::Chat(_)]);
+    let Formats { tools, reasoning } = app.formats;
+    let formats =
+        Formats { tools: tools.filter(|_| job.tools.is_on() || app.formats.is_harmony()), reasoning };
+    let is_needed = is_chat && formats != Formats::default();
+    is_needed.then(|| OutputOptions {
+        formats,
+        functions: job.tools.functions.iter().map(|function| function.name.clone()).collect(),
+        mark: think_mark(app, prompts),
+        one_call: !job.tools.is_parallel,
+        hide_reasoning: job.hide_reasoning,
+    })
+}
+
+/// Where a conversation leaves the model.
+pub(super) fn think_mark(app: &App, prompts: &[EncodedPrompt]) -> ThinkMark {
+    /// More than the opening or closing of reasoning, in pieces, with white space around it.
+    const LAST: usize = 16;
+    let [prompt] = prompts else { return ThinkMark::None };
+    let last = &prompt.ids[prompt.ids.len().saturating_sub(LAST)..];
+    ThinkMark::at_the_end_of(&app.tokenizer.decode(last, false))
 }
 
 fn check_min_tokens(job: &GenerateJob, max_tokens: u32) -> Result<(), ApiError> {
@@ -109,6 +141,12 @@ fn check_min_tokens(job: &GenerateJob, max_tokens: u32) -> Result<(), ApiError> 
     Err(InvalidField::new("min_tokens", format!("{min_tokens} is more than {bound}, {max_tokens}")).into())
 }
 
+/// A completion's text, and what takes it apart.
+struct Text {
+    text: CompletionText,
+    parser: Option<OutputParser>,
+}
+
 enum State {
     Waiting(Arc<Dispatcher>, Box<GenerationSpec>),
     Running(Box<Generation>),
@@ -117,7 +155,7 @@ enum State {
 fn choice_events(
     dispatcher: Arc<Dispatcher>,
     spec: GenerationSpec,
-    text: CompletionText,
+    text: Text,
     index: u32,
 ) -> impl futures::Stream<Item = Result<ChoiceEvent, GenerateError>> + Send {
     let waiting = State::Waiting(dispatcher, Box::new(spec));
@@ -133,9 +171,9 @@ fn choice_events(
 /// The next event, and the state after it; none when it was the last.
 async fn step(
     state: State,
-    mut text: CompletionText,
+    mut text: Text,
     index: u32,
-) -> Result<(ChoiceEvent, Option<(State, CompletionText)>), GenerateError> {
+) -> Result<(ChoiceEvent, Option<(State, Text)>), GenerateError> {
     let (generation, event, begun) = match state {
         State::Waiting(dispatcher, spec) => {
             let (generation, first) = dispatcher.start(&spec).await?;
@@ -150,10 +188,13 @@ async fn step(
             (generation, event, None)
         }
     };
-    let piece = match event.kind {
-        EventKind::Tokens(tokens) => text.push(tokens),
-        EventKind::Finished(reason) => text.finish(reason),
+    let mut piece = match event.kind {
+        EventKind::Tokens(tokens) => text.text.push(tokens),
+        EventKind::Finished(reason) => text.text.finish(reason),
     };
+    if let Some(parser) = &mut text.parser {
+        piece.parse(parser);
+    }
     let next = piece.end.is_none().then_some((State::Running(generation), text));
     Ok((ChoiceEvent { index, piece, begun, account: event.account }, next))
 }

@@ -84,7 +84,9 @@ impl EventStream {
             self.write_opening(event.index, &mut out);
         }
         let usage = self.chunk_usage();
-        write_data(&self.writer.chunk(event.index, &event.piece, usage), &mut out);
+        if let Some(chunk) = self.writer.chunk(event.index, &event.piece, usage) {
+            write_data(&chunk, &mut out);
+        }
         out
     }
 
@@ -96,7 +98,9 @@ impl EventStream {
         if let Some(echo) = &self.echo {
             let text = echo[usize::try_from(index / self.n).unwrap_or(0)].clone();
             let piece = Piece { text, ..Piece::default() };
-            write_data(&self.writer.chunk(index, &piece, usage), out);
+            if let Some(chunk) = self.writer.chunk(index, &piece, usage) {
+                write_data(&chunk, out);
+            }
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod chat;
 mod completion;
+mod message;
 mod usage;
 
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use baton_proto::v1::Token;
 use baton_tokenizer::Tokenizer;
 use serde_json::Value;
 
+pub(super) use message::ToolCall;
 pub(super) use usage::Usage;
 
 use crate::completion::{End, Piece};
@@ -33,12 +35,19 @@ pub(super) struct Writer {
     pub(super) tokenizer: Arc<Tokenizer>,
     // Characters of each completion's tokens so far; legacy logprobs count them.
     pub(super) offsets: Vec<usize>,
+    /// Tool calls of each completion so far.
+    pub(super) calls: Vec<usize>,
+    /// Mistral's templates take ids of nine characters only.
+    pub(super) has_short_ids: bool,
 }
 
 /// A whole completion.
 #[derive(Debug, Default)]
 pub(super) struct Choice {
+    /// All of it, or what is content of it.
     pub(super) text: String,
+    pub(super) reasoning: Option<String>,
+    pub(super) calls: Vec<ToolCall>,
     pub(super) tokens: Vec<Token>,
     pub(super) end: Option<End>,
 }
@@ -52,11 +61,11 @@ impl Writer {
         (self.shape == Shape::Chat).then(|| chat::opening(self, index, usage))
     }
 
-    /// One chunk of a stream.
-    pub(super) fn chunk(&mut self, index: u32, piece: &Piece, usage: ChunkUsage) -> String {
+    /// One chunk of a stream; `None` where there is nothing to say yet.
+    pub(super) fn chunk(&mut self, index: u32, piece: &Piece, usage: ChunkUsage) -> Option<String> {
         match self.shape {
             Shape::Chat => chat::chunk(self, index, piece, usage),
-            Shape::Completion => completion::chunk(self, index, piece, usage),
+            Shape::Completion => Some(completion::chunk(self, index, piece, usage)),
         }
     }
 
@@ -82,7 +91,7 @@ fn stop_reason(end: Option<&End>) -> Option<Value> {
     match end? {
         End::StopString(stop) => Some(stop.as_str().into()),
         End::StopToken(id) => Some((*id).into()),
-        End::Eos | End::Length => None,
+        End::Eos | End::ToolCalls | End::Length => None,
     }
 }
 

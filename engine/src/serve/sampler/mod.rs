@@ -1,7 +1,7 @@
 //! From logits to a token, the same on every worker.
 //!
-//! In vLLM's order: `logit_bias`; no end before `min_tokens`; repetition, frequency and presence penalty; then greedy, or
-//! temperature, `min_p`, `top_k`, `top_p` and a draw. Log-probabilities are of the raw logits.
+//! In vLLM's order: `logit_bias`; no end before `min_tokens`; repetition, frequency and presence penalty; what the grammar
+//! allows; then greedy, or temperature, `min_p`, `top_k`, `top_p` and a draw. Log-probabilities are of the raw logits.
 //!
 //! The draw for output index `i` depends on `(seed, i)` alone, and all arithmetic that decides is plain IEEE addition,
 //! multiplication and division in a fixed order: neither batch neighbours nor the machine change the choice.
@@ -12,7 +12,9 @@ mod filter;
 mod logprobs;
 mod math;
 
-use super::{GeneratedToken, SamplingParams};
+use baton_grammar::{GrammarBroken, GrammarState};
+
+use super::{GeneratedToken, SamplingParams, SequenceFailure};
 use adjust::History;
 use filter::Candidate;
 
@@ -27,6 +29,8 @@ pub(super) struct Sampler {
     /// Tokens that may not come before `min_tokens`.
     early: Vec<u32>,
     history: History,
+    /// How far the output has come in the grammar that it must follow.
+    grammar: Option<GrammarState>,
     generated: u32,
 }
 
@@ -37,16 +41,38 @@ pub(super) struct Scratch {
     candidates: Vec<Candidate>,
 }
 
-/// Logits from which no token can be chosen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct BadLogits(pub(super) &'static str);
+/// Why no token can be chosen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum NoToken {
+    /// The logits are of no use.
+    BadLogits(&'static str),
+    /// The grammar can't be followed further.
+    Grammar(GrammarBroken),
+}
+
+impl NoToken {
+    /// As the end of a sequence whose token at `position` was to be chosen.
+    pub(super) fn into_failure(self, position: usize) -> SequenceFailure {
+        match self {
+            Self::BadLogits(problem) => SequenceFailure::BadLogits { position, problem },
+            Self::Grammar(broken) => broken.into(),
+        }
+    }
+}
+
+impl From<GrammarBroken> for NoToken {
+    fn from(broken: GrammarBroken) -> Self {
+        Self::Grammar(broken)
+    }
+}
 
 impl Sampler {
     /// For a sequence that starts with `prompt`, and parameters that are valid.
     pub(super) fn new(params: SamplingParams, eos_token_ids: &[u32], prompt: &[u32]) -> Self {
         let early = [params.stop_token_ids.as_slice(), eos_token_ids].concat();
         let ends = if params.ignore_eos { params.stop_token_ids.clone() } else { early.clone() };
-        Self { history: History::new(&params, prompt), params, ends, early, generated: 0 }
+        let grammar = params.grammar.as_ref().map(baton_grammar::Grammar::start);
+        Self { history: History::new(&params, prompt), params, ends, early, grammar, generated: 0 }
     }
 
     /// Chooses the next token from `logits`, `[vocab_size]`.
@@ -54,9 +80,9 @@ impl Sampler {
         &mut self,
         logits: &[f32],
         scratch: &mut Scratch,
-    ) -> Result<GeneratedToken, BadLogits> {
+    ) -> Result<GeneratedToken, NoToken> {
         if logits.iter().any(|logit| logit.is_nan() || *logit == f32::INFINITY) {
-            return Err(BadLogits("a logit is not a number, or infinite"));
+            return Err(NoToken::BadLogits("a logit is not a number, or infinite"));
         }
         let id = self.choose(logits, scratch)?;
         let logprobs = self.params.logprobs.map(|top| logprobs::of(logits, id, top as usize));
@@ -64,18 +90,18 @@ impl Sampler {
         Ok(GeneratedToken { id, logprobs })
     }
 
-    fn choose(&self, raw: &[f32], scratch: &mut Scratch) -> Result<u32, BadLogits> {
+    fn choose(&mut self, raw: &[f32], scratch: &mut Scratch) -> Result<u32, NoToken> {
         let Scratch { logits, candidates } = scratch;
-        logits.clear();
-        logits.extend_from_slice(raw);
-        adjust::add_bias(logits, &self.params.logit_bias);
-        if self.generated < self.params.min_tokens {
-            adjust::forbid(logits, &self.early);
-        }
-        self.history.penalise(logits, &self.params);
-
-        let best = math::argmax(logits).ok_or(BadLogits("no token is allowed"))?;
-        if self.params.temperature < GREEDY_BELOW {
+        self.adjust(raw, logits);
+        let is_greedy = self.params.temperature < GREEDY_BELOW;
+        let best = match &mut self.grammar {
+            None => math::argmax(logits),
+            Some(grammar) => allowed_best(grammar, logits, is_greedy)?,
+        };
+        let Some(best) = best else {
+            return self.choose_an_end(raw, logits);
+        };
+        if is_greedy {
             return Ok(best);
         }
         filter::fill(candidates, logits, logits[best as usize], self.params.temperature);
@@ -85,9 +111,33 @@ impl Sampler {
         Ok(draw::pick(candidates, draw::uniform(self.params.seed, self.generated)))
     }
 
+    /// Everything that is done to logits before the grammar.
+    fn adjust(&self, raw: &[f32], logits: &mut Vec<f32>) {
+        logits.clear();
+        logits.extend_from_slice(raw);
+        adjust::add_bias(logits, &self.params.logit_bias);
+        if self.generated < self.params.min_tokens {
+            adjust::forbid(logits, &self.early);
+        }
+        self.history.penalise(logits, &self.params);
+    }
+
+    /// When no token is left: a grammar that is complete before `min_tokens` leaves only the end, and so ends the output.
+    fn choose_an_end(&mut self, raw: &[f32], logits: &mut Vec<f32>) -> Result<u32, NoToken> {
+        if let Some(grammar) = &mut self.grammar {
+            logits.clear();
+            logits.extend_from_slice(raw);
+            grammar.mask(logits)?;
+        }
+        math::argmax(logits).ok_or(NoToken::BadLogits("no token is allowed"))
+    }
+
     /// Counts a token as generated.
     pub(super) fn record(&mut self, id: u32) {
         self.history.record(id);
+        if let Some(grammar) = &mut self.grammar {
+            grammar.accept(id);
+        }
         self.generated += 1;
     }
 
@@ -100,6 +150,23 @@ impl Sampler {
     pub(super) fn is_exhausted(&self) -> bool {
         self.generated >= self.params.max_tokens
     }
+}
+
+/// The most likely token that the grammar allows, with all others forbidden. When only that one is of interest and the most
+/// likely of all is allowed, which is usual, it is the answer, and asking about one token is much cheaper than about all.
+fn allowed_best(
+    grammar: &mut GrammarState,
+    logits: &mut [f32],
+    is_greedy: bool,
+) -> Result<Option<u32>, GrammarBroken> {
+    if is_greedy
+        && let Some(best) = math::argmax(logits)
+        && grammar.allows(best)?
+    {
+        return Ok(Some(best));
+    }
+    grammar.mask(logits)?;
+    Ok(math::argmax(logits))
 }
 
 #[cfg(test)]

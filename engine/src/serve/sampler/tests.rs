@@ -2,6 +2,8 @@
 
 use super::*;
 
+mod grammar;
+
 const OFF: f32 = f32::NEG_INFINITY;
 
 fn params() -> SamplingParams {
@@ -285,8 +287,9 @@ fn logprobs_are_of_the_raw_logits() {
 #[test]
 fn unusable_logits_are_said_to_be_so() {
     let mut sampler = Sampler::new(params(), &[], &[]);
-    let mut sample = |logits: &[f32]| sampler.sample(logits, &mut Scratch::default()).unwrap_err().0;
-    assert_eq!(sample(&[1.0, f32::NAN]), "a logit is not a number, or infinite");
-    assert_eq!(sample(&[1.0, f32::INFINITY]), "a logit is not a number, or infinite");
-    assert_eq!(sample(&[OFF, OFF]), "no token is allowed");
+    let mut sample = |logits: &[f32]| sampler.sample(logits, &mut Scratch::default()).unwrap_err();
+    let infinite = NoToken::BadLogits("a logit is not a number, or infinite");
+    assert_eq!(sample(&[1.0, f32::NAN]), infinite);
+    assert_eq!(sample(&[1.0, f32::INFINITY]), infinite);
+    assert_eq!(sample(&[OFF, OFF]), NoToken::BadLogits("no token is allowed"));
 }

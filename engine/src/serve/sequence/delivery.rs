@@ -14,7 +14,7 @@ impl Sequence {
         match self.sampler.sample(logits, scratch) {
             Ok(token) => self.push(token, now),
             Err(problem) => {
-                self.fail(SequenceFailure::BadLogits { position: self.tokens.len(), problem: problem.0 });
+                self.fail(problem.into_failure(self.tokens.len()));
                 Life::Ended
             }
         }

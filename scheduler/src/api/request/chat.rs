@@ -1,15 +1,18 @@
 //! `/v1/chat/completions`.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::{
     super::{
         error::ApiError,
         fields::{Fields, InvalidField},
     },
-    ChatPrompt, GenerateJob, MaxTokens, ParseLimits, PromptSource, messages,
+    ChatPrompt, GenerateJob, MaxTokens, ParseLimits, PromptSource,
+    format::take_format,
+    messages,
     sampling::{take_sampling, take_text},
     take_n, take_stream,
+    tools::take_tools,
     unsupported::refuse_unsupported,
 };
 
@@ -21,10 +24,12 @@ pub(in super::super) fn parse_chat(
     limits: &ParseLimits,
 ) -> Result<GenerateJob, ApiError> {
     let prompt = take_chat_prompt(&mut fields)?;
+    let tools = prompt.tools.clone();
     let n = take_n(&mut fields, 1, limits)?;
     refuse_unsupported(&mut fields, n)?;
     let sampling = take_sampling(&mut fields, limits.vocab_size)?;
     let text = take_text(&mut fields, &sampling)?;
+    let format = take_format(&mut fields)?;
     Ok(GenerateJob {
         prompts: vec![PromptSource::Chat(prompt)],
         n,
@@ -34,6 +39,9 @@ pub(in super::super) fn parse_chat(
         stream: take_stream(&mut fields)?,
         sampling,
         text,
+        format,
+        tools,
+        hide_reasoning: !fields.boolean("include_reasoning")?.unwrap_or(true),
     })
 }
 
@@ -46,27 +54,18 @@ pub(in super::super) fn take_chat_prompt(fields: &mut Fields) -> Result<ChatProm
         messages: messages::normalise(given)?,
         tools: take_tools(fields)?,
         add_generation_prompt: fields.boolean("add_generation_prompt")?.unwrap_or(true),
-        kwargs: fields.object("chat_template_kwargs")?.unwrap_or_default(),
+        kwargs: take_kwargs(fields)?,
         add_special: fields.boolean("add_special_tokens")?.unwrap_or(false),
     })
 }
 
-/// Tools go to the model's template; a call comes back as the text that the model writes.
-fn take_tools(fields: &mut Fields) -> Result<Option<Vec<Value>>, ApiError> {
-    let tools = fields.array("tools")?.filter(|tools| !tools.is_empty());
-    match fields.take("tool_choice") {
-        None => Ok(tools),
-        Some(Value::String(choice)) if choice == "auto" => Ok(tools),
-        Some(Value::String(choice)) if choice == "none" => Ok(None),
-        Some(other) => {
-            let found = super::super::fields::describe(&other);
-            Err(InvalidField::new(
-                "tool_choice",
-                format!("{found} is not supported yet, only \"auto\" and \"none\""),
-            )
-            .into())
-        }
+/// OpenAI's `reasoning_effort` is a variable of the templates that know it.
+fn take_kwargs(fields: &mut Fields) -> Result<Map<String, Value>, InvalidField> {
+    let mut kwargs = fields.object("chat_template_kwargs")?.unwrap_or_default();
+    if let Some(effort) = fields.string("reasoning_effort")? {
+        kwargs.entry("reasoning_effort").or_insert(Value::String(effort));
     }
+    Ok(kwargs)
 }
 
 fn take_max_tokens(fields: &mut Fields) -> Result<MaxTokens, ApiError> {

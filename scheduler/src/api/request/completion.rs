@@ -7,7 +7,8 @@ use super::{
         error::ApiError,
         fields::{Fields, InvalidField, token_ids},
     },
-    GenerateJob, MaxTokens, ParseLimits, PromptSource,
+    GenerateJob, MaxTokens, ParseLimits, PromptSource, ToolUse,
+    format::take_format,
     sampling::{take_sampling, take_text},
     take_n, take_stream,
     unsupported::refuse_unsupported,
@@ -26,6 +27,7 @@ pub(in super::super) fn parse_completion(
     refuse_unsupported(&mut fields, n)?;
     let sampling = take_sampling(&mut fields, limits.vocab_size)?;
     let text = take_text(&mut fields, &sampling)?;
+    let format = take_format(&mut fields)?;
     let max_tokens = match fields.uint("max_tokens", 1..=u32::MAX)? {
         Some(tokens) => MaxTokens::Asked { tokens, param: "max_tokens" },
         None => MaxTokens::Default(DEFAULT_MAX_TOKENS),
@@ -44,6 +46,9 @@ pub(in super::super) fn parse_completion(
         stream: take_stream(&mut fields)?,
         sampling,
         text,
+        format,
+        tools: ToolUse::default(),
+        hide_reasoning: false,
     })
 }
 

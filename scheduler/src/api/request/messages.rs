@@ -32,7 +32,7 @@ fn normalise_one(at: usize, message: Value) -> Result<Value, InvalidField> {
     };
     let param = format!("messages[{at}].content");
     let may_be_absent = role == "assistant"
-        && (message.contains_key("tool_calls") || message.contains_key("reasoning_content"));
+        && ["tool_calls", "reasoning", "reasoning_content"].iter().any(|field| message.contains_key(*field));
     let content = match message.remove("content") {
         Some(Value::String(text)) => text,
         Some(Value::Array(parts)) => join_parts(&param, parts)?,
@@ -46,6 +46,7 @@ fn normalise_one(at: usize, message: Value) -> Result<Value, InvalidField> {
     };
     message.insert("content".to_owned(), Value::String(content));
     parse_tool_arguments(at, &mut message)?;
+    name_reasoning(&mut message);
     Ok(Value::Object(message))
 }
 
@@ -72,6 +73,17 @@ fn text_of(param: &str, part: Value) -> Result<String, InvalidField> {
         Some(Value::String(text)) => Ok(text),
         other => {
             Err(InvalidField::expected(format!("{param}.text"), "a string", &other.unwrap_or(Value::Null)))
+        }
+    }
+}
+
+/// Reasoning of earlier turns is `reasoning_content` to Qwen3's template and `thinking` to gpt-oss's; clients call it by either name
+/// that answers have.
+fn name_reasoning(message: &mut Map<String, Value>) {
+    let given = ["reasoning_content", "reasoning"].iter().find_map(|name| message.get(*name)?.as_str());
+    if let Some(given) = given.map(str::to_owned) {
+        for name in ["reasoning_content", "thinking"] {
+            message.entry(name).or_insert_with(|| Value::String(given.clone()));
         }
     }
 }

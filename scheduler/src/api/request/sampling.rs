@@ -51,6 +51,7 @@ pub(super) fn take_sampling(fields: &mut Fields, vocab_size: u32) -> Result<Samp
         stop_token_ids: take_stop_tokens(fields, vocab_size)?,
         logprobs: None,
         logit_bias: take_logit_bias(fields, vocab_size)?,
+        grammar: String::new(),
     })
 }
 
@@ -62,6 +63,7 @@ pub(super) fn take_text(fields: &mut Fields, sampling: &SamplingParams) -> Resul
         include_stop: fields.boolean("include_stop_str_in_output")?.unwrap_or(false),
         skip_special: fields.boolean("skip_special_tokens")?.unwrap_or(true),
         ignore_eos: sampling.ignore_eos,
+        ..TextOptions::default()
     })
 }
 

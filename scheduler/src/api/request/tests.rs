@@ -76,9 +76,10 @@ fn text_parts_become_one_string_and_tool_arguments_an_object() {
 #[test]
 fn tools_are_for_the_template_unless_the_client_wants_none() {
     let tools = |choice: Value| {
-        let job = chat(json!({"tools": [{"type": "function"}], "tool_choice": choice})).unwrap();
+        let tool = json!({"type": "function", "function": {"name": "f"}});
+        let job = chat(json!({"tools": [tool], "tool_choice": choice})).unwrap();
         let PromptSource::Chat(chat) = &job.prompts[0] else { panic!("a conversation") };
-        chat.tools.is_some()
+        chat.tools.shown().is_some()
     };
     assert!(tools(json!("auto")) && tools(json!(null)) && !tools(json!("none")));
 }

@@ -8,7 +8,7 @@ use super::super::{
 };
 
 /// Fields that must be absent, null, false or empty.
-const UNSUPPORTED: [&str; 26] = [
+const UNSUPPORTED: [&str; 21] = [
     "allowed_token_ids",
     "audio",
     "bad_words",
@@ -17,11 +17,7 @@ const UNSUPPORTED: [&str; 26] = [
     "documents",
     "function_call",
     "functions",
-    "guided_choice",
     "guided_decoding_backend",
-    "guided_grammar",
-    "guided_json",
-    "guided_regex",
     "length_penalty",
     "logit_processors",
     "logits_processors",
@@ -30,7 +26,6 @@ const UNSUPPORTED: [&str; 26] = [
     "prompt_logprobs",
     "return_token_ids",
     "return_tokens_as_token_ids",
-    "structured_outputs",
     "suffix",
     "thinking_token_budget",
     "truncate_prompt_tokens",
@@ -44,7 +39,6 @@ pub(super) fn refuse_unsupported(fields: &mut Fields, n: u32) -> Result<(), ApiE
             return Err(InvalidField::new(name, "not supported yet").into());
         }
     }
-    refuse_response_format(fields)?;
     refuse_best_of(fields, n)?;
     refuse_modalities(fields)
 }
@@ -56,22 +50,6 @@ fn is_set(value: &Value) -> bool {
         Value::Array(items) => !items.is_empty(),
         Value::Object(map) => !map.is_empty(),
         Value::Bool(true) | Value::Number(_) => true,
-    }
-}
-
-fn refuse_response_format(fields: &mut Fields) -> Result<(), ApiError> {
-    let Some(format) = fields.object("response_format")? else { return Ok(()) };
-    match format.get("type") {
-        Some(Value::String(kind)) if kind == "text" => Ok(()),
-        Some(Value::String(kind)) => Err(InvalidField::new(
-            "response_format.type",
-            format!("{kind:?} is not supported yet, only \"text\""),
-        )
-        .into()),
-        other => {
-            Err(InvalidField::expected("response_format.type", "a string", other.unwrap_or(&Value::Null))
-                .into())
-        }
     }
 }
 

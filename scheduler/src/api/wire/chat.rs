@@ -5,7 +5,9 @@ use serde_json::Value;
 
 use super::{
     super::logprobs::{self, ChatLogprobs},
-    Choice, ChunkUsage, Usage, Writer, stop_reason, to_json,
+    Choice, ChunkUsage, ToolCall, Usage, Writer,
+    message::Addition,
+    stop_reason, to_json,
 };
 use crate::completion::{End, Piece};
 
@@ -36,6 +38,25 @@ struct Delta<'a> {
     role: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     content: Option<&'a str>,
+    #[serde(flatten)]
+    reasoning: Reasoning<'a>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    tool_calls: &'a [ToolCall],
+}
+
+/// Under both names that clients read: the one that became usual, and vLLM's newer one.
+#[derive(Default, Serialize)]
+struct Reasoning<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reasoning_content: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reasoning: Option<&'a str>,
+}
+
+impl<'a> From<Option<&'a str>> for Reasoning<'a> {
+    fn from(text: Option<&'a str>) -> Self {
+        Self { reasoning_content: text, reasoning: text }
+    }
 }
 
 #[derive(Serialize)]
@@ -51,29 +72,49 @@ struct WholeChoice<'a> {
 #[derive(Serialize)]
 struct Message<'a> {
     role: &'static str,
-    content: &'a str,
+    content: Option<&'a str>,
     refusal: Option<&'static str>,
+    #[serde(flatten)]
+    reasoning: Reasoning<'a>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    tool_calls: &'a [ToolCall],
 }
 
 const ASSISTANT: &str = "assistant";
 
 pub(super) fn opening(writer: &Writer, index: u32, usage: ChunkUsage) -> String {
-    let delta = Delta { role: Some(ASSISTANT), content: Some("") };
+    let delta = Delta { role: Some(ASSISTANT), content: Some(""), ..Delta::default() };
     let choice = ChunkChoice { index, delta, logprobs: None, finish_reason: None, stop_reason: None };
     to_json(&envelope(writer, "chat.completion.chunk", [choice], usage))
 }
 
-pub(super) fn chunk(writer: &Writer, index: u32, piece: &Piece, usage: ChunkUsage) -> String {
-    let has_content = !piece.text.is_empty() || !piece.tokens.is_empty();
+pub(super) fn chunk(writer: &mut Writer, index: u32, piece: &Piece, usage: ChunkUsage) -> Option<String> {
+    let addition = match &piece.deltas {
+        Some(deltas) => writer.addition(index, deltas),
+        None => {
+            let has_content = !piece.text.is_empty() || !piece.tokens.is_empty();
+            Addition { content: has_content.then(|| piece.text.clone()), ..Addition::default() }
+        }
+    };
+    let has_logprobs = writer.has_logprobs && !piece.tokens.is_empty();
+    let is_due = has_logprobs || piece.end.is_some() || matches!(usage, Some(Some(_)));
+    if addition.is_empty() && !is_due {
+        return None;
+    }
+    let delta = Delta {
+        role: None,
+        content: addition.content.as_deref(),
+        reasoning: addition.reasoning.as_deref().into(),
+        tool_calls: &addition.calls,
+    };
     let choice = ChunkChoice {
         index,
-        delta: Delta { role: None, content: has_content.then_some(piece.text.as_str()) },
-        logprobs: (writer.has_logprobs && !piece.tokens.is_empty())
-            .then(|| logprobs::chat(&writer.tokenizer, &piece.tokens)),
+        delta,
+        logprobs: has_logprobs.then(|| logprobs::chat(&writer.tokenizer, &piece.tokens)),
         finish_reason: piece.end.as_ref().map(End::reason),
         stop_reason: stop_reason(piece.end.as_ref()),
     };
-    to_json(&envelope(writer, "chat.completion.chunk", [choice], usage))
+    Some(to_json(&envelope(writer, "chat.completion.chunk", [choice], usage)))
 }
 
 pub(super) fn usage_chunk(writer: &Writer, usage: Usage) -> String {
@@ -87,13 +128,25 @@ pub(super) fn answer(writer: &Writer, choices: &[Choice], usage: Usage) -> Strin
         .enumerate()
         .map(|(index, choice)| WholeChoice {
             index,
-            message: Message { role: ASSISTANT, content: &choice.text, refusal: None },
+            message: message(choice),
             logprobs: writer.has_logprobs.then(|| logprobs::chat(&writer.tokenizer, &choice.tokens)),
             finish_reason: choice.end.as_ref().map(End::reason),
             stop_reason: stop_reason(choice.end.as_ref()),
         })
         .collect();
     to_json(&envelope(writer, "chat.completion", choices, Some(Some(usage))))
+}
+
+/// Content is null where there is something else instead.
+fn message(choice: &Choice) -> Message<'_> {
+    let is_other = choice.text.is_empty() && (!choice.calls.is_empty() || choice.reasoning.is_some());
+    Message {
+        role: ASSISTANT,
+        content: (!is_other).then_some(&choice.text),
+        refusal: None,
+        reasoning: choice.reasoning.as_deref().into(),
+        tool_calls: &choice.calls,
+    }
 }
 
 fn envelope<'a, C>(

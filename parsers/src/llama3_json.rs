@@ -1,0 +1,125 @@
+//! Llama 3's tool calls: the whole answer is `{"name": …, "parameters": …}`, perhaps after `<|python_tag|>`, perhaps several with
+//! semicolons between them.
+//!
+//! An answer may be JSON without being a call, so only an object that names a function of the request is taken for one.
+
+use std::sync::Arc;
+
+use crate::{
+    Delta,
+    json::{CallObject, CallProgress},
+    text::{Found, Pending},
+};
+
+pub(crate) const TAG: &str = "<|python_tag|>";
+
+/// Takes content and calls apart.
+#[derive(Debug)]
+pub(crate) struct Llama3Json {
+    functions: Arc<[String]>,
+    pending: Pending,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    /// A call may begin here: what was left out since the last thing shown is kept.
+    Start(String),
+    Content,
+    Call(String, Box<CallObject>),
+}
+
+impl Llama3Json {
+    pub(crate) fn new(functions: Arc<[String]>) -> Self {
+        Self { functions, pending: Pending::default(), state: State::Start(String::new()) }
+    }
+
+    pub(crate) fn push(&mut self, text: &str, out: &mut Vec<Delta>) {
+        self.pending.push(text);
+        while self.step(out) {}
+    }
+
+    pub(crate) fn finish(&mut self, out: &mut Vec<Delta>) {
+        match std::mem::replace(&mut self.state, State::Content) {
+            State::Call(before, call) if !call.is_told() => {
+                Delta::content(&(before + &call.into_raw()), out);
+            }
+            State::Start(before) if !before.trim_matches(is_between).is_empty() => {
+                Delta::content(&before, out)
+            }
+            State::Start(_) | State::Content | State::Call(..) => {}
+        }
+        Delta::content(&self.pending.take(), out);
+    }
+
+    fn step(&mut self, out: &mut Vec<Delta>) -> bool {
+        match std::mem::replace(&mut self.state, State::Content) {
+            State::Start(before) => self.step_start(before, out),
+            State::Call(before, call) => self.step_call(before, call, out),
+            State::Content => match self.pending.take_until(&[TAG]) {
+                Found::Text(text) => {
+                    Delta::content(&text, out);
+                    false
+                }
+                Found::Mark(before, _) => {
+                    Delta::content(&before, out);
+                    self.state = State::Start(TAG.to_owned());
+                    true
+                }
+            },
+        }
+    }
+
+    fn step_start(&mut self, mut before: String, out: &mut Vec<Delta>) -> bool {
+        match self.pending.peek() {
+            None => {
+                self.state = State::Start(before);
+                return false;
+            }
+            Some('{') => {
+                self.state = State::Call(before, Box::default());
+                return true;
+            }
+            Some(c) if is_between(c) => {
+                self.pending.next_char();
+                before.push(c);
+                self.state = State::Start(before);
+                return true;
+            }
+            Some(_) => {}
+        }
+        match self.pending.take_mark(TAG) {
+            Some(true) => self.state = State::Start(before + TAG),
+            Some(false) => Delta::content(&before, out),
+            None => {
+                self.state = State::Start(before);
+                return false;
+            }
+        }
+        true
+    }
+
+    fn step_call(&mut self, before: String, mut call: Box<CallObject>, out: &mut Vec<Delta>) -> bool {
+        while let Some(c) = self.pending.next_char() {
+            let is_known = |name: &str| self.functions.iter().any(|function| function == name);
+            match call.push(c, is_known, out) {
+                CallProgress::Inside => {}
+                CallProgress::Broken if !call.is_told() => {
+                    Delta::content(&(before + &call.into_raw()), out);
+                    return true;
+                }
+                CallProgress::Ends | CallProgress::Broken => {
+                    self.state = State::Start(String::new());
+                    return true;
+                }
+            }
+        }
+        self.state = State::Call(before, call);
+        false
+    }
+}
+
+/// What stands between calls.
+fn is_between(c: char) -> bool {
+    c.is_whitespace() || c == ';'
+}
