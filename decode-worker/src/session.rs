@@ -87,8 +87,8 @@ async fn open(worker: &Worker, mut commands: Streaming<DecodeCommand>, sidecar: 
     };
     worker.check_tokens(&prompt)?;
     let sampling = sampling_from_wire(sampling)?;
-    let request = SequenceRequest { id: request_id, prompt, sampling, deadline: deadline(deadline_ms) };
-    let deadline = request.deadline;
+    let deadline = deadline(deadline_ms);
+    let request = SequenceRequest { id: request_id, prompt, sampling, deadline, scope: None };
     let session = Session { worker, commands, sidecar, request, clock };
     tokio::select! {
         outcome = Box::pin(session.run()) => outcome,
@@ -255,7 +255,8 @@ impl Session<'_> {
             }
             match next {
                 None | Some(SequenceEvent::Token(_)) => {}
-                Some(SequenceEvent::Prefilled(SequenceTiming { queue_us, prefill_us, .. })) => {
+                Some(SequenceEvent::Prefilled(prefilled)) => {
+                    let SequenceTiming { queue_us, prefill_us, .. } = prefilled.timing;
                     let prefilled = Prefilled { queue_us, prefill_us, cached_prompt_tokens: 0 };
                     self.send(Event::Prefilled(prefilled)).await?;
                 }

@@ -65,7 +65,7 @@ async fn run(
     check_ticket(&outgoing, prompt.len(), blocks)?;
 
     let push = Push::through(outgoing);
-    let request = SequenceRequest { id: request_id.clone(), prompt, sampling, deadline };
+    let request = SequenceRequest { id: request_id.clone(), prompt, sampling, deadline, scope: None };
     let mut leg = worker.engine.prefill(request, push.sink()).map_err(|error| failure_of_submit(&error))?;
     push.hold(leg.held_blocks());
     let first = tokio::select! {

@@ -79,6 +79,10 @@ pub struct WorkerArgs {
     #[arg(long, default_value_t = 512, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_step_tokens: u32,
 
+    /// Compute every prompt in full, rather than keep KV blocks for requests that begin the same
+    #[arg(long)]
+    pub no_prefix_cache: bool,
+
     /// Where sidecars call (gRPC; port 0: any)
     #[arg(long, env = "BATON_WORKER_LISTEN", default_value = "127.0.0.1:8200", value_name = "IP:PORT")]
     pub listen: SocketAddr,

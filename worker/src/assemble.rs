@@ -146,6 +146,7 @@ fn engine_config(args: &WorkerArgs) -> EngineConfig {
         max_step_tokens: args.max_step_tokens as usize,
         max_running: args.max_running as usize,
         max_waiting: args.max_waiting as usize,
+        prefix_cache: !args.no_prefix_cache,
         ..EngineConfig::default()
     }
 }

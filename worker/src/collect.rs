@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use baton_engine::Engine;
+use baton_engine::{BlockCounts, Engine};
 use baton_kv_transfer::{FabricDescription, RailStats, TransferNode, TransferStats};
 use baton_process::Metrics;
 use prometheus_client::{
@@ -56,11 +56,11 @@ impl WorkerCollector {
         let load = self.engine.load();
         let layout = self.engine.kv_layout();
         let model = [("model_name", self.model_name.as_str())];
-        let used = (load.blocks.total - load.blocks.free) as f64 / load.blocks.total.max(1) as f64;
+        let used = load.blocks.in_use() as f64 / load.blocks.total.max(1) as f64;
         let (waiting, running) = (number(load.waiting), number(load.running));
         gauge(encoder, "vllm:num_requests_waiting", "Requests that wait for room", &model, waiting)?;
         gauge(encoder, "vllm:num_requests_running", "Requests being computed", &model, running)?;
-        gauge(encoder, "vllm:kv_cache_usage_perc", "KV blocks not free, 1 = all", &model, used)?;
+        gauge(encoder, "vllm:kv_cache_usage_perc", "KV blocks that requests use, 1 = all", &model, used)?;
         counter(encoder, "vllm:prompt_tokens", "Prompt tokens computed", &model, load.totals.prompt_tokens)?;
         counter(
             encoder,
@@ -89,13 +89,14 @@ impl WorkerCollector {
 
     fn encode_blocks(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let blocks = self.engine.load().blocks;
-        let help = "KV blocks: free, owned by a request, or held until nothing remote touches them any more";
+        let help = "KV blocks: free, cached for requests that begin the same, owned by a request, or held until nothing remote touches them any more";
         let mut family = encoder.encode_descriptor("baton_kv_blocks", help, None, MetricType::Gauge)?;
-        for (state, count) in [("free", blocks.free), ("owned", blocks.owned), ("held", blocks.held)] {
+        let BlockCounts { free, cached, owned, held, .. } = blocks;
+        for (state, count) in [("free", free), ("cached", cached), ("owned", owned), ("held", held)] {
             ConstGauge::new(number(count)).encode(family.encode_family(&[("state", state)])?)?;
         }
-        let in_use = number(blocks.total - blocks.free);
-        gauge(encoder, "baton_kv_blocks_in_use", "KV blocks that are not free", &[], in_use)
+        let in_use = number(blocks.in_use());
+        gauge(encoder, "baton_kv_blocks_in_use", "KV blocks that are neither free nor cached", &[], in_use)
     }
 }
 

@@ -162,7 +162,7 @@ impl Served {
         eventually("every block is free, no call and no transfer is left", move || {
             let (load, stats) = (worker.engine.load(), worker.node.stats());
             let blocks = load.blocks;
-            blocks.free == blocks.total
+            blocks.available() == blocks.total
                 && worker.calls.is_empty()
                 && stats.incoming_live == 0
                 && load.waiting == 0

@@ -11,10 +11,11 @@ use std::{
 use tokio::sync::oneshot;
 
 use super::{
-    EngineConfig, EngineLoad, EngineState, GeneratedToken, PrefillHandle, Reservation, SamplingParams,
-    SequenceHandle, SequenceRequest, SharedPrefillSink, Shutdown, SubmitError,
+    CacheObserver, EngineConfig, EngineLoad, EngineState, GeneratedToken, PrefillHandle, Reservation,
+    SamplingParams, SequenceHandle, SequenceRequest, SharedPrefillSink, Shutdown, SubmitError,
     core::Core,
     handle::CancelOnDrop,
+    mailbox::Command,
     sequence::{Leg, Sequence},
     shared::Shared,
 };
@@ -41,9 +42,22 @@ impl Engine {
     /// # Panics
     /// When a limit in `config` is 0, or the system cannot start a thread.
     pub fn start(forward: Box<dyn Forward>, eos_token_ids: Vec<u32>, config: EngineConfig) -> Self {
+        Self::start_observed(forward, eos_token_ids, config, None)
+    }
+
+    /// Starts the engine's thread; `observer` is told what happens to the prefix cache.
+    ///
+    /// # Panics
+    /// As [`Self::start`].
+    pub fn start_observed(
+        forward: Box<dyn Forward>,
+        eos_token_ids: Vec<u32>,
+        config: EngineConfig,
+        observer: Option<Box<dyn CacheObserver>>,
+    ) -> Self {
         config.assert_valid();
-        let shared = Arc::new(Shared::new(forward.as_ref(), eos_token_ids, config));
-        let core = Core::new(forward, shared.clone());
+        let shared = Arc::new(Shared::new(forward.as_ref(), eos_token_ids, config, observer.is_some()));
+        let core = Core::new(forward, shared.clone(), observer);
         thread::Builder::new()
             .name("baton-engine".to_owned())
             .spawn(move || core.run())
@@ -84,7 +98,8 @@ impl Engine {
         let held = HeldBlocks::pending();
         let (reply, first_token) = oneshot::channel();
         let leg = Leg::first(reply, sink, held.clone());
-        let sequence = Sequence::new(request, &shared.eos_token_ids, shared.max_context_tokens, leg);
+        let (eos, most_tokens) = (&shared.eos_token_ids, shared.max_context_tokens);
+        let sequence = Sequence::new(request, eos, most_tokens, shared.allocator.lease(), leg);
         let handle = PrefillHandle::new(first_token, held, CancelOnDrop::new(shared.clone(), arrival));
         shared.enqueue(arrival, sequence, slot)?;
         Ok(handle)
@@ -184,7 +199,13 @@ impl Engine {
         }
     }
 
-    /// How often a block of the pool has changed hands; `None` for a block that the pool does not have.
+    /// Forgets all cached prefixes, before whatever is handed over after this call. Sequences under way keep their blocks.
+    pub fn clear_prefix_cache(&self) {
+        // An engine that has ended caches nothing.
+        let _ = self.shared.mailbox.post(Command::ClearCache);
+    }
+
+    /// How often the contents of a block were given up; `None` for a block that the pool does not have.
     pub fn block_generation(&self, block: BlockId) -> Option<u64> {
         self.shared.allocator.generation(block)
     }

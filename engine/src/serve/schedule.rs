@@ -13,6 +13,15 @@
 
 use super::mailbox::Arrival;
 
+/// What somebody has to be given before they may run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Wanted {
+    /// Blocks to be taken.
+    pub(super) fresh: usize,
+    /// Cached blocks that nobody uses: with this one they are no longer available.
+    pub(super) idle: usize,
+}
+
 /// A running sequence, as far as the plan of a step needs to know it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Work {
@@ -44,10 +53,10 @@ pub(super) fn plan_step(
     plan
 }
 
-/// Whether `wanted` blocks may be given to the next in the queue while `growing` sequences run: one block for each of them
-/// stays free, so that letting somebody in does not at once preempt somebody.
-pub(super) fn has_room(free: usize, wanted: usize, growing: usize) -> bool {
-    wanted == 0 || free >= wanted + growing
+/// Whether the next in the queue may be given what they want while `growing` sequences run: one block for each of them
+/// stays available, so that letting somebody in does not at once preempt somebody.
+pub(super) fn has_room(available: usize, wanted: Wanted, growing: usize) -> bool {
+    wanted.fresh == 0 || available >= wanted.fresh + wanted.idle + growing
 }
 
 #[cfg(test)]
@@ -94,9 +103,11 @@ mod tests {
 
     #[test]
     fn room_keeps_a_block_for_each_growing_sequence() {
-        assert!(has_room(5, 3, 2));
-        assert!(!has_room(4, 3, 2));
-        assert!(has_room(3, 3, 0));
-        assert!(has_room(0, 0, 9), "who wants nothing always has room");
+        let room = |available, fresh, idle, growing| has_room(available, Wanted { fresh, idle }, growing);
+        assert!(room(5, 3, 0, 2));
+        assert!(!room(4, 3, 0, 2));
+        assert!(room(3, 3, 0, 0));
+        assert!(!room(5, 3, 1, 2), "a cached block that is used is available no more");
+        assert!(room(0, 0, 0, 9), "who wants nothing always has room");
     }
 }

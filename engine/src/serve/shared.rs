@@ -20,7 +20,7 @@ use super::{
     waiting::{ReserveRequest, Waiting},
 };
 use crate::{
-    kv::{BlockAllocator, KvLayout},
+    kv::{BlockAllocator, CacheMode, KvLayout},
     model::Forward,
 };
 
@@ -49,11 +49,17 @@ pub(super) struct Progress {
 }
 
 impl Shared {
-    pub(super) fn new(forward: &dyn Forward, eos_token_ids: Vec<u32>, config: EngineConfig) -> Self {
+    pub(super) fn new(
+        forward: &dyn Forward,
+        eos_token_ids: Vec<u32>,
+        config: EngineConfig,
+        is_observed: bool,
+    ) -> Self {
         let mailbox = Arc::new(Mailbox::default());
         let for_room = mailbox.clone();
+        let cache = CacheMode { is_on: config.prefix_cache, keeps_events: is_observed };
         Self {
-            allocator: BlockAllocator::new(forward.num_blocks(), move || for_room.notify_room()),
+            allocator: BlockAllocator::new(forward.num_blocks(), cache, move || for_room.notify_room()),
             mailbox,
             queue: Arc::default(),
             reservations: AtomicUsize::new(0),
@@ -114,8 +120,8 @@ impl Shared {
         let left = most_tokens.saturating_sub(request.prompt.len()).min(request.sampling.max_tokens as usize);
         // Room for every event that the sequence can have: sending never waits, and never fails for want of room.
         let (events, receiver) = mpsc::channel(left + 3);
-        let leg = Leg::Whole { events, lease: self.allocator.lease() };
-        let mut sequence = Sequence::new(request, &self.eos_token_ids, most_tokens, leg);
+        let (lease, leg) = (self.allocator.lease(), Leg::Whole { events });
+        let mut sequence = Sequence::new(request, &self.eos_token_ids, most_tokens, lease, leg);
         if let Some(first) = first {
             sequence.resume_after(first);
         }

@@ -14,6 +14,10 @@ impl Core {
     pub(super) fn step(&mut self) {
         let Self { forward, shared, running, totals, scratch, .. } = self;
         let layout = &shared.layout;
+        // What somebody else has computed since they were let in, they need not compute again.
+        for sequence in running.values_mut() {
+            sequence.share_cached(layout, shared.config.layer_group);
+        }
         let work: Vec<Work> = running
             .iter()
             .map(|(arrival, sequence)| Work {
@@ -57,11 +61,16 @@ impl Core {
             let (of_prompt, again) = sequence.advance(count);
             totals.prompt_tokens += of_prompt as u64;
             totals.recomputed_tokens += again as u64;
+            sequence.store_computed(layout);
             if sequence.uncomputed() > 0 {
                 continue;
             }
             let row = rows.next().expect("the model gives a row of logits for each sequence that wants one");
             totals.generation_tokens += 1;
+            if sequence.output_len() == 0 && shared.config.prefix_cache {
+                totals.prefix_query_tokens += sequence.prompt_len() as u64;
+                totals.prefix_hit_tokens += sequence.cached_tokens() as u64;
+            }
             if sequence.sample(row, scratch, now) == Life::Ended {
                 running.remove(&arrival);
             }
@@ -75,7 +84,7 @@ fn report_layer(layer: usize, layers: usize, group: usize, final_blocks: &[Final
     if layer + 1 < layers && layer + 1 < first + group {
         return;
     }
-    for FinalBlocks { sink, blocks, ids } in final_blocks {
-        sink.layers_ready(first..layer + 1, blocks.clone(), ids);
+    for blocks in final_blocks {
+        blocks.report(first..layer + 1);
     }
 }

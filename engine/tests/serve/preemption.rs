@@ -7,7 +7,8 @@ use crate::support::*;
 #[tokio::test]
 async fn the_youngest_is_preempted_and_its_tokens_stay_the_same() {
     // Seven blocks: both prompts fit, both whole sequences (5 blocks each) do not.
-    let (worker, gate) = Worker::start_gated(7, EngineConfig::default());
+    let config = EngineConfig { prefix_cache: false, ..EngineConfig::default() };
+    let (worker, gate) = Worker::start_gated(7, config);
     let [old, young] = [request(prompt(3, 6), endless(14)), request(prompt(30, 6), endless(14))];
     let handles = [old.clone(), young.clone()].map(|request| worker.engine.submit(request).unwrap());
     gate.open();
@@ -28,6 +29,24 @@ async fn the_youngest_is_preempted_and_its_tokens_stay_the_same() {
     assert_eq!(starts(3), 1, "the older one is computed once");
     assert!(starts(30) > 1, "the younger one is computed again");
     worker.assert_empty();
+}
+
+#[tokio::test]
+async fn who_was_preempted_finds_its_own_blocks_again() {
+    // Seven blocks, of which the older one takes five: two of the younger one's are left when its turn comes again.
+    let (worker, gate) = Worker::start_gated(7, EngineConfig::default());
+    let [old, young] = [request(prompt(3, 6), endless(14)), request(prompt(30, 6), endless(14))];
+    let handles = [old.clone(), young.clone()].map(|request| worker.engine.submit(request).unwrap());
+    gate.open();
+    let [first, second] = handles;
+    assert_eq!(finish(first).await, alone(old).await);
+    assert_eq!(finish(second).await, alone(young).await);
+    worker.drain().await;
+    let totals = worker.engine.load().totals;
+    assert!(totals.preemptions > 0);
+    assert_eq!((totals.prompt_tokens, totals.generation_tokens), (12, 28));
+    let starts: Vec<_> = gate.steps().iter().flatten().filter(|s| s.0 == 30).map(|s| s.1).collect();
+    assert_eq!(starts, [0], "its first block is never computed again");
 }
 
 #[tokio::test]

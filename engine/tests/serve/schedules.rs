@@ -45,7 +45,9 @@ fn client() -> impl Strategy<Value = Client> {
         Just(Route::NeverStarts),
     ];
     let leaves_after = prop_oneof![3 => Just(None), 1 => (0_usize..8).prop_map(Some)];
-    (0_usize..30, 0..VOCAB as u32, 1_usize..34, 1_u32..24, 0_usize..4, route, leaves_after).prop_map(
+    // Few beginnings, so that many begin the same.
+    let first = 0..5_u32;
+    (0_usize..30, first, 1_usize..34, 1_u32..24, 0_usize..4, route, leaves_after).prop_map(
         |(comes_after, first, prompt_len, max_tokens, sampling, route, leaves_after)| Client {
             comes_after,
             first,
@@ -59,12 +61,14 @@ fn client() -> impl Strategy<Value = Client> {
 }
 
 fn config() -> impl Strategy<Value = EngineConfig> {
-    (1_usize..40, 1_usize..6, 1_usize..12, 1_usize..4).prop_map(
-        |(max_step_tokens, max_running, growth_tokens, layer_group)| EngineConfig {
+    let prefix_cache = prop_oneof![4 => Just(true), 1 => Just(false)];
+    (1_usize..40, 1_usize..6, 1_usize..12, prefix_cache, 1_usize..4).prop_map(
+        |(max_step_tokens, max_running, growth_tokens, prefix_cache, layer_group)| EngineConfig {
             max_step_tokens,
             max_running,
             max_waiting: 64,
             growth_tokens,
+            prefix_cache,
             layer_group,
         },
     )
