@@ -15,5 +15,6 @@ mod membership;
 mod one_answer;
 mod operator;
 mod pairs;
+mod prefix_cache;
 mod recall;
 mod start_stop;

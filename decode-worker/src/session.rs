@@ -257,7 +257,8 @@ impl Session<'_> {
                 None | Some(SequenceEvent::Token(_)) => {}
                 Some(SequenceEvent::Prefilled(prefilled)) => {
                     let SequenceTiming { queue_us, prefill_us, .. } = prefilled.timing;
-                    let prefilled = Prefilled { queue_us, prefill_us, cached_prompt_tokens: 0 };
+                    let cached_prompt_tokens = u32::try_from(prefilled.cached_tokens).unwrap_or(u32::MAX);
+                    let prefilled = Prefilled { queue_us, prefill_us, cached_prompt_tokens };
                     self.send(Event::Prefilled(prefilled)).await?;
                 }
                 Some(SequenceEvent::Failed(failure)) => {

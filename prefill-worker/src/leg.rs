@@ -80,7 +80,7 @@ async fn run(
         finish: finish.into(),
         queue_us: first.timing.queue_us,
         prefill_us: first.timing.prefill_us,
-        cached_prompt_tokens: 0,
+        cached_prompt_tokens: u32::try_from(first.cached_tokens).unwrap_or(u32::MAX),
     };
     send(caller, Event::FirstToken(event)).await;
     if finish != FinishReason::Unspecified {

@@ -76,6 +76,20 @@ impl WorkerCollector {
             &model,
             load.totals.preemptions,
         )?;
+        counter(
+            encoder,
+            "vllm:prefix_cache_queries",
+            "Prompt tokens looked for in the prefix cache",
+            &model,
+            load.totals.prefix_query_tokens,
+        )?;
+        counter(
+            encoder,
+            "vllm:prefix_cache_hits",
+            "Prompt tokens found in the prefix cache, and not computed",
+            &model,
+            load.totals.prefix_hit_tokens,
+        )?;
         counter(encoder, "baton_engine_steps", "Steps computed", &[], load.totals.steps)?;
         let (block_size, blocks) = (layout.block_tokens.to_string(), load.blocks.total.to_string());
         let config = [
@@ -95,6 +109,10 @@ impl WorkerCollector {
         for (state, count) in [("free", free), ("cached", cached), ("owned", owned), ("held", held)] {
             ConstGauge::new(number(count)).encode(family.encode_family(&[("state", state)])?)?;
         }
+        let help = "KV blocks that the prefix cache finds, whether cached only, owned or held";
+        gauge(encoder, "baton_prefix_cache_blocks", help, &[], number(blocks.indexed))?;
+        let help = "Cached KV blocks that were taken for other contents";
+        counter(encoder, "baton_prefix_cache_evictions", help, &[], blocks.evicted_total)?;
         let in_use = number(blocks.in_use());
         gauge(encoder, "baton_kv_blocks_in_use", "KV blocks that are neither free nor cached", &[], in_use)
     }

@@ -2,7 +2,10 @@
 
 use baton_proto::v1::{FailureKind, FinishReason, SamplingParams};
 
-use crate::bed::{Fleet, greedy, prompt};
+use crate::{
+    bed::{Fleet, greedy, prompt},
+    workers::BLOCK_TOKENS,
+};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn disaggregated_equals_aggregated() {
@@ -30,6 +33,24 @@ async fn disaggregated_equals_aggregated() {
     // A short answer may be over before its prefill worker has heard that the last write is done; it is let go then.
     assert_eq!((sent.outgoing_completed + sent.outgoing_aborted, sent.outgoing_failed), (40, 0));
     assert_eq!((received.incoming_failed, received.late_writes, received.checksum_failures), (0, 0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cached_tokens_are_those_of_the_worker_that_prefilled() {
+    let fleet = Fleet::start(1, 64).await;
+    let prompt = prompt(3, 4 * BLOCK_TOKENS + 1);
+    let all = 4 * BLOCK_TOKENS as u32;
+    let (tokens, first) = fleet.ask(&prompt, greedy(9)).await.answer().await;
+    let (again, second) = fleet.ask(&prompt, greedy(9)).await.answer().await;
+    assert_eq!((first.account.cached_prompt_tokens, second.account.cached_prompt_tokens), (0, all));
+    // The transfer brought it to the decode worker, too.
+    let (local, third) = fleet.ask_aggregated(&prompt, greedy(9)).await.answer().await;
+    assert_eq!(third.account.cached_prompt_tokens, all);
+    assert!(tokens == again && tokens == local);
+    let other = [&[7, 7, 7], prompt.as_slice()].concat();
+    let (_, other) = fleet.ask_aggregated(&other, greedy(9)).await.answer().await;
+    assert_eq!(other.account.cached_prompt_tokens, 0);
+    fleet.empties().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
