@@ -79,6 +79,11 @@ pub struct WorkerArgs {
     #[arg(long, default_value_t = 512, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_step_tokens: u32,
 
+    /// Prompt tokens computed in a step in which requests generate, who wait for it: what long prompts are cut to beside
+    /// them [default: as many as --max-step-tokens]
+    #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..))]
+    pub prefill_chunk_tokens: Option<u32>,
+
     /// Compute every prompt in full, rather than keep KV blocks for requests that begin the same
     #[arg(long)]
     pub no_prefix_cache: bool,

@@ -144,6 +144,7 @@ fn num_blocks(args: &WorkerArgs, layout: &KvLayout, max_context_tokens: usize) -
 fn engine_config(args: &WorkerArgs) -> EngineConfig {
     EngineConfig {
         max_step_tokens: args.max_step_tokens as usize,
+        mixed_prompt_tokens: args.prefill_chunk_tokens.unwrap_or(args.max_step_tokens) as usize,
         max_running: args.max_running as usize,
         max_waiting: args.max_waiting as usize,
         prefix_cache: !args.no_prefix_cache,

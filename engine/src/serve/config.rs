@@ -6,6 +6,9 @@ pub struct EngineConfig {
     /// Tokens computed in one step: running sequences take one each, prompts share the rest. When running sequences leave
     /// less than one block's worth, prompts still get that much, so that they are never starved.
     pub max_step_tokens: usize,
+    /// Prompt tokens computed in a step in which sequences generate, which wait for it: the size of the chunks that a long prompt
+    /// is cut to beside them. Has no effect above `max_step_tokens`.
+    pub mixed_prompt_tokens: usize,
     /// Sequences computed at a time. When reached, others wait.
     pub max_running: usize,
     /// Requests and reservations waiting at a time. When reached, new ones are refused with `QueueFull`.
@@ -24,6 +27,7 @@ impl Default for EngineConfig {
     fn default() -> Self {
         Self {
             max_step_tokens: 512,
+            mixed_prompt_tokens: 512,
             max_running: 64,
             max_waiting: 1024,
             growth_tokens: 64,
@@ -35,10 +39,18 @@ impl Default for EngineConfig {
 
 impl EngineConfig {
     pub(super) fn assert_valid(&self) {
-        let Self { max_step_tokens, max_running, max_waiting, growth_tokens, prefix_cache: _, layer_group } =
-            *self;
+        let Self {
+            max_step_tokens,
+            mixed_prompt_tokens,
+            max_running,
+            max_waiting,
+            growth_tokens,
+            prefix_cache: _,
+            layer_group,
+        } = *self;
         for (name, value) in [
             ("max_step_tokens", max_step_tokens),
+            ("mixed_prompt_tokens", mixed_prompt_tokens),
             ("max_running", max_running),
             ("max_waiting", max_waiting),
             ("growth_tokens", growth_tokens),

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::{
     core::Core,
-    schedule::{self, Work},
+    schedule::{self, StepLimits, Work},
     sequence::{FinalBlocks, Life},
 };
 use crate::model::StepSequence;
@@ -26,7 +26,12 @@ impl Core {
                 is_decoding: sequence.is_decoding(),
             })
             .collect();
-        let plan = schedule::plan_step(&work, shared.config.max_step_tokens, layout.block_tokens);
+        let limits = StepLimits {
+            tokens: shared.config.max_step_tokens,
+            mixed_prompt_tokens: shared.config.mixed_prompt_tokens,
+            least_prompt_tokens: layout.block_tokens,
+        };
+        let plan = schedule::plan_step(&work, limits);
         let started = Instant::now();
         for (arrival, _) in &plan {
             if let Some(sequence) = running.get_mut(arrival) {

@@ -1,6 +1,7 @@
 //! A pool that is too small for all who run: the youngest makes room, and nobody's tokens change.
 
 use baton_engine::{EngineConfig, SamplingParams};
+use proptest::prelude::*;
 
 use crate::support::*;
 
@@ -109,5 +110,119 @@ async fn prompts_share_a_step_and_never_wait_for_a_full_batch_of_decodes() {
         assert!(step.iter().map(|(.., tokens)| tokens).sum::<usize>() <= 12, "{step:?}");
     }
     assert!(gate.steps().iter().any(|step| step.len() > 1), "sequences share steps");
+    worker.drain().await;
+}
+
+#[tokio::test]
+async fn whoever_generates_is_in_each_step_and_a_prompt_beside_it_comes_in_chunks() {
+    let config = EngineConfig { mixed_prompt_tokens: 6, ..EngineConfig::default() };
+    let (worker, gate) = Worker::start_gated(32, config);
+    let mut generating = worker.engine.submit(request(prompt(3, 5), endless(30))).unwrap();
+    gate.allow(2);
+    next_token(&mut generating).await;
+    next_token(&mut generating).await;
+    let long = worker.engine.submit(request(prompt(9, 40), endless(3))).unwrap();
+    gate.open();
+    finish(long).await.end.unwrap();
+    finish(generating).await.end.unwrap();
+    let steps = gate.steps();
+    assert_eq!(steps[0], [(3, 0, 5)], "alone, a prompt is not cut");
+    let generated: Vec<usize> =
+        steps.iter().flatten().filter(|s| s.2 == 1 && s.1 < 35).map(|s| s.1).collect();
+    assert_eq!(generated, (5..34).collect::<Vec<_>>(), "a token in each step");
+    let chunks: Vec<usize> = steps.iter().flatten().filter(|s| s.2 > 1).map(|s| s.2).collect();
+    assert_eq!(chunks, [5, 6, 6, 6, 6, 6, 6, 4]);
+    assert_eq!(
+        steps.iter().filter(|step| step.len() == 2).count(),
+        7 + 2,
+        "beside it, and its own two tokens"
+    );
+    worker.drain().await;
+}
+
+/// One request of a load.
+#[derive(Clone, Copy, Debug)]
+struct Job {
+    first: u32,
+    prompt_len: usize,
+    max_tokens: u32,
+}
+
+impl Job {
+    fn request(self) -> baton_engine::SequenceRequest {
+        let sampling = SamplingParams { temperature: 0.9, seed: 5, ..endless(self.max_tokens) };
+        request(prompt(self.first, self.prompt_len), sampling)
+    }
+
+    /// Most steps that it takes alone, computed again from its beginning at the worst moment.
+    fn steps_alone(self, blocks: usize) -> usize {
+        let tokens = (self.prompt_len + self.max_tokens as usize).min(blocks * BLOCK_TOKENS);
+        tokens.div_ceil(BLOCK_TOKENS) + self.max_tokens as usize
+    }
+}
+
+fn job() -> impl Strategy<Value = Job> {
+    (0..4_u32, 1_usize..20, 1_u32..28).prop_map(|(first, prompt_len, max_tokens)| Job {
+        first,
+        prompt_len,
+        max_tokens,
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 400, ..ProptestConfig::default() })]
+
+    /// Pools in which hardly two fit at a time. Nobody fails, nobody's tokens change, and the work comes to an end: nobody is
+    /// computed again more often than there are older ones to make room for.
+    #[test]
+    fn in_tiny_pools_everybody_ends_as_if_alone_in_bounded_steps(
+        jobs in prop::collection::vec(job(), 1..16),
+        blocks in 5_usize..10,
+        max_running in 1_usize..16,
+        mixed_prompt_tokens in 1_usize..12,
+        prefix_cache in any::<bool>(),
+    ) {
+        tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+            let config = EngineConfig { max_running, mixed_prompt_tokens, prefix_cache, ..EngineConfig::default() };
+            let worker = Worker::start(blocks, config);
+            let handles: Vec<_> = jobs.iter().map(|job| worker.engine.submit(job.request()).unwrap()).collect();
+            for (job, handle) in jobs.iter().zip(handles) {
+                let outcome = finish(handle).await;
+                let expected = alone(job.request()).await;
+                let limit = blocks * BLOCK_TOKENS - job.prompt_len;
+                assert_eq!(outcome.end, expected.end, "{job:?}");
+                assert_eq!(outcome.tokens, expected.tokens[..expected.tokens.len().min(limit)], "{job:?}");
+            }
+            let steps: usize = (1..).zip(&jobs).map(|(older, job)| older * job.steps_alone(blocks)).sum();
+            let totals = worker.engine.load().totals;
+            assert!(totals.steps as usize <= steps, "{} steps, not more than {steps}", totals.steps);
+            worker.drain().await;
+        });
+    }
+}
+
+#[tokio::test]
+async fn a_growing_load_of_equals_is_served_in_order_of_arrival() {
+    // Each needs four of the six blocks in the end.
+    let worker = Worker::start(6, EngineConfig { prefix_cache: false, ..EngineConfig::default() });
+    let handles: Vec<_> =
+        (0..12).map(|i| worker.engine.submit(request(prompt(i, 5), endless(11))).unwrap()).collect();
+    let (sender, mut ended) = tokio::sync::mpsc::unbounded_channel();
+    let mut tasks = tokio::task::JoinSet::new();
+    for (i, handle) in handles.into_iter().enumerate() {
+        let sender = sender.clone();
+        tasks.spawn(async move {
+            finish(handle).await.end.unwrap();
+            sender.send(i).unwrap();
+        });
+    }
+    drop(sender);
+    let mut order = Vec::new();
+    while let Some(i) = within(ended.recv()).await {
+        order.push(i);
+    }
+    assert!(worker.engine.load().totals.preemptions > 0);
+    // Two may end in the same step, and be seen in either order.
+    assert!(order.iter().enumerate().all(|(place, i)| place.abs_diff(*i) <= 1), "{order:?}");
     worker.drain().await;
 }
