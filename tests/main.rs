@@ -11,6 +11,7 @@ mod harness;
 mod api;
 mod bad_input;
 mod failure;
+mod kv_events;
 mod membership;
 mod one_answer;
 mod operator;

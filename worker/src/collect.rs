@@ -3,6 +3,7 @@
 use std::{fmt, sync::Arc};
 
 use baton_engine::{BlockCounts, Engine};
+use baton_kv_events::EventStats;
 use baton_kv_transfer::{FabricDescription, RailStats, TransferNode, TransferStats};
 use baton_process::Metrics;
 use prometheus_client::{
@@ -21,6 +22,8 @@ struct WorkerCollector {
     fabric: FabricDescription,
     /// A prefill worker's.
     pairs: Option<Arc<Pairs>>,
+    /// When KV events are published.
+    events: Option<EventStats>,
     model_name: String,
 }
 
@@ -30,10 +33,12 @@ pub(crate) fn register(
     engine: Engine,
     node: TransferNode,
     pairs: Option<Arc<Pairs>>,
+    events: Option<EventStats>,
     model_name: &str,
 ) {
     let fabric = node.fabric();
-    let collector = WorkerCollector { engine, node, fabric, pairs, model_name: model_name.to_owned() };
+    let collector =
+        WorkerCollector { engine, node, fabric, pairs, events, model_name: model_name.to_owned() };
     metrics.register(|registry| registry.register_collector(Box::new(collector)));
 }
 
@@ -45,6 +50,9 @@ impl Collector for WorkerCollector {
         encode_rails(&mut encoder, &self.node.rails())?;
         if let Some(pairs) = &self.pairs {
             encode_pairs(&mut encoder, pairs)?;
+        }
+        if let Some(events) = &self.events {
+            encode_events(&mut encoder, events)?;
         }
         let fabric = [("fabric", self.fabric.name), ("provider", self.fabric.provider.as_str())];
         info(&mut encoder, "baton_fabric", "What carries KV blocks", &fabric)
@@ -132,6 +140,17 @@ fn encode_rails(encoder: &mut DescriptorEncoder<'_>, rails: &[RailStats]) -> fmt
     let mut open = encoder.encode_descriptor("baton_rail_open", help, None, MetricType::Gauge)?;
     for rail in rails {
         ConstGauge::new(i64::from(rail.open)).encode(open.encode_family(&device(rail))?)?;
+    }
+    Ok(())
+}
+
+fn encode_events(encoder: &mut DescriptorEncoder<'_>, events: &EventStats) -> fmt::Result {
+    for (name, help, value) in [
+        ("baton_kv_events_batches", "Batches of KV events that were published", events.published()),
+        ("baton_kv_events_dropped", "Batches of KV events that were lost for want of room", events.dropped()),
+        ("baton_kv_events_replays", "Replays of KV events that were asked for", events.replays()),
+    ] {
+        counter(encoder, name, help, &[], value)?;
     }
     Ok(())
 }

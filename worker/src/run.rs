@@ -2,7 +2,8 @@
 
 use std::{error::Error as _, net::SocketAddr, sync::Arc, time::Duration};
 
-use baton_engine::EngineState;
+use baton_engine::{CacheObserver, EngineState};
+use baton_kv_events::Publisher;
 use baton_process::{Metrics, Readiness, Report, Shutdown, bind, serve_admin};
 use baton_proto::{
     MAX_STREAMS,
@@ -18,7 +19,7 @@ use tonic::{
 use crate::{
     Registration, Rejected, RequestMetrics, RunError, Worker, WorkerArgs,
     assemble::{Assembly, assemble},
-    collect, identity,
+    cache_events, collect, identity,
     pairs::Pairs,
     registration::registry_endpoint,
     warm_up,
@@ -51,6 +52,10 @@ pub async fn run(
     let bad_registry = |_| RunError::BadRegistry { value: args.registry.clone() };
     registry_endpoint(&args.registry).map_err(bad_registry)?;
     let listeners = Listeners::bind(&args).await?;
+    let (publisher, observer) = cache_events::start(&args).await?.unzip();
+    let observer = observer.map(|observer| Box::new(observer) as Box<dyn CacheObserver>);
+    let event_addresses = publisher.as_ref().map_or(Vec::new(), |publisher| publisher.addresses().to_vec());
+    let event_stats = publisher.as_ref().map(Publisher::stats);
     let metrics = Metrics::new();
     let readiness = Readiness::not_yet("the model is being loaded");
     let mut servers: JoinSet<Result<(), RunError>> = JoinSet::new();
@@ -59,8 +64,12 @@ pub async fn run(
     let admin = serve_admin(admin, metrics.clone(), readiness.clone(), closing.clone().cancelled_owned());
     servers.spawn(async move { admin.await.map_err(RunError::Admin) });
 
+    let mut keepers = JoinSet::new();
+    if let Some(publisher) = publisher {
+        keepers.spawn(publisher.run(closing.clone()));
+    }
     let started = async {
-        let assembly = assemble(&args).await?;
+        let assembly = assemble(&args, observer).await?;
         readiness.set_not_ready("warming up");
         warm_up(&assembly.engine).await?;
         Ok::<_, RunError>(assembly)
@@ -71,9 +80,9 @@ pub async fn run(
     };
     let Assembly { engine, node, model, kv_cache, vocab_size } = assembly;
     let fabric = identity::fabric_info(node.fabric());
-    report_listening(grpc_address, admin_address, &fabric.control_endpoint);
+    report_listening(grpc_address, admin_address, &fabric.control_endpoint, &event_addresses);
     let pairs = (role == Role::Prefill).then(|| Arc::new(Pairs::new()));
-    collect::register(&metrics, engine.clone(), node.clone(), pairs.clone(), &model.name);
+    collect::register(&metrics, engine.clone(), node.clone(), pairs.clone(), event_stats, &model.name);
     let request_metrics = RequestMetrics::register(&metrics, &model.name);
     let worker = Arc::new(Worker::new(engine, node, request_metrics, vocab_size));
     servers.spawn(serve_grpc(grpc, service(worker.clone()), closing.clone()));
@@ -94,7 +103,6 @@ pub async fn run(
     readiness.set_not_ready("not registered yet");
     let mut registration =
         Registration::new(&args.registry, hello, worker.clone(), readiness.clone()).map_err(bad_registry)?;
-    let mut keepers = JoinSet::new();
     if let Some(pairs) = pairs {
         keepers.spawn(pairs.clone().keep(worker.node.clone(), worker.stop.clone()));
         registration = registration.with_pairs(pairs);
@@ -194,12 +202,18 @@ fn reachable(listening: SocketAddr, endpoint: &str) -> String {
 }
 
 /// The transfer node's control endpoint is a port on some fabrics only.
-fn report_listening(grpc: SocketAddr, admin: SocketAddr, control_endpoint: &str) {
+fn report_listening(
+    grpc: SocketAddr,
+    admin: SocketAddr,
+    control_endpoint: &str,
+    events: &[(&'static str, SocketAddr)],
+) {
     let mut listeners =
         std::collections::BTreeMap::from([("grpc".to_owned(), grpc), ("admin".to_owned(), admin)]);
     if let Some(transfer) = control_endpoint.strip_prefix("tcp:").and_then(|address| address.parse().ok()) {
         listeners.insert("transfer".to_owned(), transfer);
     }
+    listeners.extend(events.iter().map(|(name, address)| ((*name).to_owned(), *address)));
     Report::Listening(listeners).print();
 }
 
