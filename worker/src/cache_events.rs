@@ -1,31 +1,47 @@
 //! From the engine's prefix cache to the publisher of KV events.
 
+use std::net::SocketAddr;
+
 use baton_engine::{CacheEvent, CacheObserver};
-use baton_kv_events::{Event, EventSender, Lora, Publisher, Settings, StartError, Stored};
+use baton_kv_events::{Event, EventSender, EventStats, Lora, Publisher, Settings, StartError, Stored};
 
 use crate::WorkerArgs;
 
 /// Hands on what the engine says, on the engine's thread.
-pub(crate) struct Observer {
+struct Observer {
     sender: EventSender,
     block_tokens: usize,
 }
 
-/// A publisher, and the end that events are put in; when they are asked for.
-///
-/// # Errors
-/// An address cannot be had.
-pub(crate) async fn start(args: &WorkerArgs) -> Result<Option<(Publisher, Observer)>, StartError> {
-    let Some(endpoint) = args.kv_events_endpoint.clone() else { return Ok(None) };
-    let (publisher, sender) = Publisher::start(Settings {
-        endpoint,
-        replay_endpoint: args.kv_events_replay_endpoint.clone(),
-        topic: args.kv_events_topic.clone(),
-        format: args.kv_events_format,
-        replay_batches: args.kv_events_buffer_steps as usize,
-    })
-    .await?;
-    Ok(Some((publisher, Observer { sender, block_tokens: usize::from(args.block_tokens) })))
+/// What publishing takes; nothing when it is not asked for.
+#[derive(Default)]
+pub(crate) struct KvEvents {
+    pub(crate) publisher: Option<Publisher>,
+    pub(crate) observer: Option<Box<dyn CacheObserver>>,
+    pub(crate) stats: Option<EventStats>,
+    /// Where it listens, by what for.
+    pub(crate) addresses: Vec<(&'static str, SocketAddr)>,
+}
+
+impl KvEvents {
+    /// Opens the sockets.
+    ///
+    /// # Errors
+    /// An address cannot be had.
+    pub(crate) async fn start(args: &WorkerArgs) -> Result<Self, StartError> {
+        let Some(endpoint) = args.kv_events_endpoint.clone() else { return Ok(Self::default()) };
+        let (publisher, sender) = Publisher::start(Settings {
+            endpoint,
+            replay_endpoint: args.kv_events_replay_endpoint.clone(),
+            topic: args.kv_events_topic.clone(),
+            format: args.kv_events_format,
+            replay_batches: args.kv_events_buffer_steps as usize,
+        })
+        .await?;
+        let observer = Observer { sender, block_tokens: usize::from(args.block_tokens) };
+        let (stats, addresses) = (Some(publisher.stats()), publisher.addresses().to_vec());
+        Ok(Self { publisher: Some(publisher), observer: Some(Box::new(observer)), stats, addresses })
+    }
 }
 
 impl CacheObserver for Observer {

@@ -2,8 +2,7 @@
 
 use std::{error::Error as _, net::SocketAddr, sync::Arc, time::Duration};
 
-use baton_engine::{CacheObserver, EngineState};
-use baton_kv_events::Publisher;
+use baton_engine::EngineState;
 use baton_process::{Metrics, Readiness, Report, Shutdown, bind, serve_admin};
 use baton_proto::{
     MAX_STREAMS,
@@ -19,7 +18,8 @@ use tonic::{
 use crate::{
     Registration, Rejected, RequestMetrics, RunError, Worker, WorkerArgs,
     assemble::{Assembly, assemble},
-    cache_events, collect, identity,
+    cache_events::KvEvents,
+    collect, identity,
     pairs::Pairs,
     registration::registry_endpoint,
     warm_up,
@@ -52,10 +52,7 @@ pub async fn run(
     let bad_registry = |_| RunError::BadRegistry { value: args.registry.clone() };
     registry_endpoint(&args.registry).map_err(bad_registry)?;
     let listeners = Listeners::bind(&args).await?;
-    let (publisher, observer) = cache_events::start(&args).await?.unzip();
-    let observer = observer.map(|observer| Box::new(observer) as Box<dyn CacheObserver>);
-    let event_addresses = publisher.as_ref().map_or(Vec::new(), |publisher| publisher.addresses().to_vec());
-    let event_stats = publisher.as_ref().map(Publisher::stats);
+    let events = KvEvents::start(&args).await?;
     let metrics = Metrics::new();
     let readiness = Readiness::not_yet("the model is being loaded");
     let mut servers: JoinSet<Result<(), RunError>> = JoinSet::new();
@@ -65,11 +62,11 @@ pub async fn run(
     servers.spawn(async move { admin.await.map_err(RunError::Admin) });
 
     let mut keepers = JoinSet::new();
-    if let Some(publisher) = publisher {
+    if let Some(publisher) = events.publisher {
         keepers.spawn(publisher.run(closing.clone()));
     }
     let started = async {
-        let assembly = assemble(&args, observer).await?;
+        let assembly = assemble(&args, events.observer).await?;
         readiness.set_not_ready("warming up");
         warm_up(&assembly.engine).await?;
         Ok::<_, RunError>(assembly)
@@ -80,9 +77,9 @@ pub async fn run(
     };
     let Assembly { engine, node, model, kv_cache, vocab_size } = assembly;
     let fabric = identity::fabric_info(node.fabric());
-    report_listening(grpc_address, admin_address, &fabric.control_endpoint, &event_addresses);
+    report_listening(grpc_address, admin_address, &fabric.control_endpoint, &events.addresses);
     let pairs = (role == Role::Prefill).then(|| Arc::new(Pairs::new()));
-    collect::register(&metrics, engine.clone(), node.clone(), pairs.clone(), event_stats, &model.name);
+    collect::register(&metrics, engine.clone(), node.clone(), pairs.clone(), events.stats, &model.name);
     let request_metrics = RequestMetrics::register(&metrics, &model.name);
     let worker = Arc::new(Worker::new(engine, node, request_metrics, vocab_size));
     servers.spawn(serve_grpc(grpc, service(worker.clone()), closing.clone()));

@@ -30,6 +30,8 @@ impl Core {
         let mut blocked = false;
         let mut next = self.waiting.first_key_value().map(|(arrival, _)| *arrival);
         while let Some(arrival) = next {
+            // Counted first: a block that comes back meanwhile, and is wanted, must not count for both.
+            let available = self.shared.allocator.counts().available();
             let wanted = match &self.waiting[&arrival] {
                 Waiting::Sequence(sequence, _) => {
                     sequence.blocks_wanted(&self.shared.allocator, &self.shared.layout)
@@ -38,7 +40,7 @@ impl Core {
             };
             let is_sequence = matches!(self.waiting[&arrival], Waiting::Sequence(..));
             let has_slot = !is_sequence || self.running.len() < self.shared.config.max_running;
-            if has_slot && (!blocked || wanted.fresh == 0) && self.has_room(wanted) {
+            if has_slot && (!blocked || wanted.fresh == 0) && self.has_room(available, wanted) {
                 self.let_in(arrival, wanted.fresh);
             } else {
                 blocked = true;
@@ -51,9 +53,9 @@ impl Core {
         }
     }
 
-    fn has_room(&self, wanted: Wanted) -> bool {
+    fn has_room(&self, available: usize, wanted: Wanted) -> bool {
         let growing = self.running.values().filter(|sequence| sequence.grows()).count();
-        schedule::has_room(self.shared.allocator.counts().available(), wanted, growing)
+        schedule::has_room(available, wanted, growing)
     }
 
     fn let_in(&mut self, arrival: Arrival, fresh: usize) {
