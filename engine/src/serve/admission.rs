@@ -36,7 +36,11 @@ impl Core {
                 Waiting::Sequence(sequence, _) => {
                     sequence.blocks_wanted(&self.shared.allocator, &self.shared.layout)
                 }
-                Waiting::Reserve(request) => Wanted { fresh: request.blocks, idle: 0 },
+                Waiting::Reserve(ReserveRequest { purpose, .. }) => {
+                    let prefix = purpose.sharable(self.shared.layout.block_tokens);
+                    let (cached, idle) = self.shared.allocator.probe(&prefix);
+                    Wanted { fresh: purpose.blocks - cached, idle }
+                }
             };
             let is_sequence = matches!(self.waiting[&arrival], Waiting::Sequence(..));
             let has_slot = !is_sequence || self.running.len() < self.shared.config.max_running;
@@ -83,8 +87,9 @@ impl Core {
 
     fn grant(&mut self, arrival: Arrival, request: ReserveRequest) {
         let mut lease = self.shared.allocator.lease();
-        match lease.grow(request.blocks) {
-            Ok(()) => request.grant(arrival, lease, Origin::new(self.shared.clone())),
+        let shared = lease.share_cached(0, &request.purpose.sharable(self.shared.layout.block_tokens));
+        match lease.grow(request.purpose.blocks - shared) {
+            Ok(()) => request.grant(arrival, lease, shared, Origin::new(self.shared.clone())),
             Err(_) => {
                 debug_assert!(false, "only this thread takes blocks, and it has just counted them");
                 self.waiting.insert(arrival, Waiting::Reserve(request));

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use super::{
     CacheObserver, EngineConfig, EngineLoad, EngineState, GeneratedToken, PrefillHandle, Reservation,
-    SamplingParams, SequenceHandle, SequenceRequest, SharedPrefillSink, Shutdown, SubmitError,
+    SequenceHandle, SequenceRequest, SharedPrefillSink, Shutdown, SubmitError,
     core::Core,
     handle::CancelOnDrop,
     mailbox::Command,
@@ -105,8 +105,9 @@ impl Engine {
         Ok(handle)
     }
 
-    /// Waits, in order of arrival, for the blocks of a prompt of `prompt_tokens` and its expected growth. The place in the
-    /// order is taken at once, the wait begins when the future is first polled.
+    /// Waits, in order of arrival and until the request's deadline, for the blocks of its prompt and its expected growth. The
+    /// place in the order is taken at once, the wait begins when the future is first polled. What is cached of the prompt is
+    /// shared: see [`Reservation::blocks_to_fill`].
     ///
     /// # Cancel safety
     /// Dropping the future leaves the queue, and returns what was granted meanwhile.
@@ -115,15 +116,13 @@ impl Engine {
     /// As for [`Self::submit`], or the deadline passed first.
     pub fn reserve(
         &self,
-        prompt_tokens: usize,
-        sampling: &SamplingParams,
-        deadline: Option<Instant>,
+        request: &SequenceRequest,
     ) -> impl Future<Output = Result<Reservation, SubmitError>> + Send + use<> {
         let shared = self.shared.clone();
-        let place = shared.place_for_reservation(prompt_tokens, sampling);
+        let (place, deadline) = (shared.place_for_reservation(request), request.deadline);
         async move {
-            let (arrival, blocks, slot) = place?;
-            shared.wait_for_blocks(arrival, prompt_tokens, blocks, deadline, slot).await
+            let (arrival, purpose, slot) = place?;
+            shared.wait_for_blocks(arrival, purpose, deadline, slot).await
         }
     }
 
@@ -172,11 +171,14 @@ impl Engine {
         if reserved_tokens != prompt_tokens {
             return Err(SubmitError::ReservationMismatch { reserved_tokens, prompt_tokens });
         }
+        if !reservation.is_for(&request.prompt, request.scope.as_ref()) {
+            return Err(SubmitError::OtherPrompt);
+        }
         let arrival = reservation.arrival();
         // A draining engine waits for `_origin`, and so for the sequence to be enqueued.
-        let (lease, _origin) = reservation.into_parts();
+        let (lease, shared_blocks, _origin) = reservation.into_parts();
         let (mut sequence, handle) = shared.stream(request, arrival, first);
-        sequence.adopt(lease);
+        sequence.adopt(lease, shared_blocks, shared.layout.block_tokens);
         if !sequence.finish_if_over(Instant::now()) {
             let slot = shared.queue.enter_again(sequence.uncomputed());
             shared.enqueue(arrival, sequence, slot)?;

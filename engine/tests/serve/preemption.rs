@@ -209,24 +209,17 @@ proptest! {
 #[tokio::test]
 async fn a_growing_load_of_equals_is_served_in_order_of_arrival() {
     // Each needs four of the six blocks in the end.
-    let worker = Worker::start(6, EngineConfig { prefix_cache: false, ..EngineConfig::default() });
+    let config = EngineConfig { prefix_cache: false, ..EngineConfig::default() };
+    let (worker, gate) = Worker::start_gated(6, config);
     let handles: Vec<_> =
         (0..12).map(|i| worker.engine.submit(request(prompt(i, 5), endless(11))).unwrap()).collect();
-    let (sender, mut ended) = tokio::sync::mpsc::unbounded_channel();
-    let mut tasks = tokio::task::JoinSet::new();
-    for (i, handle) in handles.into_iter().enumerate() {
-        let sender = sender.clone();
-        tasks.spawn(async move {
-            finish(handle).await.end.unwrap();
-            sender.send(i).unwrap();
-        });
-    }
-    drop(sender);
-    let mut order = Vec::new();
-    while let Some(i) = within(ended.recv()).await {
-        order.push(i);
+    gate.open();
+    for handle in handles {
+        finish(handle).await.end.unwrap();
     }
     assert!(worker.engine.load().totals.preemptions > 0);
-    assert!(order.is_sorted(), "{order:?}");
+    let starts: Vec<u32> = gate.steps().iter().flatten().filter(|s| s.1 == 0).map(|s| s.0).collect();
+    let last_start = |i: u32| starts.iter().rposition(|first| *first == i).expect("it ran");
+    assert!((0..12).map(last_start).is_sorted(), "nobody ran to the end before who came earlier: {starts:?}");
     worker.drain().await;
 }

@@ -192,8 +192,8 @@ async fn a_first_leg_tells_its_sink_of_cached_blocks_once() {
         let config = EngineConfig { max_step_tokens, layer_group, ..EngineConfig::default() };
         let [prefill, decode] = [Worker::start(16, config.clone()), Worker::start(16, config)];
         for (len, cached) in [(9, 0), (9, 8), (14, 8), (16, 12), (16, 12)] {
-            let reservation = within(decode.engine.reserve(len, &endless(5), None)).await.unwrap();
-            let push = Push::between(&prefill, &decode, reservation.prompt_block_ids());
+            let reservation = within(decode.engine.reserve(&reserved(len, &endless(5), None))).await.unwrap();
+            let push = Push::to(&prefill, &decode, &reservation);
             let whole = request(prompt(3, len), endless(5));
             let mut leg = prefill.engine.prefill(whole.clone(), push.clone()).unwrap();
             let first = within(leg.first_token()).await.unwrap();
@@ -277,7 +277,7 @@ async fn what_a_transfer_brought_is_cached_where_it_is_decoded() {
     let handle = decode.engine.submit(request(prompt(3, 13), endless(3))).unwrap();
     assert_eq!(cached_tokens(handle).await, 12);
 
-    // What came a second time gives way to what is there.
+    // The second time it need not bring it.
     let before = decode.engine.load().blocks.indexed;
     let outcome = over(&prefill, &decode, prompt(3, 13), endless(6)).await;
     assert_eq!(outcome, alone(request(prompt(3, 13), endless(6))).await);
@@ -287,10 +287,54 @@ async fn what_a_transfer_brought_is_cached_where_it_is_decoded() {
 }
 
 #[tokio::test]
+async fn a_reservation_shares_what_is_cached_unless_it_is_told_not_to() {
+    let worker = Worker::start(16, EngineConfig { growth_tokens: 4, ..EngineConfig::default() });
+    finish(worker.engine.submit(request(prompt(3, 13), endless(1))).unwrap()).await;
+    let cached: Vec<_> = (0..3).map(baton_engine::BlockId).collect();
+    let reservation = within(worker.engine.reserve(&reserved(13, &endless(6), None))).await.unwrap();
+    assert_eq!((reservation.cached_tokens(), reservation.block_ids().len()), (12, 5));
+    assert_eq!((&reservation.block_ids()[..3], reservation.blocks_to_fill().len()), (&cached[..], 1));
+    assert_eq!(worker.engine.load().blocks.owned, 5);
+
+    let own = within(reservation.unshare(None)).await.unwrap();
+    assert_eq!((own.cached_tokens(), own.block_ids().len(), own.blocks_to_fill().len()), (0, 5, 4));
+    assert!(own.block_ids().iter().all(|id| !cached.contains(id)));
+    // What was exchanged after a failed transfer is not shared either, when it was not before.
+    let (old, fresh) = own.replace_blocks(None);
+    drop(old);
+    let fresh = within(fresh).await.unwrap();
+    assert_eq!(fresh.cached_tokens(), 0);
+    let handle = worker.engine.submit_reserved(fresh, request(prompt(3, 13), endless(6))).unwrap();
+    assert_eq!(cached_tokens(handle).await, 12);
+
+    // A prompt of the same length is not the same prompt.
+    let reservation = within(worker.engine.reserve(&reserved(13, &endless(6), None))).await.unwrap();
+    let error = worker.engine.submit_reserved(reservation, request(prompt(9, 13), endless(6))).unwrap_err();
+    assert_eq!(error, baton_engine::SubmitError::OtherPrompt);
+    worker.drain().await;
+}
+
+#[tokio::test]
+async fn a_reservation_does_not_evict_the_beginning_of_its_own_prompt() {
+    // Nine blocks, four of them cached for this prompt, four for one that was used later.
+    let worker = Worker::start(9, EngineConfig { growth_tokens: 1, ..EngineConfig::default() });
+    for first in [3, 30] {
+        finish(worker.engine.submit(request(prompt(first, 16), endless(1))).unwrap()).await;
+    }
+    assert_eq!(worker.engine.load().blocks.cached, 8);
+    let reservation = within(worker.engine.reserve(&reserved(17, &endless(1), None))).await.unwrap();
+    assert_eq!(reservation.cached_tokens(), 16);
+    assert_eq!(worker.engine.load().blocks.evicted_total, 0);
+    drop(reservation);
+    worker.drain().await;
+}
+
+#[tokio::test]
 async fn falling_back_uses_what_is_cached_in_place_of_reserved_blocks() {
     let worker = Worker::start(16, EngineConfig::default());
+    let reservation = within(worker.engine.reserve(&reserved(13, &endless(6), None))).await.unwrap();
+    assert_eq!(reservation.cached_tokens(), 0);
     finish(worker.engine.submit(request(prompt(3, 13), endless(3))).unwrap()).await;
-    let reservation = within(worker.engine.reserve(13, &endless(6), None)).await.unwrap();
     let handle = worker.engine.submit_reserved(reservation, request(prompt(3, 13), endless(6))).unwrap();
     assert_eq!(cached_tokens(handle).await, 12);
     worker.drain().await;

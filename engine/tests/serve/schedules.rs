@@ -168,8 +168,7 @@ async fn start(
         let handle = decode.engine.submit(whole.clone()).unwrap();
         return Some((vec![], Some(handle)));
     }
-    let mut reservation =
-        within(decode.engine.reserve(whole.prompt.len(), &whole.sampling, None)).await.unwrap();
+    let mut reservation = within(decode.engine.reserve(whole)).await.unwrap();
     match client.route {
         Route::NeverStarts => return None,
         Route::Fallback => {
@@ -177,7 +176,7 @@ async fn start(
             return Some((vec![], Some(handle)));
         }
         Route::SecondTry { held_turns } => {
-            let push = Push::between(prefill, decode, reservation.prompt_block_ids());
+            let push = Push::to(prefill, decode, &reservation);
             let leg = prefill.engine.prefill(whole.clone(), push.clone()).unwrap();
             yield_now().await;
             let (old, fresh) = reservation.replace_blocks(None);
@@ -196,7 +195,7 @@ async fn start(
         }
         Route::Aggregated | Route::Disaggregated => {}
     }
-    let push = Push::between(prefill, decode, reservation.prompt_block_ids());
+    let push = Push::to(prefill, decode, &reservation);
     let mut leg = prefill.engine.prefill(whole.clone(), push).unwrap();
     let held = leg.held_blocks();
     let first = within(leg.first_token()).await.unwrap();

@@ -210,6 +210,15 @@ pub(crate) fn request(prompt: Vec<u32>, sampling: SamplingParams) -> SequenceReq
     SequenceRequest { id: "test".to_owned(), prompt, sampling, deadline: None, scope: None }
 }
 
+/// A request whose blocks are reserved, for a prompt that starts with 3.
+pub(crate) fn reserved(
+    prompt_tokens: usize,
+    sampling: &SamplingParams,
+    deadline: Option<std::time::Instant>,
+) -> SequenceRequest {
+    SequenceRequest { deadline, ..request(prompt(3, prompt_tokens), sampling.clone()) }
+}
+
 /// What the request gives when it is alone, with all the room there is.
 pub(crate) async fn alone(request: SequenceRequest) -> Outcome {
     let worker = Worker::start(CONTEXT, EngineConfig::default());

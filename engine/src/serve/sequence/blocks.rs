@@ -24,9 +24,17 @@ impl FinalBlocks<'_> {
 }
 
 impl Sequence {
-    /// Takes over blocks that were reserved.
-    pub(in crate::serve) fn adopt(&mut self, reserved: BlockLease) {
-        self.lease = reserved;
+    /// Takes over blocks that were reserved, of which the first ones are shared.
+    pub(in crate::serve) fn adopt(
+        &mut self,
+        reserved: BlockLease,
+        shared_blocks: usize,
+        block_tokens: usize,
+    ) {
+        (self.lease, self.stored_blocks) = (reserved, shared_blocks);
+        if self.computed == 0 {
+            self.cached_tokens = self.pass(shared_blocks * block_tokens);
+        }
     }
 
     /// Whether its blocks can be taken away and computed again.
