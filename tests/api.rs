@@ -58,6 +58,10 @@ fn the_other_endpoints_answer() {
             "vllm:prompt_tokens",
             "vllm:generation_tokens",
             "baton_kv_blocks",
+            "baton_prefix_cache_blocks",
+            "baton_prefix_cache_evictions",
+            "vllm:prefix_cache_hits",
+            "vllm:prefix_cache_queries",
         ] {
             assert!(metrics.has(name), "{} has no {name}", worker.id);
         }

@@ -171,7 +171,12 @@ fn an_abandoned_request_gives_everything_back_at_any_stage() {
     let model = ModelFolder::made_up(Shape::SLOW);
     let deployment = Deployment::up(&Up::new(&model, 1, 1));
     let client = deployment.client();
-    let long = |max_tokens: usize, stream: bool| json!({"prompt": prompt_of(3000, 1), "max_tokens": max_tokens, "ignore_eos": true, "stream": stream});
+    // Each prompt begins in its own way: what was cached of an earlier one would be over too soon.
+    let mut seeds = 1..;
+    let mut long = |max_tokens: usize, stream: bool| {
+        let prompt = prompt_of(3000, seeds.next().expect("without end"));
+        json!({"prompt": prompt, "max_tokens": max_tokens, "ignore_eos": true, "stream": stream})
+    };
     let running = |role: Role| deployment.worker(role).metrics().get("vllm:num_requests_running", &[]) > 0.0;
 
     // Before the whole request was sent.

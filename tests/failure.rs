@@ -20,9 +20,17 @@ const BREAK_TOLD_WITHIN: Duration = Duration::from_secs(2);
 /// From silence to leaving the list of workers: a second, and half a second for the scheduling of a busy machine.
 const LEAVES_WITHIN: Duration = Duration::from_millis(1500);
 
-/// A prompt that the slow model computes in many steps.
-fn long_ask(max_tokens: usize) -> Ask {
-    Ask::new(&prompt_of(3000, 7), max_tokens)
+/// Prompts that the slow model computes in many steps. Each begins in its own way: none is cached when another was answered.
+fn long_asks<const N: usize>() -> [Ask; N] {
+    std::array::from_fn(|n| Ask::new(&prompt_of(3000, 7 + n as u64), 24))
+}
+
+/// What they are answered where nothing happens, and nothing is cached.
+fn undisturbed<const N: usize>(model: &ModelFolder, asks: &[Ask; N]) -> [Answer; N] {
+    let deployment = Deployment::up(&Up::new(model, 0, 1));
+    let answers = asks.each_ref().map(|ask| ask.answer(deployment.client()));
+    deployment.stop();
+    answers
 }
 
 #[test]
@@ -37,33 +45,33 @@ fn a_prefill_worker_killed_before_during_or_after_its_push_over_libfabric_change
 
 fn check_killed_prefill(fabric: fn(Up) -> Up) {
     let model = ModelFolder::made_up(Shape::SLOW);
+    let asks = long_asks::<3>();
+    let undisturbed = undisturbed(&model, &asks);
     let deployment = Deployment::up(&fabric(Up::new(&model, 3, 1).without_restarts()));
     let client = deployment.client();
-    let asked = long_ask(24);
-    let undisturbed = asked.answer(client);
 
     let (answer, _) =
-        while_answering(&deployment, &asked, Stage::Pushing, |worker| worker.signal(Signal::KILL));
-    assert_eq!(answer, undisturbed, "killed during its push");
+        while_answering(&deployment, &asks[0], Stage::Pushing, |worker| worker.signal(Signal::KILL));
+    assert_eq!(answer, undisturbed[0], "killed during its push");
     let failed = deployment.worker(Role::Decode).transfers_failed();
     assert_eq!(failed, 1.0, "the push was really cut off");
     deployment.assert_blocks_return();
 
     let (answer, _) =
-        while_answering(&deployment, &asked, Stage::Pushed, |worker| worker.signal(Signal::KILL));
-    assert_eq!(answer, undisturbed, "killed after its push");
+        while_answering(&deployment, &asks[1], Stage::Pushed, |worker| worker.signal(Signal::KILL));
+    assert_eq!(answer, undisturbed[1], "killed after its push");
     assert_eq!(deployment.worker(Role::Decode).transfers_failed(), failed, "nothing was left to cut off");
     deployment.assert_blocks_return();
 
     let last = deployment.alive(Role::Prefill);
     let [last] = last[..] else { panic!("one prefill worker is left") };
     last.signal(Signal::KILL);
-    assert_eq!(asked.answer(client), undisturbed, "killed before its push");
+    assert_eq!(asks[2].answer(client), undisturbed[2], "killed before its push");
     eventually("the dead to leave the list", || match deployment.joined() {
         joined if joined == ["decode-0"] => Ok(()),
         joined => Err(format!("{joined:?}")),
     });
-    assert_eq!(asked.answer(client), undisturbed, "no prefill worker is left");
+    assert_eq!(asks[0].answer(client), undisturbed[0], "no prefill worker is left");
     deployment.stop();
 }
 
@@ -79,14 +87,14 @@ fn a_paused_prefill_worker_over_libfabric_is_passed_over_and_may_come_back() {
 
 fn check_paused_prefill(fabric: fn(Up) -> Up) {
     let model = ModelFolder::made_up(Shape::SLOW);
+    let asks = long_asks::<3>();
+    let undisturbed = undisturbed(&model, &asks);
     let deployment = Deployment::up(&fabric(Up::new(&model, 2, 1)));
     let client = deployment.client();
-    let asked = long_ask(24);
-    let undisturbed = asked.answer(client);
 
     let (answer, paused) =
-        while_answering(&deployment, &asked, Stage::Pushing, |worker| worker.signal(Signal::STOP));
-    assert_eq!(answer, undisturbed, "paused during its push");
+        while_answering(&deployment, &asks[0], Stage::Pushing, |worker| worker.signal(Signal::STOP));
+    assert_eq!(answer, undisturbed[0], "paused during its push");
     // Its blocks may not be used again while it could still write them.
     paused.signal(Signal::CONT);
     deployment.assert_blocks_return();
@@ -97,7 +105,7 @@ fn check_paused_prefill(fabric: fn(Up) -> Up) {
     // Both are paused when the request arrives; the front may still list them.
     let workers = deployment.workers(Role::Prefill);
     workers.iter().for_each(|worker| worker.signal(Signal::STOP));
-    assert_eq!(asked.answer(client), undisturbed, "both paused before its push");
+    assert_eq!(asks[1].answer(client), undisturbed[1], "both paused before its push");
     workers.iter().for_each(|worker| worker.signal(Signal::CONT));
     deployment.assert_blocks_return();
 
@@ -107,7 +115,7 @@ fn check_paused_prefill(fabric: fn(Up) -> Up) {
     });
     deployment.assert_paired();
     let pushed = deployment.worker(Role::Decode).transfers_completed();
-    assert_eq!(asked.answer(client), undisturbed);
+    assert_eq!(asks[2].answer(client), undisturbed[2]);
     assert_eq!(deployment.worker(Role::Decode).transfers_completed(), pushed + 1.0, "they serve again");
     deployment.stop();
 }
@@ -157,9 +165,9 @@ fn a_decode_worker_killed_mid_stream_breaks_that_stream_only() {
 #[test]
 fn a_decode_worker_killed_before_the_first_token_costs_the_client_nothing() {
     let model = ModelFolder::made_up(Shape::SLOW);
+    let asks @ [asked] = &long_asks::<1>();
+    let [undisturbed] = undisturbed(&model, asks);
     let deployment = Deployment::up(&Up::new(&model, 1, 2));
-    let asked = long_ask(24);
-    let undisturbed = asked.answer(deployment.client());
     let before: Vec<(&Worker, f64)> = deployment
         .workers(Role::Decode)
         .into_iter()

@@ -103,7 +103,11 @@ fn a_prefill_worker_that_can_never_be_paired_is_never_used_and_says_why() {
 
     let worker = Worker::from_json(&fleet.worker("wrong").unwrap());
     let computed = || worker.metrics().get("vllm:prompt_tokens_total", &[]);
-    let before = computed();
+    // An engine counts a step right after its outcome is told.
+    let before = eventually("both prompts of its warm-up are counted", || match computed() {
+        128.0 => Ok(128.0),
+        other => Err(other.to_string()),
+    });
     for _ in 0..6 {
         assert_eq!(asked.answer(&fleet.client), expected);
     }

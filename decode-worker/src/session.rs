@@ -87,8 +87,8 @@ async fn open(worker: &Worker, mut commands: Streaming<DecodeCommand>, sidecar: 
     };
     worker.check_tokens(&prompt)?;
     let sampling = worker.sampling(sampling).await?;
-    let request = SequenceRequest { id: request_id, prompt, sampling, deadline: deadline(deadline_ms) };
-    let deadline = request.deadline;
+    let deadline = deadline(deadline_ms);
+    let request = SequenceRequest { id: request_id, prompt, sampling, deadline, scope: None };
     let session = Session { worker, commands, sidecar, request, clock };
     tokio::select! {
         outcome = Box::pin(session.run()) => outcome,
@@ -134,10 +134,9 @@ impl Session<'_> {
 
     /// Waits in the engine's queue for blocks.
     async fn reserve(&mut self) -> Result<Reservation, End> {
-        let SequenceRequest { prompt, sampling, deadline, .. } = &self.request;
         let since = Instant::now();
         let reservation = tokio::select! {
-            reservation = self.worker.engine.reserve(prompt.len(), sampling, *deadline) => reservation.map_err(refused)?,
+            reservation = self.worker.engine.reserve(&self.request) => reservation.map_err(refused)?,
             end = nothing_but_the_end(&mut self.commands) => return Err(end),
         };
         let blocks = u32::try_from(reservation.block_ids().len()).unwrap_or(u32::MAX);
@@ -162,8 +161,10 @@ impl Session<'_> {
 
     async fn expect(&mut self, reservation: Reservation, expect: &Expect) -> Result<Blocks, End> {
         let attempt = expect.attempt;
-        let ids: Vec<u32> = reservation.prompt_block_ids().iter().map(|id| id.0).collect();
-        let tokens = u32::try_from(self.request.prompt.len()).unwrap_or(u32::MAX);
+        let reservation = self.fit_to(reservation, expect.block_tokens).await?;
+        let ids: Vec<u32> = reservation.blocks_to_fill().iter().map(|id| id.0).collect();
+        let tokens = self.request.prompt.len() - reservation.cached_tokens();
+        let tokens = u32::try_from(tokens).unwrap_or(u32::MAX);
         let now = Instant::now();
         let until = self.request.deadline.unwrap_or(now + MOST_PATIENCE);
         let lease = LEASE.min(until.saturating_duration_since(now));
@@ -174,6 +175,7 @@ impl Session<'_> {
                     prefill_worker = expect.prefill_worker,
                     attempt,
                     blocks = ids.len(),
+                    cached_tokens = reservation.cached_tokens(),
                     "transfer expected"
                 );
                 let ticket = incoming.ticket().into();
@@ -186,6 +188,18 @@ impl Session<'_> {
                     .await?;
                 Ok(Blocks::Quiet(reservation))
             }
+        }
+    }
+
+    /// Blocks of which a prefill worker with so large blocks can leave out the cached ones.
+    async fn fit_to(&mut self, reservation: Reservation, block_tokens: u32) -> Result<Reservation, End> {
+        let cached = reservation.cached_tokens();
+        if cached == 0 || (block_tokens > 0 && cached.is_multiple_of(block_tokens as usize)) {
+            return Ok(reservation);
+        }
+        tokio::select! {
+            reservation = reservation.unshare(self.request.deadline) => reservation.map_err(refused),
+            end = nothing_but_the_end(&mut self.commands) => Err(end),
         }
     }
 
@@ -255,8 +269,10 @@ impl Session<'_> {
             }
             match next {
                 None | Some(SequenceEvent::Token(_)) => {}
-                Some(SequenceEvent::Prefilled(SequenceTiming { queue_us, prefill_us, .. })) => {
-                    let prefilled = Prefilled { queue_us, prefill_us, cached_prompt_tokens: 0 };
+                Some(SequenceEvent::Prefilled(prefilled)) => {
+                    let SequenceTiming { queue_us, prefill_us, .. } = prefilled.timing;
+                    let cached_prompt_tokens = u32::try_from(prefilled.cached_tokens).unwrap_or(u32::MAX);
+                    let prefilled = Prefilled { queue_us, prefill_us, cached_prompt_tokens };
                     self.send(Event::Prefilled(prefilled)).await?;
                 }
                 Some(SequenceEvent::Failed(failure)) => {

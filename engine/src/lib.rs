@@ -8,14 +8,14 @@ mod serve;
 
 pub use device::{DeviceKind, UnknownWeightFormat, WeightFormat};
 pub use kernels::{Isa, physical_cores};
-pub use kv::{BlockCounts, BlockId, Dtype, HeldBlocks, KvLayout, KvMemory};
+pub use kv::{Adapter, BlockCounts, BlockId, CacheEvent, CacheScope, Dtype, HeldBlocks, KvLayout, KvMemory};
 pub use model::HashForward;
 pub use model::{
     BindError, BoundModel, Forward, LoadError, LoadOptions, LoadProgress, Model, ModelConfig, StepSequence,
 };
 pub use serve::{
-    Engine, EngineConfig, EngineLoad, EngineState, EngineTotals, FailureKind, FinishReason, FirstToken,
-    GeneratedToken, ParameterError, PrefillHandle, PrefillSink, Reservation, SamplingParams, SequenceEvent,
-    SequenceFailure, SequenceHandle, SequenceRequest, SequenceTiming, SharedPrefillSink, Shutdown,
-    SubmitError, TokenLogprobs,
+    CacheObserver, Engine, EngineConfig, EngineLoad, EngineState, EngineTotals, FailureKind, FinishReason,
+    FirstToken, GeneratedToken, ParameterError, PrefillHandle, PrefillSink, Prefilled, Reservation,
+    SamplingParams, SequenceEvent, SequenceFailure, SequenceHandle, SequenceRequest, SequenceTiming,
+    SharedPrefillSink, Shutdown, SubmitError, TokenLogprobs,
 };

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use baton_engine::SequenceRequest;
+use baton_engine::{KvLayout, SequenceRequest};
 use baton_kv_transfer::{OpenError, Outgoing};
 use baton_proto::v1::{
     Failure, FailureKind, FinishReason, PrefillEvent, PrefillRequest,
@@ -60,12 +60,12 @@ async fn run(
     let PrefillRequest { request_id, prompt, sampling, ticket, deadline_ms } = request;
     let sampling = worker.sampling(sampling).await?;
     let deadline = deadline(deadline_ms);
-    let blocks = worker.engine.kv_layout().blocks_for(prompt.len());
+    let layout = worker.engine.kv_layout();
     let outgoing = open(worker, &ticket, deadline).await?;
-    check_ticket(&outgoing, prompt.len(), blocks)?;
+    let skipped_blocks = check_ticket(&outgoing, prompt.len(), &layout)?;
 
-    let push = Push::through(outgoing);
-    let request = SequenceRequest { id: request_id.clone(), prompt, sampling, deadline };
+    let push = Push::through(outgoing, skipped_blocks);
+    let request = SequenceRequest { id: request_id.clone(), prompt, sampling, deadline, scope: None };
     let mut leg = worker.engine.prefill(request, push.sink()).map_err(|error| failure_of_submit(&error))?;
     push.hold(leg.held_blocks());
     let first = tokio::select! {
@@ -80,7 +80,7 @@ async fn run(
         finish: finish.into(),
         queue_us: first.timing.queue_us,
         prefill_us: first.timing.prefill_us,
-        cached_prompt_tokens: 0,
+        cached_prompt_tokens: u32::try_from(first.cached_tokens).unwrap_or(u32::MAX),
     };
     send(caller, Event::FirstToken(event)).await;
     if finish != FinishReason::Unspecified {
@@ -126,17 +126,25 @@ async fn open(worker: &Worker, ticket: &[u8], deadline: Option<Instant>) -> Resu
     })
 }
 
-fn check_ticket(outgoing: &Outgoing, prompt_tokens: usize, blocks: usize) -> Result<(), Failure> {
+/// How many blocks at the prompt's beginning the decode worker has already.
+fn check_ticket(outgoing: &Outgoing, prompt_tokens: usize, layout: &KvLayout) -> Result<usize, Failure> {
     let (ticket_tokens, ticket_blocks) = (outgoing.tokens() as usize, outgoing.block_count());
-    if (ticket_tokens, ticket_blocks) == (prompt_tokens, blocks) {
-        return Ok(());
+    let fits = |skipped: &usize| {
+        ticket_tokens > 0
+            && skipped.is_multiple_of(layout.block_tokens)
+            && ticket_blocks == layout.blocks_for(ticket_tokens)
+    };
+    match prompt_tokens.checked_sub(ticket_tokens).filter(fits) {
+        Some(skipped) => Ok(skipped / layout.block_tokens),
+        None => Err(Failure {
+            kind: FailureKind::Invalid.into(),
+            message: format!(
+                "the ticket is for {ticket_tokens} tokens in {ticket_blocks} blocks, which are not the last ones of a prompt of \
+                 {prompt_tokens} tokens in blocks of {}",
+                layout.block_tokens
+            ),
+        }),
     }
-    Err(Failure {
-        kind: FailureKind::Invalid.into(),
-        message: format!(
-            "the ticket is for {ticket_tokens} tokens in {ticket_blocks} blocks, the prompt has {prompt_tokens} in {blocks}"
-        ),
-    })
 }
 
 async fn within<T>(deadline: Option<Instant>, future: impl Future<Output = T>) -> Result<T, Failure> {

@@ -15,6 +15,8 @@ use tokio::sync::Notify;
 /// Pushes what the engine reports. Called on the engine's thread; the transfer is taken out by whoever waits for the end.
 pub(crate) struct PushSink {
     state: Mutex<State>,
+    /// Blocks at the beginning of the prompt that the other side has.
+    skipped_blocks: usize,
     /// The transfer is to be given up.
     abandoned: AtomicBool,
     failed: Notify,
@@ -31,10 +33,15 @@ pub(crate) struct Push {
 }
 
 impl Push {
-    pub(crate) fn through(outgoing: Outgoing) -> Self {
+    /// All but the first `skipped_blocks` blocks of a prompt.
+    pub(crate) fn through(outgoing: Outgoing, skipped_blocks: usize) -> Self {
         let state = State { outgoing: Some(outgoing), failure: None };
-        let sink =
-            PushSink { state: Mutex::new(state), abandoned: AtomicBool::new(false), failed: Notify::new() };
+        let sink = PushSink {
+            state: Mutex::new(state),
+            skipped_blocks,
+            abandoned: AtomicBool::new(false),
+            failed: Notify::new(),
+        };
         Self { sink: Arc::new(sink) }
     }
 
@@ -89,7 +96,12 @@ impl PushSink {
         let mut state = self.lock();
         let Some(outgoing) = &state.outgoing else { return };
         let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-        let pairs: Vec<(u32, u32)> = ids.iter().map(|id| id.0).zip(blocks.clone().map(number)).collect();
+        let targets = blocks.clone().map(|block| block.checked_sub(self.skipped_blocks).map(number));
+        let pairs: Vec<(u32, u32)> =
+            ids.iter().zip(targets).filter_map(|(id, target)| Some((id.0, target?))).collect();
+        if pairs.is_empty() {
+            return;
+        }
         if let Err(error) = outgoing.push(number(layers.start)..number(layers.end), &pairs) {
             state.failure = Some(error);
             // Nothing more to push: what was begun is given up.

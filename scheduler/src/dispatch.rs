@@ -203,6 +203,7 @@ fn generate_request(spec: &GenerationSpec, prefill: &[Arc<Member>]) -> GenerateR
                 worker_id: member.info.worker_id.clone(),
                 incarnation: member.info.incarnation,
                 endpoint: member.info.endpoint.clone(),
+                block_tokens: member.info.kv_cache.as_ref().map_or(0, |kv| kv.block_tokens),
             })
             .collect(),
         // 0 would mean "the sidecar's default".

@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use baton_engine::{Dtype, WeightFormat};
+use baton_kv_events::{Endpoint, Format};
 use baton_kv_transfer::FabricSpec;
 
 use crate::ByteSize;
@@ -88,6 +89,46 @@ pub struct WorkerArgs {
     /// Tokens computed in one step: running requests take one each, prompts share the rest
     #[arg(long, default_value_t = 512, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_step_tokens: u32,
+
+    /// Prompt tokens computed in a step in which requests generate, who wait for it: what long prompts are cut to beside
+    /// them [default: as many as --max-step-tokens]
+    #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..))]
+    pub prefill_chunk_tokens: Option<u32>,
+
+    /// Compute every prompt in full, rather than keep KV blocks for requests that begin the same
+    #[arg(long)]
+    pub no_prefix_cache: bool,
+
+    /// Where each change of the prefix cache is published over ZeroMQ, as vLLM does: tcp://*:5557 to listen, tcp://HOST:5557 to call
+    /// a router, @tcp://127.0.0.1:5557 to listen on one address. Says what is in prompts and answers [default: nowhere]
+    #[arg(
+        long,
+        env = "BATON_KV_EVENTS_ENDPOINT",
+        value_name = "ENDPOINT",
+        conflicts_with = "no_prefix_cache"
+    )]
+    pub kv_events_endpoint: Option<Endpoint>,
+
+    /// Where routers ask for KV events that they missed, such as tcp://*:5558
+    #[arg(
+        long,
+        env = "BATON_KV_EVENTS_REPLAY_ENDPOINT",
+        value_name = "ENDPOINT",
+        requires = "kv_events_endpoint"
+    )]
+    pub kv_events_replay_endpoint: Option<Endpoint>,
+
+    /// What KV events are published under; many routers expect kv@ADDRESS@MODEL
+    #[arg(long, env = "BATON_KV_EVENTS_TOPIC", default_value = "", value_name = "TOPIC")]
+    pub kv_events_topic: String,
+
+    /// Form of KV events: array, which most routers read, or map, which vLLM writes since its pull request 42892
+    #[arg(long, env = "BATON_KV_EVENTS_FORMAT", default_value = "array", value_name = "FORMAT")]
+    pub kv_events_format: Format,
+
+    /// Steps whose KV events are kept for those who missed them
+    #[arg(long, default_value_t = 10_000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub kv_events_buffer_steps: u32,
 
     /// Where sidecars call (gRPC; port 0: any)
     #[arg(long, env = "BATON_WORKER_LISTEN", default_value = "127.0.0.1:8200", value_name = "IP:PORT")]

@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 
 use baton_engine::{
-    Engine, EngineConfig, Forward, KvLayout, LoadOptions, LoadProgress, Model, physical_cores,
+    CacheObserver, Engine, EngineConfig, Forward, KvLayout, LoadOptions, LoadProgress, Model, physical_cores,
 };
 use baton_grammar::Grammars;
 use baton_kv_transfer::{KvGeometry, TransferConfig, TransferNode};
@@ -25,7 +25,12 @@ pub(crate) struct Assembly {
 }
 
 /// Loads the model, starts the transfer node, and starts the engine in the node's pool.
-pub(crate) async fn assemble(args: &WorkerArgs) -> Result<Assembly, RunError> {
+///
+/// `observer` is told what happens to the engine's prefix cache.
+pub(crate) async fn assemble(
+    args: &WorkerArgs,
+    observer: Option<Box<dyn CacheObserver>>,
+) -> Result<Assembly, RunError> {
     let threads = args.threads.map_or_else(physical_cores, usize::from);
     let model = load(args, threads).await?;
     let model_context = model.config().max_position;
@@ -59,8 +64,9 @@ pub(crate) async fn assemble(args: &WorkerArgs) -> Result<Assembly, RunError> {
     let forward = model.bind(kv_memory(node.pool()), &layout, num_blocks as usize, threads)?;
     let forward = LimitedContext { inner: forward, max_context_tokens };
     let vocab_size = forward.vocab_size();
-    let grammars = load_grammars(args, vocab_size, model.eos_token_ids()).await?;
-    let engine = Engine::start(Box::new(forward), model.eos_token_ids().to_vec(), engine_config(args));
+    let eos_token_ids = model.eos_token_ids().to_vec();
+    let grammars = load_grammars(args, vocab_size, &eos_token_ids).await?;
+    let engine = Engine::start_observed(Box::new(forward), eos_token_ids, engine_config(args), observer);
     Ok(Assembly {
         engine,
         node,
@@ -161,8 +167,10 @@ fn num_blocks(args: &WorkerArgs, layout: &KvLayout, max_context_tokens: usize) -
 fn engine_config(args: &WorkerArgs) -> EngineConfig {
     EngineConfig {
         max_step_tokens: args.max_step_tokens as usize,
+        mixed_prompt_tokens: args.prefill_chunk_tokens.unwrap_or(args.max_step_tokens) as usize,
         max_running: args.max_running as usize,
         max_waiting: args.max_waiting as usize,
+        prefix_cache: !args.no_prefix_cache,
         ..EngineConfig::default()
     }
 }

@@ -2,8 +2,9 @@
 
 use std::{fmt, sync::Arc};
 
-use baton_engine::Engine;
+use baton_engine::{BlockCounts, Engine};
 use baton_grammar::{GrammarCounts, Grammars};
+use baton_kv_events::EventStats;
 use baton_kv_transfer::{FabricDescription, RailStats, TransferNode, TransferStats};
 use baton_process::Metrics;
 use prometheus_client::{
@@ -23,6 +24,8 @@ struct WorkerCollector {
     /// A prefill worker's.
     pairs: Option<Arc<Pairs>>,
     grammars: Option<Grammars>,
+    /// When KV events are published.
+    events: Option<EventStats>,
     model_name: String,
 }
 
@@ -32,12 +35,12 @@ pub(crate) fn register(
     engine: Engine,
     node: TransferNode,
     pairs: Option<Arc<Pairs>>,
-    grammars: Option<Grammars>,
+    (grammars, events): (Option<Grammars>, Option<EventStats>),
     model_name: &str,
 ) {
     let fabric = node.fabric();
     let collector =
-        WorkerCollector { engine, node, fabric, pairs, grammars, model_name: model_name.to_owned() };
+        WorkerCollector { engine, node, fabric, pairs, grammars, events, model_name: model_name.to_owned() };
     metrics.register(|registry| registry.register_collector(Box::new(collector)));
 }
 
@@ -53,6 +56,9 @@ impl Collector for WorkerCollector {
         if let Some(grammars) = &self.grammars {
             encode_grammars(&mut encoder, grammars.counts())?;
         }
+        if let Some(events) = &self.events {
+            encode_events(&mut encoder, events)?;
+        }
         let fabric = [("fabric", self.fabric.name), ("provider", self.fabric.provider.as_str())];
         info(&mut encoder, "baton_fabric", "What carries KV blocks", &fabric)
     }
@@ -63,11 +69,11 @@ impl WorkerCollector {
         let load = self.engine.load();
         let layout = self.engine.kv_layout();
         let model = [("model_name", self.model_name.as_str())];
-        let used = (load.blocks.total - load.blocks.free) as f64 / load.blocks.total.max(1) as f64;
+        let used = load.blocks.in_use() as f64 / load.blocks.total.max(1) as f64;
         let (waiting, running) = (number(load.waiting), number(load.running));
         gauge(encoder, "vllm:num_requests_waiting", "Requests that wait for room", &model, waiting)?;
         gauge(encoder, "vllm:num_requests_running", "Requests being computed", &model, running)?;
-        gauge(encoder, "vllm:kv_cache_usage_perc", "KV blocks not free, 1 = all", &model, used)?;
+        gauge(encoder, "vllm:kv_cache_usage_perc", "KV blocks that requests use, 1 = all", &model, used)?;
         counter(encoder, "vllm:prompt_tokens", "Prompt tokens computed", &model, load.totals.prompt_tokens)?;
         counter(
             encoder,
@@ -83,6 +89,20 @@ impl WorkerCollector {
             &model,
             load.totals.preemptions,
         )?;
+        counter(
+            encoder,
+            "vllm:prefix_cache_queries",
+            "Prompt tokens looked for in the prefix cache",
+            &model,
+            load.totals.prefix_query_tokens,
+        )?;
+        counter(
+            encoder,
+            "vllm:prefix_cache_hits",
+            "Prompt tokens found in the prefix cache, and not computed",
+            &model,
+            load.totals.prefix_hit_tokens,
+        )?;
         counter(encoder, "baton_engine_steps", "Steps computed", &[], load.totals.steps)?;
         let (block_size, blocks) = (layout.block_tokens.to_string(), load.blocks.total.to_string());
         let config = [
@@ -96,13 +116,18 @@ impl WorkerCollector {
 
     fn encode_blocks(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let blocks = self.engine.load().blocks;
-        let help = "KV blocks: free, owned by a request, or held until nothing remote touches them any more";
+        let help = "KV blocks: free, cached for requests that begin the same, owned by a request, or held until nothing remote touches them any more";
         let mut family = encoder.encode_descriptor("baton_kv_blocks", help, None, MetricType::Gauge)?;
-        for (state, count) in [("free", blocks.free), ("owned", blocks.owned), ("held", blocks.held)] {
+        let BlockCounts { free, cached, owned, held, .. } = blocks;
+        for (state, count) in [("free", free), ("cached", cached), ("owned", owned), ("held", held)] {
             ConstGauge::new(number(count)).encode(family.encode_family(&[("state", state)])?)?;
         }
-        let in_use = number(blocks.total - blocks.free);
-        gauge(encoder, "baton_kv_blocks_in_use", "KV blocks that are not free", &[], in_use)
+        let help = "KV blocks that the prefix cache finds, whether cached only, owned or held";
+        gauge(encoder, "baton_prefix_cache_blocks", help, &[], number(blocks.indexed))?;
+        let help = "Cached KV blocks that were taken for other contents";
+        counter(encoder, "baton_prefix_cache_evictions", help, &[], blocks.evicted_total)?;
+        let in_use = number(blocks.in_use());
+        gauge(encoder, "baton_kv_blocks_in_use", "KV blocks that are neither free nor cached", &[], in_use)
     }
 }
 
@@ -135,6 +160,17 @@ fn encode_grammars(encoder: &mut DescriptorEncoder<'_>, counts: GrammarCounts) -
         reused,
     )?;
     gauge(encoder, "baton_grammars_kept", "Compiled grammars kept for the next request", &[], number(kept))
+}
+
+fn encode_events(encoder: &mut DescriptorEncoder<'_>, events: &EventStats) -> fmt::Result {
+    for (name, help, value) in [
+        ("baton_kv_events_batches", "Batches of KV events that were published", events.published()),
+        ("baton_kv_events_dropped", "Batches of KV events that were lost for want of room", events.dropped()),
+        ("baton_kv_events_replays", "Replays of KV events that were asked for", events.replays()),
+    ] {
+        counter(encoder, name, help, &[], value)?;
+    }
+    Ok(())
 }
 
 fn encode_pairs(encoder: &mut DescriptorEncoder<'_>, pairs: &Pairs) -> fmt::Result {

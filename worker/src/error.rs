@@ -64,6 +64,9 @@ pub enum RunError {
     /// The fabric failed for good, so no KV block can come or go.
     #[error("kv-transfer failed")]
     TransferFailed(#[from] baton_kv_transfer::DataPlaneFailed),
+    /// KV events have nowhere to go.
+    #[error(transparent)]
+    Events(#[from] baton_kv_events::StartError),
     /// A port could not be had.
     #[error(transparent)]
     Bind(#[from] BindError),

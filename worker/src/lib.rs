@@ -22,6 +22,7 @@
 
 mod args;
 mod assemble;
+mod cache_events;
 mod collect;
 mod context;
 mod error;

@@ -18,6 +18,7 @@ use tonic::{
 use crate::{
     Registration, Rejected, RequestMetrics, RunError, Worker, WorkerArgs,
     assemble::{Assembly, assemble},
+    cache_events::KvEvents,
     collect, identity,
     pairs::Pairs,
     registration::registry_endpoint,
@@ -51,6 +52,7 @@ pub async fn run(
     let bad_registry = |_| RunError::BadRegistry { value: args.registry.clone() };
     registry_endpoint(&args.registry).map_err(bad_registry)?;
     let listeners = Listeners::bind(&args).await?;
+    let events = KvEvents::start(&args).await?;
     let metrics = Metrics::new();
     let readiness = Readiness::not_yet("the model is being loaded");
     let mut servers: JoinSet<Result<(), RunError>> = JoinSet::new();
@@ -59,8 +61,12 @@ pub async fn run(
     let admin = serve_admin(admin, metrics.clone(), readiness.clone(), closing.clone().cancelled_owned());
     servers.spawn(async move { admin.await.map_err(RunError::Admin) });
 
+    let mut keepers = JoinSet::new();
+    if let Some(publisher) = events.publisher {
+        keepers.spawn(publisher.run(closing.clone()));
+    }
     let started = async {
-        let assembly = assemble(&args).await?;
+        let assembly = assemble(&args, events.observer).await?;
         readiness.set_not_ready("warming up");
         warm_up(&assembly.engine).await?;
         Ok::<_, RunError>(assembly)
@@ -71,9 +77,10 @@ pub async fn run(
     };
     let Assembly { engine, node, model, kv_cache, vocab_size, grammars } = assembly;
     let fabric = identity::fabric_info(node.fabric());
-    report_listening(grpc_address, admin_address, &fabric.control_endpoint);
+    report_listening(grpc_address, admin_address, &fabric.control_endpoint, &events.addresses);
     let pairs = (role == Role::Prefill).then(|| Arc::new(Pairs::new()));
-    collect::register(&metrics, engine.clone(), node.clone(), pairs.clone(), grammars.clone(), &model.name);
+    let observed = (grammars.clone(), events.stats);
+    collect::register(&metrics, engine.clone(), node.clone(), pairs.clone(), observed, &model.name);
     let request_metrics = RequestMetrics::register(&metrics, &model.name);
     let worker = Arc::new(Worker::new(engine, node, request_metrics, vocab_size).with_grammars(grammars));
     servers.spawn(serve_grpc(grpc, service(worker.clone()), closing.clone()));
@@ -94,7 +101,6 @@ pub async fn run(
     readiness.set_not_ready("not registered yet");
     let mut registration =
         Registration::new(&args.registry, hello, worker.clone(), readiness.clone()).map_err(bad_registry)?;
-    let mut keepers = JoinSet::new();
     if let Some(pairs) = pairs {
         keepers.spawn(pairs.clone().keep(worker.node.clone(), worker.stop.clone()));
         registration = registration.with_pairs(pairs);
@@ -194,12 +200,18 @@ fn reachable(listening: SocketAddr, endpoint: &str) -> String {
 }
 
 /// The transfer node's control endpoint is a port on some fabrics only.
-fn report_listening(grpc: SocketAddr, admin: SocketAddr, control_endpoint: &str) {
+fn report_listening(
+    grpc: SocketAddr,
+    admin: SocketAddr,
+    control_endpoint: &str,
+    events: &[(&'static str, SocketAddr)],
+) {
     let mut listeners =
         std::collections::BTreeMap::from([("grpc".to_owned(), grpc), ("admin".to_owned(), admin)]);
     if let Some(transfer) = control_endpoint.strip_prefix("tcp:").and_then(|address| address.parse().ok()) {
         listeners.insert("transfer".to_owned(), transfer);
     }
+    listeners.extend(events.iter().map(|(name, address)| ((*name).to_owned(), *address)));
     Report::Listening(listeners).print();
 }
 

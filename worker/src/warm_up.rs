@@ -26,7 +26,7 @@ pub async fn warm_up(engine: &Engine) -> Result<(), RunError> {
     let room = engine.max_context_tokens().min(pool_tokens);
     let prompt = vec![0; PROMPT_TOKENS.min(room.saturating_sub(NEW_TOKENS as usize)).max(1)];
     let sampling = SamplingParams { ignore_eos: true, ..SamplingParams::greedy(NEW_TOKENS) };
-    let request = SequenceRequest { id: "warm-up".to_owned(), prompt, sampling, deadline: None };
+    let request = SequenceRequest { id: "warm-up".to_owned(), prompt, sampling, deadline: None, scope: None };
     if room <= request.prompt.len() {
         // A pool of a token or two has nothing to warm up.
         return Ok(());
@@ -40,7 +40,10 @@ pub async fn warm_up(engine: &Engine) -> Result<(), RunError> {
             Some(SequenceEvent::Finished(..)) | None => break,
         }
     }
+    // Or the second one would find its prompt cached, and the first real one find what nobody asked for.
+    engine.clear_prefix_cache();
     let mut leg = engine.prefill(request, Arc::new(Nowhere)).map_err(|error| failed(error.to_string()))?;
     leg.first_token().await.map_err(|failure| failed(failure.to_string()))?;
+    engine.clear_prefix_cache();
     Ok(())
 }

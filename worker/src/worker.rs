@@ -59,7 +59,7 @@ impl Worker {
             waiting: count(load.waiting),
             running: count(load.running),
             waiting_prompt_tokens: load.waiting_prompt_tokens as u64,
-            blocks_free: count(load.blocks.free),
+            blocks_free: count(load.blocks.available()),
             blocks_total: count(load.blocks.total),
             draining: self.draining.is_cancelled(),
         }

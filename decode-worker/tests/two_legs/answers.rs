@@ -2,18 +2,22 @@
 
 use baton_proto::v1::{FailureKind, FinishReason, SamplingParams};
 
-use crate::bed::{Fleet, greedy, prompt};
+use crate::{
+    bed::{Fleet, greedy, prompt},
+    workers::BLOCK_TOKENS,
+};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn disaggregated_equals_aggregated() {
-    let fleet = Fleet::start(1, 64).await;
+    let (fleet, alone) = (Fleet::start(1, 64).await, Fleet::start(0, 64).await);
     let seeded = SamplingParams { temperature: 0.9, seed: 11, top_p: 0.9, ..greedy(13) };
     let penalised = SamplingParams { repetition_penalty: 1.3, presence_penalty: 0.4, ..greedy(20) };
     let with_logprobs = SamplingParams { logprobs: Some(3), ..greedy(5) };
-    for sampling in [greedy(9), seeded, penalised, with_logprobs, greedy(2)] {
-        for len in [1, 3, 4, 5, 16, 17, 48, 61] {
-            let prompt = prompt(3, len);
-            let (expected, aggregated) = fleet.ask_aggregated(&prompt, sampling.clone()).await.answer().await;
+    for (seed, sampling) in (0..).step_by(8).zip([greedy(9), seeded, penalised, with_logprobs, greedy(2)]) {
+        for (seed, len) in (seed..).zip([1, 3, 4, 5, 16, 17, 48, 61]) {
+            // Each begins in its own way, or little would be transferred: the rest would be cached.
+            let prompt = prompt(seed, len);
+            let (expected, aggregated) = alone.ask_aggregated(&prompt, sampling.clone()).await.answer().await;
             let (tokens, finished) = fleet.ask(&prompt, sampling.clone()).await.answer().await;
             assert_eq!(tokens, expected, "{len} tokens");
             assert_eq!(
@@ -33,12 +37,30 @@ async fn disaggregated_equals_aggregated() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cached_tokens_are_those_of_the_worker_that_prefilled() {
+    let fleet = Fleet::start(1, 64).await;
+    let prompt = prompt(3, 4 * BLOCK_TOKENS + 1);
+    let all = 4 * BLOCK_TOKENS as u32;
+    let (tokens, first) = fleet.ask(&prompt, greedy(9)).await.answer().await;
+    let (again, second) = fleet.ask(&prompt, greedy(9)).await.answer().await;
+    assert_eq!((first.account.cached_prompt_tokens, second.account.cached_prompt_tokens), (0, all));
+    // The transfer brought it to the decode worker, too.
+    let (local, third) = fleet.ask_aggregated(&prompt, greedy(9)).await.answer().await;
+    assert_eq!(third.account.cached_prompt_tokens, all);
+    assert!(tokens == again && tokens == local);
+    let other = [&[7, 7, 7], prompt.as_slice()].concat();
+    let (_, other) = fleet.ask_aggregated(&other, greedy(9)).await.answer().await;
+    assert_eq!(other.account.cached_prompt_tokens, 0);
+    fleet.empties().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn neighbours_do_not_change_an_answer() {
-    let fleet = Fleet::start(2, 96).await;
+    let (fleet, alone) = (Fleet::start(2, 96).await, Fleet::start(0, 96).await);
     let asked: Vec<_> = (0..24_u32).map(|n| (prompt(n, 1 + 2 * n as usize), greedy(3 + n % 7))).collect();
     let mut expected = Vec::new();
     for (prompt, sampling) in &asked {
-        expected.push(fleet.ask_aggregated(prompt, sampling.clone()).await.answer().await.0);
+        expected.push(alone.ask_aggregated(prompt, sampling.clone()).await.answer().await.0);
     }
     let mut replies = Vec::new();
     for (prompt, sampling) in &asked {

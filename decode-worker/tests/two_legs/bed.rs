@@ -20,7 +20,7 @@ use tonic::{
     transport::{Channel, Server, server::TcpIncoming},
 };
 
-use crate::workers::{Served, within};
+use crate::workers::{BLOCK_TOKENS, Served, within};
 
 #[derive(Parser)]
 struct Cli {
@@ -103,6 +103,7 @@ impl Fleet {
             worker_id: format!("p{}", index + 1),
             incarnation: 1,
             endpoint: served.address.to_string(),
+            block_tokens: BLOCK_TOKENS as u32,
         };
         self.prefills.iter().enumerate().map(candidate).collect()
     }
@@ -187,6 +188,11 @@ impl Reply {
         let (ids, end) = self.rest().await;
         (ids, end.unwrap_or_else(|failure| panic!("failed: {failure:?}")))
     }
+}
+
+/// The tokens of a request that is prefilled where it is decoded, by a fleet that does nothing else and has nothing cached.
+pub(crate) async fn alone(prompt: &[u32], sampling: SamplingParams) -> Vec<u32> {
+    Fleet::start(0, 64).await.ask_aggregated(prompt, sampling).await.answer().await.0
 }
 
 pub(crate) fn greedy(max_tokens: u32) -> SamplingParams {

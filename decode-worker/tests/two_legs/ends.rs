@@ -1,7 +1,7 @@
 //! Requests that do not go as planned: clients that leave, workers that die. Every block comes back.
 
 use crate::{
-    bed::{Fleet, greedy, prompt},
+    bed::{Fleet, alone, greedy, prompt},
     workers::eventually,
 };
 
@@ -51,7 +51,7 @@ async fn a_client_that_leaves_while_it_waits_for_blocks_frees_its_place() {
 async fn a_prefill_worker_that_dies_before_or_during_its_push_is_repaired_by_the_next() {
     for steps_before in [0, 2] {
         let fleet = Fleet::start(2, 64).await;
-        let (expected, _) = fleet.ask_aggregated(&prompt(3, 60), greedy(9)).await.answer().await;
+        let expected = alone(&prompt(3, 60), greedy(9)).await;
         fleet.prefills[0].gate.close(steps_before);
         let reply = fleet.ask(&prompt(3, 60), greedy(9)).await;
         let computing = || fleet.prefills[0].blocks().owned > 0;
@@ -68,7 +68,7 @@ async fn a_prefill_worker_that_dies_before_or_during_its_push_is_repaired_by_the
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn when_no_prefill_worker_is_left_the_decode_worker_prefills() {
     let fleet = Fleet::start(1, 64).await;
-    let (expected, _) = fleet.ask_aggregated(&prompt(3, 60), greedy(9)).await.answer().await;
+    let expected = alone(&prompt(3, 60), greedy(9)).await;
     fleet.prefills[0].kill().await;
     let (tokens, finished) = fleet.ask(&prompt(3, 60), greedy(9)).await.answer().await;
     assert_eq!((tokens, finished.account.prefill_worker.as_str()), (expected, "d"));
@@ -78,7 +78,7 @@ async fn when_no_prefill_worker_is_left_the_decode_worker_prefills() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_prefill_worker_that_gives_up_midway_lets_go_of_the_decode_workers_blocks_at_once() {
     let fleet = Fleet::start(2, 64).await;
-    let (expected, _) = fleet.ask_aggregated(&prompt(3, 60), greedy(9)).await.answer().await;
+    let expected = alone(&prompt(3, 60), greedy(9)).await;
     fleet.prefills[0].gate.close(1);
     let reply = fleet.ask(&prompt(3, 60), greedy(9)).await;
     eventually("it has pushed a part", || fleet.prefills[0].worker.node.stats().writes_sent > 0).await;

@@ -14,7 +14,7 @@ use tonic::{Streaming, transport::Channel};
 
 use crate::{
     bed::{greedy, prompt},
-    workers::{Served, within},
+    workers::{BLOCK_TOKENS, LAYOUT, Served, within},
 };
 
 const PROMPT_TOKENS: usize = 30;
@@ -51,7 +51,12 @@ impl Session {
     }
 
     async fn expect(&mut self, attempt: u32) -> Vec<u8> {
-        self.tell(Command::Expect(Expect { prefill_worker: "p".to_owned(), attempt })).await;
+        self.expect_blocks(attempt, BLOCK_TOKENS as u32).await
+    }
+
+    /// From a prefill worker with so large blocks.
+    async fn expect_blocks(&mut self, attempt: u32, block_tokens: u32) -> Vec<u8> {
+        self.tell(Command::Expect(Expect { prefill_worker: "p".to_owned(), attempt, block_tokens })).await;
         match self.event().await {
             Event::Ticket(ticket) if ticket.attempt == attempt => ticket.ticket.to_vec(),
             other => panic!("not the ticket of try {attempt}: {other:?}"),
@@ -146,7 +151,13 @@ async fn a_command_that_crosses_the_end_of_the_transfer_is_void() {
     decode.gate.close(1);
     session.tell(Command::Start(Start { first_token: Some(first_token), attempt: 1 })).await;
     assert!(matches!(session.event().await, Event::TransferDone(_)));
-    session.tell(Command::Expect(Expect { prefill_worker: "p".to_owned(), attempt: 2 })).await;
+    session
+        .tell(Command::Expect(Expect {
+            prefill_worker: "p".to_owned(),
+            attempt: 2,
+            block_tokens: BLOCK_TOKENS as u32,
+        }))
+        .await;
     session.tell(Command::PrefillLocally(PrefillLocally {})).await;
     decode.gate.open();
     assert_eq!(session.tokens().await, expected().await[1..]);
@@ -184,4 +195,28 @@ async fn a_broken_contract_ends_the_session_and_frees_its_blocks() {
         );
         decode.empties().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_prefix_that_is_cached_is_left_out_when_the_other_sides_blocks_end_there() {
+    let [decode, source] = [Served::decode(64).await, Served::prefill().await];
+    let expected = expected().await;
+    let received = || decode.worker.node.stats().bytes_received;
+    let mut before = 0;
+    let all = PROMPT_TOKENS.div_ceil(BLOCK_TOKENS) as u64;
+    // At first nothing is cached; then all but the last block, unless the other side's blocks end elsewhere, or who knows where.
+    for (block_tokens, blocks) in [(BLOCK_TOKENS, all), (BLOCK_TOKENS, 1), (0, all), (1024, all), (1, 1)] {
+        let mut session = Session::open(&decode).await;
+        let ticket = session.expect_blocks(1, block_tokens as u32).await;
+        let first = prefill(&source, ticket).await.unwrap();
+        assert_eq!(first.id, expected[0]);
+        session.tell(Command::Start(Start { first_token: Some(first), attempt: 1 })).await;
+        assert!(matches!(session.event().await, Event::TransferDone(_)));
+        assert_eq!(session.tokens().await, expected[1..]);
+        let moved = received() - before;
+        before = received();
+        assert_eq!(moved, blocks * LAYOUT.pool_bytes(1) as u64, "for blocks of {block_tokens} tokens");
+    }
+    decode.empties().await;
+    source.empties().await;
 }

@@ -23,7 +23,7 @@ pub(crate) const VOCAB: usize = 50;
 pub(crate) const CONTEXT: usize = 96;
 pub(crate) const BLOCK_TOKENS: usize = 4;
 /// With a multiple of 32 blocks a pool is whole pages.
-const LAYOUT: KvLayout =
+pub(crate) const LAYOUT: KvLayout =
     KvLayout { layers: 3, kv_heads: 2, head_dim: 4, block_tokens: BLOCK_TOKENS, dtype: Dtype::Bf16 };
 
 /// Only ever spent by a failing test.
@@ -162,7 +162,7 @@ impl Served {
         eventually("every block is free, no call and no transfer is left", move || {
             let (load, stats) = (worker.engine.load(), worker.node.stats());
             let blocks = load.blocks;
-            blocks.free == blocks.total
+            blocks.available() == blocks.total
                 && worker.calls.is_empty()
                 && stats.incoming_live == 0
                 && load.waiting == 0

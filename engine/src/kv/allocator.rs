@@ -1,18 +1,21 @@
-//! Who owns which KV block: a fixed pool, one owner a block, and a count that always adds up.
+//! Who has which KV block: a fixed pool, and a count that always adds up.
 //!
 //! ```text
-//!            take                      hold
-//!   free ───────────► owned by a lease ─────► held (a fence: a network card may still touch it)
-//!    ▲                      │ drop               │ drop
-//!    └──────────────────────┴────────────────────┘   generation + 1
+//!             take                         hold
+//!   free ──────────────► owned by leases ─────────► held (fences: a network card may still touch it)
+//!    ▲ ▲                   │        ▲                 │
+//!    │ └───────────────────┤ last drop                │ last drop     contents of no use to others: free, generation + 1
+//!    │ evict               ▼        │ share           │               contents in the prefix index: cached
+//!    └────────────────── cached ────┴◄────────────────┘
 //! ```
 //!
-//! Invariants: `total = free + owned + held` at all times; a block is in at most one [`BlockLease`]; its generation changes
-//! each time it goes back to the pool, so that whoever remembers an old generation can tell that the block changed hands.
+//! Invariants: `total = free + cached + owned + held` at all times. A block that is not in the prefix index is in at most one
+//! [`BlockLease`]; one that is may be in several, and its contents do not change. Its generation changes each time its contents
+//! are given up, so that whoever remembers an old generation can tell that the block changed hands.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{BlockId, free_set::FreeSet, lease::BlockLease};
+use super::{BlockId, CacheEvent, CacheMode, CacheScope, lease::BlockLease, ledger::Ledger};
 
 /// Handle to a pool of blocks; clones share the pool.
 #[derive(Clone)]
@@ -21,60 +24,67 @@ pub(crate) struct BlockAllocator {
 }
 
 /// Where the blocks of a pool are, at one moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BlockCounts {
-    /// Size of the pool: `free + owned + held`.
+    /// Size of the pool: `free + cached + owned + held`.
     pub total: usize,
-    /// Ready to be taken.
+    /// Ready to be taken, and of no other use.
     pub free: usize,
+    /// Ready to be taken, and until then the beginning of a sequence that may come again.
+    pub cached: usize,
     /// Of sequences and reservations.
     pub owned: usize,
     /// Kept back until nothing remote can touch them any more.
     pub held: usize,
-    /// Taken since the start; minus `freed_total` it is `owned + held`.
+    /// In the prefix index: the cached ones, and those of the others whose contents can be shared.
+    pub indexed: usize,
+    /// Cached blocks that were taken for other contents, since the start.
+    pub evicted_total: u64,
+    /// Blocks that left `free` and `cached` since the start; minus `freed_total` it is `owned + held`.
     pub taken_total: u64,
-    /// Returned since the start.
+    /// Blocks that came back since the start.
     pub freed_total: u64,
 }
 
-/// The pool has fewer free blocks than were asked for.
+impl BlockCounts {
+    /// Blocks that can be taken.
+    pub fn available(&self) -> usize {
+        self.free + self.cached
+    }
+
+    /// Blocks that somebody uses.
+    pub fn in_use(&self) -> usize {
+        self.owned + self.held
+    }
+}
+
+/// Fewer blocks can be taken than were asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{wanted} KV blocks wanted, {free} free")]
+#[error("{wanted} KV blocks wanted, {available} available")]
 pub(crate) struct OutOfBlocks {
     pub(crate) wanted: usize,
-    pub(crate) free: usize,
+    pub(crate) available: usize,
+}
+
+/// The beginning of a sequence, as the prefix cache knows it.
+#[derive(Clone, Copy)]
+pub(crate) struct Prefix<'a> {
+    pub(crate) tokens: &'a [u32],
+    pub(crate) block_tokens: usize,
+    pub(crate) scope: Option<&'a Arc<CacheScope>>,
 }
 
 /// What a pool's leases share.
 pub(super) struct Pool {
-    state: Mutex<PoolState>,
+    ledger: Mutex<Ledger>,
     on_freed: Box<dyn Fn() + Send + Sync>,
-}
-
-struct PoolState {
-    free: FreeSet,
-    owners: Vec<Owner>,
-    generations: Vec<u64>,
-    counts: BlockCounts,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Owner {
-    Nobody,
-    Lease,
-    Fence,
 }
 
 impl BlockAllocator {
     /// A pool of `total` free blocks. `on_freed` is called, with no lock held, each time blocks have come back.
-    pub(crate) fn new(total: usize, on_freed: impl Fn() + Send + Sync + 'static) -> Self {
-        let state = PoolState {
-            free: FreeSet::full(total),
-            owners: vec![Owner::Nobody; total],
-            generations: vec![0; total],
-            counts: BlockCounts { total, free: total, owned: 0, held: 0, taken_total: 0, freed_total: 0 },
-        };
-        Self { pool: Arc::new(Pool { state: Mutex::new(state), on_freed: Box::new(on_freed) }) }
+    pub(crate) fn new(total: usize, mode: CacheMode, on_freed: impl Fn() + Send + Sync + 'static) -> Self {
+        let ledger = Mutex::new(Ledger::new(total, mode));
+        Self { pool: Arc::new(Pool { ledger, on_freed: Box::new(on_freed) }) }
     }
 
     /// A lease of no blocks, to be grown.
@@ -92,12 +102,36 @@ impl BlockAllocator {
 
     /// Where the blocks are now.
     pub(crate) fn counts(&self) -> BlockCounts {
-        self.pool.lock().counts
+        self.pool.lock().counts()
     }
 
-    /// How often `block` has gone back to the pool; `None` for a block the pool does not have.
+    /// How many blocks of a beginning are cached, and how many of these nobody uses. Nothing is taken.
+    pub(crate) fn probe(&self, prefix: &Prefix<'_>) -> (usize, usize) {
+        let ledger = self.pool.lock();
+        let (mut parent, mut blocks, mut idle) = (None, 0, 0);
+        while blocks < prefix.full_blocks() {
+            let Some((found, is_used)) = ledger.find(parent, prefix.scope, prefix.block(blocks)) else {
+                break;
+            };
+            (parent, blocks) = (Some(found), blocks + 1);
+            idle += usize::from(!is_used);
+        }
+        (blocks, idle)
+    }
+
+    /// Forgets what is cached. Who uses a block keeps it, and shares it with nobody new.
+    pub(crate) fn clear_cache(&self) {
+        self.pool.lock().clear_cache();
+    }
+
+    /// What happened to the prefix cache since the last call.
+    pub(crate) fn take_events(&self) -> Vec<CacheEvent> {
+        self.pool.lock().take_events()
+    }
+
+    /// How often the contents of `block` were given up; `None` for a block the pool does not have.
     pub(crate) fn generation(&self, block: BlockId) -> Option<u64> {
-        self.pool.lock().generations.get(block.0 as usize).copied()
+        self.pool.lock().generation(block)
     }
 
     /// Whether `lease` is of this pool.
@@ -106,79 +140,30 @@ impl BlockAllocator {
     }
 }
 
-impl Pool {
-    pub(super) fn take(&self, wanted: usize, into: &mut Vec<BlockId>) -> Result<(), OutOfBlocks> {
-        let mut guard = self.lock();
-        let state = &mut *guard;
-        if state.counts.free < wanted {
-            return Err(OutOfBlocks { wanted, free: state.counts.free });
-        }
-        let start = into.len();
-        state.free.take(wanted, into);
-        for id in &into[start..] {
-            debug_assert_eq!(state.owners[id.0 as usize], Owner::Nobody, "{id:?} was taken while owned");
-            state.owners[id.0 as usize] = Owner::Lease;
-        }
-        state.counts.free -= wanted;
-        state.counts.owned += wanted;
-        state.counts.taken_total += wanted as u64;
-        state.check();
-        Ok(())
+impl Prefix<'_> {
+    /// Blocks that its tokens fill.
+    pub(super) fn full_blocks(&self) -> usize {
+        self.tokens.len() / self.block_tokens
     }
 
-    pub(super) fn hold(&self, ids: &[BlockId]) {
-        let mut state = self.lock();
-        for id in ids {
-            debug_assert_eq!(
-                state.owners[id.0 as usize],
-                Owner::Lease,
-                "{id:?} was held twice, or while free"
-            );
-            state.owners[id.0 as usize] = Owner::Fence;
-        }
-        state.counts.owned -= ids.len();
-        state.counts.held += ids.len();
-        state.check();
-    }
-
-    pub(super) fn free(&self, ids: &[BlockId]) {
-        if ids.is_empty() {
-            return;
-        }
-        let mut guard = self.lock();
-        let state = &mut *guard;
-        for id in ids {
-            let index = id.0 as usize;
-            match std::mem::replace(&mut state.owners[index], Owner::Nobody) {
-                Owner::Lease => state.counts.owned -= 1,
-                Owner::Fence => state.counts.held -= 1,
-                Owner::Nobody => debug_assert!(false, "{id:?} was freed twice"),
-            }
-            state.generations[index] += 1;
-            state.free.put(*id);
-        }
-        state.counts.free += ids.len();
-        state.counts.freed_total += ids.len() as u64;
-        state.check();
-        drop(guard);
-        (self.on_freed)();
-    }
-
-    fn lock(&self) -> MutexGuard<'_, PoolState> {
-        // A panic elsewhere must not turn into a second one while leases are dropped.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Tokens of a block that is full.
+    pub(super) fn block(&self, index: usize) -> &[u32] {
+        &self.tokens[index * self.block_tokens..][..self.block_tokens]
     }
 }
 
-impl PoolState {
-    fn check(&self) {
-        let BlockCounts { total, free, owned, held, taken_total, freed_total } = self.counts;
-        debug_assert_eq!(total, free + owned + held, "blocks are conserved");
-        debug_assert_eq!(
-            (owned + held) as u64,
-            taken_total - freed_total,
-            "every taken block is owned, held or freed"
-        );
+impl Pool {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Ledger> {
+        // A panic elsewhere must not turn into a second one while leases are dropped.
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn give_back(&self, ids: &[BlockId], is_fence: bool) {
+        if ids.is_empty() {
+            return;
+        }
+        self.lock().give_back(ids, is_fence);
+        (self.on_freed)();
     }
 }
 

@@ -7,7 +7,8 @@ use super::{
     core::Core,
     mailbox::Arrival,
     reservation::Origin,
-    schedule,
+    schedule::{self, Wanted},
+    shared::Shared,
     waiting::{ReserveRequest, Waiting},
 };
 
@@ -29,14 +30,22 @@ impl Core {
         let mut blocked = false;
         let mut next = self.waiting.first_key_value().map(|(arrival, _)| *arrival);
         while let Some(arrival) = next {
+            // Counted first: a block that comes back meanwhile, and is wanted, must not count for both.
+            let available = self.shared.allocator.counts().available();
             let wanted = match &self.waiting[&arrival] {
-                Waiting::Sequence(sequence, _) => sequence.blocks_wanted(&self.shared.layout),
-                Waiting::Reserve(request) => request.blocks,
+                Waiting::Sequence(sequence, _) => {
+                    sequence.blocks_wanted(&self.shared.allocator, &self.shared.layout)
+                }
+                Waiting::Reserve(ReserveRequest { purpose, .. }) => {
+                    let prefix = purpose.sharable(self.shared.layout.block_tokens);
+                    let (cached, idle) = self.shared.allocator.probe(&prefix);
+                    Wanted { fresh: purpose.blocks - cached, idle }
+                }
             };
             let is_sequence = matches!(self.waiting[&arrival], Waiting::Sequence(..));
             let has_slot = !is_sequence || self.running.len() < self.shared.config.max_running;
-            if has_slot && (!blocked || wanted == 0) && self.has_room(wanted) {
-                self.let_in(arrival, wanted);
+            if has_slot && (!blocked || wanted.fresh == 0) && self.has_room(available, wanted) {
+                self.let_in(arrival, wanted.fresh);
             } else {
                 blocked = true;
             }
@@ -48,15 +57,22 @@ impl Core {
         }
     }
 
-    fn has_room(&self, wanted: usize) -> bool {
+    fn has_room(&self, available: usize, wanted: Wanted) -> bool {
         let growing = self.running.values().filter(|sequence| sequence.grows()).count();
-        schedule::has_room(self.shared.allocator.counts().free, wanted, growing)
+        schedule::has_room(available, wanted, growing)
     }
 
-    fn let_in(&mut self, arrival: Arrival, blocks: usize) {
+    fn let_in(&mut self, arrival: Arrival, fresh: usize) {
         match self.waiting.remove(&arrival) {
             Some(Waiting::Sequence(mut sequence, slot)) => {
-                if sequence.take_blocks(&self.shared.allocator, blocks) {
+                let Shared { layout, config, .. } = &*self.shared;
+                // Cached blocks first, or they might be evicted for the fresh ones.
+                if fresh > 0 {
+                    sequence.share_cached(layout, config.layer_group);
+                }
+                if sequence.take_blocks(fresh).is_ok() {
+                    // What a transfer brought is whole and checked.
+                    sequence.store_computed(layout);
                     drop(slot);
                     self.running.insert(arrival, sequence);
                 } else {
@@ -71,8 +87,9 @@ impl Core {
 
     fn grant(&mut self, arrival: Arrival, request: ReserveRequest) {
         let mut lease = self.shared.allocator.lease();
-        match lease.grow(request.blocks) {
-            Ok(()) => request.grant(arrival, lease, Origin::new(self.shared.clone())),
+        let shared = lease.share_cached(0, &request.purpose.sharable(self.shared.layout.block_tokens));
+        match lease.grow(request.purpose.blocks - shared) {
+            Ok(()) => request.grant(arrival, lease, shared, Origin::new(self.shared.clone())),
             Err(_) => {
                 debug_assert!(false, "only this thread takes blocks, and it has just counted them");
                 self.waiting.insert(arrival, Waiting::Reserve(request));
@@ -90,9 +107,7 @@ impl Core {
             .collect();
         for arrival in decoding {
             while let Some(sequence) = self.running.get_mut(&arrival) {
-                if !sequence.is_out_of_blocks(&self.shared.layout)
-                    || sequence.take_blocks(&self.shared.allocator, 1)
-                {
+                if !sequence.is_out_of_blocks(&self.shared.layout) || sequence.take_blocks(1).is_ok() {
                     break;
                 }
                 let victim =

@@ -5,7 +5,7 @@ use std::{ops::Range, sync::Arc, time::Instant};
 use baton_grammar::Grammar;
 
 use super::SequenceFailure;
-use crate::kv::BlockId;
+use crate::kv::{BlockId, CacheEvent, CacheScope};
 
 /// One request, tokenised.
 #[derive(Clone, Debug)]
@@ -18,6 +18,8 @@ pub struct SequenceRequest {
     pub sampling: SamplingParams,
     /// When it is given up, wherever it is then.
     pub deadline: Option<Instant>,
+    /// With whom it shares cached prefixes; `None`: with all that have none either.
+    pub scope: Option<Arc<CacheScope>>,
 }
 
 /// How the next token is chosen; validated by [`SamplingParams::validate`] on submission.
@@ -85,14 +87,23 @@ pub enum FinishReason {
 /// What a request's channel carries; after `Finished` or `Failed` nothing follows.
 #[derive(Clone, Debug, PartialEq)]
 pub enum SequenceEvent {
-    /// The prompt is computed, after so much time; its first token follows. Absent when it was computed elsewhere.
-    Prefilled(SequenceTiming),
+    /// The prompt is computed; its first token follows. Absent when it was computed elsewhere.
+    Prefilled(Prefilled),
     /// A new token.
     Token(GeneratedToken),
     /// The end, with where the time went.
     Finished(FinishReason, SequenceTiming),
     /// The sequence could not be finished.
     Failed(SequenceFailure),
+}
+
+/// How a prompt came to be computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Prefilled {
+    /// Where the time went so far.
+    pub timing: SequenceTiming,
+    /// Tokens of the prompt whose keys and values were in the prefix cache.
+    pub cached_tokens: usize,
 }
 
 /// What the first leg ends with: the prompt is computed, and every layer of it was reported to the [`PrefillSink`] before.
@@ -104,6 +115,8 @@ pub struct FirstToken {
     pub finish: Option<FinishReason>,
     /// Where the time went so far.
     pub timing: SequenceTiming,
+    /// Tokens of the prompt whose keys and values were in the prefix cache.
+    pub cached_tokens: usize,
 }
 
 /// Where a sequence's time went, in microseconds.
@@ -125,6 +138,12 @@ pub trait PrefillSink: Send + Sync {
     /// Layers `layers` of the blocks at `blocks` (indices into the sequence's block table, whose ids are `ids`) hold their
     /// final contents and will not change while the sequence lives. Over a whole prompt each (layer, block) is reported exactly once.
     fn layers_ready(&self, layers: Range<usize>, blocks: Range<usize>, ids: &[BlockId]);
+}
+
+/// Told on the engine's thread what happens to the prefix cache, in order, after each step. Must not block, or panic.
+pub trait CacheObserver: Send {
+    /// What happened since the last call; never empty.
+    fn changed(&mut self, events: Vec<CacheEvent>);
 }
 
 /// Shared handle of a [`PrefillSink`].

@@ -6,6 +6,9 @@ pub struct EngineConfig {
     /// Tokens computed in one step: running sequences take one each, prompts share the rest. When running sequences leave
     /// less than one block's worth, prompts still get that much, so that they are never starved.
     pub max_step_tokens: usize,
+    /// Prompt tokens computed in a step in which sequences generate, which wait for it: the size of the chunks that a long prompt
+    /// is cut to beside them. Has no effect above `max_step_tokens`.
+    pub mixed_prompt_tokens: usize,
     /// Sequences computed at a time. When reached, others wait.
     pub max_running: usize,
     /// Requests and reservations waiting at a time. When reached, new ones are refused with `QueueFull`.
@@ -13,6 +16,8 @@ pub struct EngineConfig {
     /// Output tokens that a reservation has room for from the start (fewer when `max_tokens` is less); more is taken as
     /// the sequence grows.
     pub growth_tokens: usize,
+    /// Whether full blocks stay cached for sequences that begin the same.
+    pub prefix_cache: bool,
     /// Layers that are reported to a [`PrefillSink`](super::PrefillSink) in one call. The default of 1 leaves it to the sink to
     /// group them, which knows where they go.
     pub layer_group: usize,
@@ -20,15 +25,32 @@ pub struct EngineConfig {
 
 impl Default for EngineConfig {
     fn default() -> Self {
-        Self { max_step_tokens: 512, max_running: 64, max_waiting: 1024, growth_tokens: 64, layer_group: 1 }
+        Self {
+            max_step_tokens: 512,
+            mixed_prompt_tokens: 512,
+            max_running: 64,
+            max_waiting: 1024,
+            growth_tokens: 64,
+            prefix_cache: true,
+            layer_group: 1,
+        }
     }
 }
 
 impl EngineConfig {
     pub(super) fn assert_valid(&self) {
-        let Self { max_step_tokens, max_running, max_waiting, growth_tokens, layer_group } = *self;
+        let Self {
+            max_step_tokens,
+            mixed_prompt_tokens,
+            max_running,
+            max_waiting,
+            growth_tokens,
+            prefix_cache: _,
+            layer_group,
+        } = *self;
         for (name, value) in [
             ("max_step_tokens", max_step_tokens),
+            ("mixed_prompt_tokens", mixed_prompt_tokens),
             ("max_running", max_running),
             ("max_waiting", max_waiting),
             ("growth_tokens", growth_tokens),

@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{
-    EngineState, EngineTotals, SequenceFailure, Shutdown,
+    CacheObserver, EngineState, EngineTotals, SequenceFailure, Shutdown,
     mailbox::{Arrival, Command, Patience},
     sampler::Scratch,
     sequence::Sequence,
@@ -27,10 +27,15 @@ pub(super) struct Core {
     shutdown: Option<Shutdown>,
     pub(super) totals: EngineTotals,
     pub(super) scratch: Scratch,
+    observer: Option<Box<dyn CacheObserver>>,
 }
 
 impl Core {
-    pub(super) fn new(forward: Box<dyn Forward>, shared: Arc<Shared>) -> Self {
+    pub(super) fn new(
+        forward: Box<dyn Forward>,
+        shared: Arc<Shared>,
+        observer: Option<Box<dyn CacheObserver>>,
+    ) -> Self {
         Self {
             forward,
             shared,
@@ -39,6 +44,7 @@ impl Core {
             shutdown: None,
             totals: EngineTotals::default(),
             scratch: Scratch::default(),
+            observer,
         }
     }
 
@@ -70,6 +76,15 @@ impl Core {
                 self.step();
             }
             self.publish();
+            self.tell_observer();
+        }
+    }
+
+    fn tell_observer(&mut self) {
+        let Some(observer) = &mut self.observer else { return };
+        let events = self.shared.allocator.take_events();
+        if !events.is_empty() {
+            observer.changed(events);
         }
     }
 
@@ -102,6 +117,7 @@ impl Core {
                     drop(self.waiting.remove(&arrival));
                     drop(self.running.remove(&arrival));
                 }
+                Command::ClearCache => self.shared.allocator.clear_cache(),
                 Command::Shutdown(Shutdown::Drain) => {
                     self.shutdown.get_or_insert(Shutdown::Drain);
                 }

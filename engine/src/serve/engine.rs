@@ -11,10 +11,11 @@ use std::{
 use tokio::sync::oneshot;
 
 use super::{
-    EngineConfig, EngineLoad, EngineState, GeneratedToken, PrefillHandle, Reservation, SamplingParams,
+    CacheObserver, EngineConfig, EngineLoad, EngineState, GeneratedToken, PrefillHandle, Reservation,
     SequenceHandle, SequenceRequest, SharedPrefillSink, Shutdown, SubmitError,
     core::Core,
     handle::CancelOnDrop,
+    mailbox::Command,
     sequence::{Leg, Sequence},
     shared::Shared,
 };
@@ -41,9 +42,22 @@ impl Engine {
     /// # Panics
     /// When a limit in `config` is 0, or the system cannot start a thread.
     pub fn start(forward: Box<dyn Forward>, eos_token_ids: Vec<u32>, config: EngineConfig) -> Self {
+        Self::start_observed(forward, eos_token_ids, config, None)
+    }
+
+    /// Starts the engine's thread; `observer` is told what happens to the prefix cache.
+    ///
+    /// # Panics
+    /// As [`Self::start`].
+    pub fn start_observed(
+        forward: Box<dyn Forward>,
+        eos_token_ids: Vec<u32>,
+        config: EngineConfig,
+        observer: Option<Box<dyn CacheObserver>>,
+    ) -> Self {
         config.assert_valid();
-        let shared = Arc::new(Shared::new(forward.as_ref(), eos_token_ids, config));
-        let core = Core::new(forward, shared.clone());
+        let shared = Arc::new(Shared::new(forward.as_ref(), eos_token_ids, config, observer.is_some()));
+        let core = Core::new(forward, shared.clone(), observer);
         thread::Builder::new()
             .name("baton-engine".to_owned())
             .spawn(move || core.run())
@@ -84,14 +98,16 @@ impl Engine {
         let held = HeldBlocks::pending();
         let (reply, first_token) = oneshot::channel();
         let leg = Leg::first(reply, sink, held.clone());
-        let sequence = Sequence::new(request, &shared.eos_token_ids, shared.max_context_tokens, leg);
+        let (eos, most_tokens) = (&shared.eos_token_ids, shared.max_context_tokens);
+        let sequence = Sequence::new(request, eos, most_tokens, shared.allocator.lease(), leg);
         let handle = PrefillHandle::new(first_token, held, CancelOnDrop::new(shared.clone(), arrival));
         shared.enqueue(arrival, sequence, slot)?;
         Ok(handle)
     }
 
-    /// Waits, in order of arrival, for the blocks of a prompt of `prompt_tokens` and its expected growth. The place in the
-    /// order is taken at once, the wait begins when the future is first polled.
+    /// Waits, in order of arrival and until the request's deadline, for the blocks of its prompt and its expected growth. The
+    /// place in the order is taken at once, the wait begins when the future is first polled. What is cached of the prompt is
+    /// shared: see [`Reservation::blocks_to_fill`].
     ///
     /// # Cancel safety
     /// Dropping the future leaves the queue, and returns what was granted meanwhile.
@@ -100,15 +116,13 @@ impl Engine {
     /// As for [`Self::submit`], or the deadline passed first.
     pub fn reserve(
         &self,
-        prompt_tokens: usize,
-        sampling: &SamplingParams,
-        deadline: Option<Instant>,
+        request: &SequenceRequest,
     ) -> impl Future<Output = Result<Reservation, SubmitError>> + Send + use<> {
         let shared = self.shared.clone();
-        let place = shared.place_for_reservation(prompt_tokens, sampling);
+        let (place, deadline) = (shared.place_for_reservation(request), request.deadline);
         async move {
-            let (arrival, blocks, slot) = place?;
-            shared.wait_for_blocks(arrival, prompt_tokens, blocks, deadline, slot).await
+            let (arrival, purpose, slot) = place?;
+            shared.wait_for_blocks(arrival, purpose, deadline, slot).await
         }
     }
 
@@ -157,11 +171,14 @@ impl Engine {
         if reserved_tokens != prompt_tokens {
             return Err(SubmitError::ReservationMismatch { reserved_tokens, prompt_tokens });
         }
+        if !reservation.is_for(&request.prompt, request.scope.as_ref()) {
+            return Err(SubmitError::OtherPrompt);
+        }
         let arrival = reservation.arrival();
         // A draining engine waits for `_origin`, and so for the sequence to be enqueued.
-        let (lease, _origin) = reservation.into_parts();
+        let (lease, shared_blocks, _origin) = reservation.into_parts();
         let (mut sequence, handle) = shared.stream(request, arrival, first);
-        sequence.adopt(lease);
+        sequence.adopt(lease, shared_blocks, shared.layout.block_tokens);
         if !sequence.finish_if_over(Instant::now()) {
             let slot = shared.queue.enter_again(sequence.uncomputed());
             shared.enqueue(arrival, sequence, slot)?;
@@ -184,7 +201,13 @@ impl Engine {
         }
     }
 
-    /// How often a block of the pool has changed hands; `None` for a block that the pool does not have.
+    /// Forgets all cached prefixes, before whatever is handed over after this call. Sequences under way keep their blocks.
+    pub fn clear_prefix_cache(&self) {
+        // An engine that has ended caches nothing.
+        let _ = self.shared.mailbox.post(Command::ClearCache);
+    }
+
+    /// How often the contents of a block were given up; `None` for a block that the pool does not have.
     pub fn block_generation(&self, block: BlockId) -> Option<u64> {
         self.shared.allocator.generation(block)
     }

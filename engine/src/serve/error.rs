@@ -75,6 +75,9 @@ pub enum SubmitError {
         /// What came.
         prompt_tokens: usize,
     },
+    /// The reservation was made for other tokens, some of which may be in its blocks already.
+    #[error("blocks were reserved for another prompt of the same length")]
+    OtherPrompt,
     /// The reservation is another engine's.
     #[error("the reservation was made by another engine")]
     ForeignReservation,
@@ -126,7 +129,8 @@ impl SubmitError {
             | Self::UnknownToken { .. }
             | Self::PromptExceedsContext { .. }
             | Self::PromptExceedsPool { .. }
-            | Self::ReservationMismatch { .. } => FailureKind::Invalid,
+            | Self::ReservationMismatch { .. }
+            | Self::OtherPrompt => FailureKind::Invalid,
             Self::QueueFull { .. } => FailureKind::Overloaded,
             Self::DeadlinePassed => FailureKind::Deadline,
             Self::Draining | Self::Stopped { .. } => FailureKind::Unavailable,

@@ -32,6 +32,10 @@ pub struct EngineTotals {
     pub preemptions: u64,
     /// Tokens computed again after that.
     pub recomputed_tokens: u64,
+    /// Tokens of the prompts that were looked for in the prefix cache.
+    pub prefix_query_tokens: u64,
+    /// Of these, tokens that were found there and not computed.
+    pub prefix_hit_tokens: u64,
 }
 
 /// Where an engine stands in its life.

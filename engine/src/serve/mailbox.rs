@@ -13,11 +13,14 @@ use super::{Shutdown, waiting::Waiting};
 pub(super) struct Arrival(pub(super) u64);
 
 /// Bounded by the requests that exist: each is enqueued at most twice (reservation, sequence) and cancelled at most as often.
+/// What is said of the whole engine comes from its operator.
 pub(super) enum Command {
     /// Wait for room, then run.
     Enqueue(Arrival, Waiting),
     /// Nobody wants the result any more.
     Cancel(Arrival),
+    /// Forget all cached prefixes.
+    ClearCache,
     /// End.
     Shutdown(Shutdown),
 }

@@ -12,7 +12,10 @@
 //! Invariants: every request that was taken gets exactly one terminal event; its tokens do not depend on what else ran; its
 //! blocks are back in the pool when the terminal event is seen (of a first leg: when nobody holds them any more).
 //!
-//! Deliberately absent: a prefix cache, speculative decoding, priorities.
+//! What a sequence computes goes into the prefix cache block by block, and what is there already is not computed: when it is
+//! let in, and again before each step, as somebody else may have computed it meanwhile.
+//!
+//! Deliberately absent: speculative decoding, priorities.
 
 mod admission;
 mod api;
@@ -35,8 +38,8 @@ mod step;
 mod waiting;
 
 pub use api::{
-    FinishReason, FirstToken, GeneratedToken, PrefillSink, SamplingParams, SequenceEvent, SequenceRequest,
-    SequenceTiming, SharedPrefillSink, TokenLogprobs,
+    CacheObserver, FinishReason, FirstToken, GeneratedToken, PrefillSink, Prefilled, SamplingParams,
+    SequenceEvent, SequenceRequest, SequenceTiming, SharedPrefillSink, TokenLogprobs,
 };
 pub use config::EngineConfig;
 pub use engine::Engine;

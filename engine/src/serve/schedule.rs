@@ -9,9 +9,20 @@
 //!   given blocks while it waits. When it is let in it gets the blocks for all its tokens and the next one, so each time it
 //!   is let in it generates at least one token unless an older one takes its blocks, and older ones are finitely many and
 //!   finish: `max_tokens` bounds them.
+//! * A preempted sequence's full blocks stay cached until somebody takes them, and what is left of them is not computed again.
+//!   They count as available meanwhile: whether somebody is let in never depends on keeping them.
 //! * Reservations and held blocks are outside: whoever has them returns them within a deadline of their own.
 
 use super::mailbox::Arrival;
+
+/// What somebody has to be given before they may run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Wanted {
+    /// Blocks to be taken.
+    pub(super) fresh: usize,
+    /// Cached blocks that nobody uses: with this one they are no longer available.
+    pub(super) idle: usize,
+}
 
 /// A running sequence, as far as the plan of a step needs to know it.
 #[derive(Clone, Copy, Debug)]
@@ -23,16 +34,24 @@ pub(super) struct Work {
     pub(super) is_decoding: bool,
 }
 
-/// How many tokens of which sequence a step computes: those that generate first, one token each, then prompts in order of
-/// arrival. Prompts share what is left of `max_step_tokens`, or `least_prompt_tokens` when that is more.
-pub(super) fn plan_step(
-    work: &[Work],
-    max_step_tokens: usize,
-    least_prompt_tokens: usize,
-) -> Vec<(Arrival, usize)> {
+/// How many tokens a step computes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct StepLimits {
+    /// Of all sequences together.
+    pub(super) tokens: usize,
+    /// Of prompts, in a step in which somebody generates: they all wait for it.
+    pub(super) mixed_prompt_tokens: usize,
+    /// Prompts get as many even where the other limits leave less, so that they are never starved.
+    pub(super) least_prompt_tokens: usize,
+}
+
+/// How many tokens of which sequence a step computes: all that generate, one token each, and then prompts in order of arrival,
+/// which share what the limits leave.
+pub(super) fn plan_step(work: &[Work], limits: StepLimits) -> Vec<(Arrival, usize)> {
     let mut plan: Vec<_> =
         work.iter().filter(|work| work.is_decoding).map(|work| (work.arrival, 1)).collect();
-    let mut left = max_step_tokens.saturating_sub(plan.len()).max(least_prompt_tokens);
+    let most = if plan.is_empty() { limits.tokens } else { limits.mixed_prompt_tokens };
+    let mut left = limits.tokens.saturating_sub(plan.len()).min(most).max(limits.least_prompt_tokens);
     for prompt in work.iter().filter(|work| !work.is_decoding) {
         let chunk = prompt.uncomputed.min(left);
         if chunk == 0 {
@@ -44,10 +63,10 @@ pub(super) fn plan_step(
     plan
 }
 
-/// Whether `wanted` blocks may be given to the next in the queue while `growing` sequences run: one block for each of them
-/// stays free, so that letting somebody in does not at once preempt somebody.
-pub(super) fn has_room(free: usize, wanted: usize, growing: usize) -> bool {
-    wanted == 0 || free >= wanted + growing
+/// Whether the next in the queue may be given what they want while `growing` sequences run: one block for each of them
+/// stays available, so that letting somebody in does not at once preempt somebody.
+pub(super) fn has_room(available: usize, wanted: Wanted, growing: usize) -> bool {
+    wanted.fresh == 0 || available >= wanted.fresh + wanted.idle + growing
 }
 
 #[cfg(test)]
@@ -64,17 +83,20 @@ mod tests {
 
     #[track_caller]
     fn check(work: &[Work], max_step_tokens: usize, expected: &[(u64, usize)]) {
-        let plan: Vec<_> = plan_step(work, max_step_tokens, 4).into_iter().map(|(a, n)| (a.0, n)).collect();
+        let limits = StepLimits { tokens: max_step_tokens, mixed_prompt_tokens: 10, least_prompt_tokens: 4 };
+        let plan: Vec<_> = plan_step(work, limits).into_iter().map(|(a, n)| (a.0, n)).collect();
         assert_eq!(plan, expected);
     }
 
     #[test]
     fn decodes_go_first_and_prompts_share_the_rest_in_order_of_arrival() {
-        check(
-            &[prompt(0, 5), decoding(1), prompt(2, 3), prompt(3, 9)],
-            16,
-            &[(1, 1), (0, 5), (2, 3), (3, 7)],
-        );
+        check(&[prompt(0, 5), decoding(1), prompt(2, 3), prompt(3, 9)], 9, &[(1, 1), (0, 5), (2, 3)]);
+    }
+
+    #[test]
+    fn prompts_get_less_beside_those_who_generate() {
+        check(&[prompt(0, 100), decoding(1)], 16, &[(1, 1), (0, 10)]);
+        check(&[prompt(0, 7), decoding(1), prompt(2, 9)], 16, &[(1, 1), (0, 7), (2, 3)]);
     }
 
     #[test]
@@ -94,9 +116,11 @@ mod tests {
 
     #[test]
     fn room_keeps_a_block_for_each_growing_sequence() {
-        assert!(has_room(5, 3, 2));
-        assert!(!has_room(4, 3, 2));
-        assert!(has_room(3, 3, 0));
-        assert!(has_room(0, 0, 9), "who wants nothing always has room");
+        let room = |available, fresh, idle, growing| has_room(available, Wanted { fresh, idle }, growing);
+        assert!(room(5, 3, 0, 2));
+        assert!(!room(4, 3, 0, 2));
+        assert!(room(3, 3, 0, 0));
+        assert!(!room(5, 3, 1, 2), "a cached block that is used is available no more");
+        assert!(room(0, 0, 0, 9), "who wants nothing always has room");
     }
 }

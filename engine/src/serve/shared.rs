@@ -11,16 +11,17 @@ use std::{
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{
-    EngineConfig, EngineState, EngineTotals, GeneratedToken, Reservation, SamplingParams, SequenceFailure,
-    SequenceHandle, SequenceRequest, Shutdown, SubmitError,
+    EngineConfig, EngineState, EngineTotals, GeneratedToken, Reservation, SequenceFailure, SequenceHandle,
+    SequenceRequest, Shutdown, SubmitError,
     handle::CancelOnDrop,
     mailbox::{Arrival, Command, Mailbox},
     queue_bound::{QueueBound, QueueSlot},
+    reservation::Purpose,
     sequence::{Leg, Sequence},
     waiting::{ReserveRequest, Waiting},
 };
 use crate::{
-    kv::{BlockAllocator, KvLayout},
+    kv::{BlockAllocator, CacheMode, KvLayout},
     model::Forward,
 };
 
@@ -49,11 +50,17 @@ pub(super) struct Progress {
 }
 
 impl Shared {
-    pub(super) fn new(forward: &dyn Forward, eos_token_ids: Vec<u32>, config: EngineConfig) -> Self {
+    pub(super) fn new(
+        forward: &dyn Forward,
+        eos_token_ids: Vec<u32>,
+        config: EngineConfig,
+        is_observed: bool,
+    ) -> Self {
         let mailbox = Arc::new(Mailbox::default());
         let for_room = mailbox.clone();
+        let cache = CacheMode { is_on: config.prefix_cache, keeps_events: is_observed };
         Self {
-            allocator: BlockAllocator::new(forward.num_blocks(), move || for_room.notify_room()),
+            allocator: BlockAllocator::new(forward.num_blocks(), cache, move || for_room.notify_room()),
             mailbox,
             queue: Arc::default(),
             reservations: AtomicUsize::new(0),
@@ -71,9 +78,10 @@ impl Shared {
     /// Checks a reservation to be made, and gives it its place and its size in blocks.
     pub(super) fn place_for_reservation(
         &self,
-        prompt_tokens: usize,
-        sampling: &SamplingParams,
-    ) -> Result<(Arrival, usize, QueueSlot), SubmitError> {
+        request: &SequenceRequest,
+    ) -> Result<(Arrival, Purpose, QueueSlot), SubmitError> {
+        let SequenceRequest { prompt, sampling, scope, .. } = request;
+        let prompt_tokens = prompt.len();
         self.check_serving()?;
         sampling.validate(self.vocab_size)?;
         self.check_prompt_len(prompt_tokens)?;
@@ -81,20 +89,21 @@ impl Shared {
         let growth = self.config.growth_tokens.min(sampling.max_tokens as usize);
         let blocks = self.layout.blocks_for(prompt_tokens + growth).min(self.allocator.counts().total);
         let slot = self.queue.enter(0, self.config.max_waiting)?;
-        Ok((self.arrive(), blocks, slot))
+        let purpose =
+            Purpose { prompt: prompt.as_slice().into(), scope: scope.clone(), blocks, shares: true };
+        Ok((self.arrive(), purpose, slot))
     }
 
-    /// Waits for `blocks` blocks at the place of `arrival` in the queue.
+    /// Waits for blocks at the place of `arrival` in the queue.
     pub(super) async fn wait_for_blocks(
         self: &Arc<Self>,
         arrival: Arrival,
-        prompt_tokens: usize,
-        blocks: usize,
+        purpose: Purpose,
         deadline: Option<Instant>,
         slot: QueueSlot,
     ) -> Result<Reservation, SubmitError> {
         let (reply, granted) = oneshot::channel();
-        let request = ReserveRequest { prompt_tokens, blocks, deadline, reply, slot };
+        let request = ReserveRequest { purpose, deadline, reply, slot };
         let mut cancel = CancelOnDrop::new(self.clone(), arrival);
         self.mailbox
             .post(Command::Enqueue(arrival, Waiting::Reserve(request)))
@@ -114,8 +123,8 @@ impl Shared {
         let left = most_tokens.saturating_sub(request.prompt.len()).min(request.sampling.max_tokens as usize);
         // Room for every event that the sequence can have: sending never waits, and never fails for want of room.
         let (events, receiver) = mpsc::channel(left + 3);
-        let leg = Leg::Whole { events, lease: self.allocator.lease() };
-        let mut sequence = Sequence::new(request, &self.eos_token_ids, most_tokens, leg);
+        let (lease, leg) = (self.allocator.lease(), Leg::Whole { events });
+        let mut sequence = Sequence::new(request, &self.eos_token_ids, most_tokens, lease, leg);
         if let Some(first) = first {
             sequence.resume_after(first);
         }

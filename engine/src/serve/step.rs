@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::{
     core::Core,
-    schedule::{self, Work},
+    schedule::{self, StepLimits, Work},
     sequence::{FinalBlocks, Life},
 };
 use crate::model::StepSequence;
@@ -14,6 +14,10 @@ impl Core {
     pub(super) fn step(&mut self) {
         let Self { forward, shared, running, totals, scratch, .. } = self;
         let layout = &shared.layout;
+        // What somebody else has computed since they were let in, they need not compute again.
+        for sequence in running.values_mut() {
+            sequence.share_cached(layout, shared.config.layer_group);
+        }
         let work: Vec<Work> = running
             .iter()
             .map(|(arrival, sequence)| Work {
@@ -22,7 +26,12 @@ impl Core {
                 is_decoding: sequence.is_decoding(),
             })
             .collect();
-        let plan = schedule::plan_step(&work, shared.config.max_step_tokens, layout.block_tokens);
+        let limits = StepLimits {
+            tokens: shared.config.max_step_tokens,
+            mixed_prompt_tokens: shared.config.mixed_prompt_tokens,
+            least_prompt_tokens: layout.block_tokens,
+        };
+        let plan = schedule::plan_step(&work, limits);
         let started = Instant::now();
         for (arrival, _) in &plan {
             if let Some(sequence) = running.get_mut(arrival) {
@@ -57,11 +66,16 @@ impl Core {
             let (of_prompt, again) = sequence.advance(count);
             totals.prompt_tokens += of_prompt as u64;
             totals.recomputed_tokens += again as u64;
+            sequence.store_computed(layout);
             if sequence.uncomputed() > 0 {
                 continue;
             }
             let row = rows.next().expect("the model gives a row of logits for each sequence that wants one");
             totals.generation_tokens += 1;
+            if sequence.output_len() == 0 && shared.config.prefix_cache {
+                totals.prefix_query_tokens += sequence.prompt_len() as u64;
+                totals.prefix_hit_tokens += sequence.cached_tokens() as u64;
+            }
             if sequence.sample(row, scratch, now) == Life::Ended {
                 running.remove(&arrival);
             }
@@ -75,7 +89,7 @@ fn report_layer(layer: usize, layers: usize, group: usize, final_blocks: &[Final
     if layer + 1 < layers && layer + 1 < first + group {
         return;
     }
-    for FinalBlocks { sink, blocks, ids } in final_blocks {
-        sink.layers_ready(first..layer + 1, blocks.clone(), ids);
+    for blocks in final_blocks {
+        blocks.report(first..layer + 1);
     }
 }

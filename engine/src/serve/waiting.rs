@@ -5,7 +5,10 @@ use std::time::Instant;
 use tokio::sync::oneshot;
 
 use super::{
-    SequenceFailure, SubmitError, mailbox::Arrival, queue_bound::QueueSlot, reservation::Reservation,
+    SequenceFailure, SubmitError,
+    mailbox::Arrival,
+    queue_bound::QueueSlot,
+    reservation::{Origin, Purpose, Reservation},
     sequence::Sequence,
 };
 use crate::kv::BlockLease;
@@ -20,9 +23,7 @@ pub(super) enum Waiting {
 
 /// A reservation to be made.
 pub(super) struct ReserveRequest {
-    pub(super) prompt_tokens: usize,
-    /// Blocks for the prompt and the growth to expect.
-    pub(super) blocks: usize,
+    pub(super) purpose: Purpose,
     pub(super) deadline: Option<Instant>,
     pub(super) reply: oneshot::Sender<Result<Reservation, SubmitError>>,
     pub(super) slot: QueueSlot,
@@ -63,10 +64,10 @@ impl Waiting {
 
 impl ReserveRequest {
     /// Hands the blocks over; nobody there to take them sends them back to the pool.
-    pub(super) fn grant(self, arrival: Arrival, lease: BlockLease, origin: super::reservation::Origin) {
-        let Self { prompt_tokens, reply, slot, .. } = self;
+    pub(super) fn grant(self, arrival: Arrival, lease: BlockLease, shared_blocks: usize, origin: Origin) {
+        let Self { purpose, reply, slot, .. } = self;
         drop(slot);
-        let _ = reply.send(Ok(Reservation::new(arrival, prompt_tokens, lease, origin)));
+        let _ = reply.send(Ok(Reservation::new(arrival, purpose, lease, shared_blocks, origin)));
     }
 
     fn refuse(self, error: SubmitError) {

@@ -4,5 +4,6 @@
 
 mod fixture;
 mod invariance;
+mod prefix_cache;
 mod refusals;
 mod transformers;

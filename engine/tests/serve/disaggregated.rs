@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use baton_engine::{BlockId, EngineConfig, FinishReason, KvMemory, PrefillSink, SamplingParams};
+use baton_engine::{BlockId, EngineConfig, FinishReason, KvMemory, PrefillSink, Reservation, SamplingParams};
 
 use crate::support::*;
 
@@ -14,6 +14,8 @@ pub(crate) struct Push {
     pub(crate) from: (KvMemory, usize),
     pub(crate) to: (KvMemory, usize),
     pub(crate) targets: Vec<BlockId>,
+    /// Blocks at the beginning that the other side has.
+    pub(crate) skipped: usize,
     pub(crate) reports: Mutex<Vec<(Range<usize>, Range<usize>)>>,
 }
 
@@ -23,8 +25,16 @@ impl Push {
             from: (from.memory.clone(), from.blocks),
             to: (to.memory.clone(), to.blocks),
             targets: targets.to_vec(),
+            skipped: 0,
             reports: Mutex::default(),
         })
+    }
+
+    /// To what is to be filled of a reservation.
+    pub(crate) fn to(from: &Worker, to: &Worker, reservation: &Reservation) -> Arc<Self> {
+        let push = Self::between(from, to, reservation.blocks_to_fill());
+        let skipped = reservation.cached_tokens() / BLOCK_TOKENS;
+        Arc::new(Self { skipped, ..Arc::into_inner(push).expect("nobody else has it") })
     }
 }
 
@@ -32,7 +42,8 @@ impl PrefillSink for Push {
     fn layers_ready(&self, layers: Range<usize>, blocks: Range<usize>, ids: &[BlockId]) {
         assert_eq!(blocks.len(), ids.len());
         for layer in layers.clone() {
-            for (id, target) in ids.iter().zip(&self.targets[blocks.clone()]) {
+            for (id, block) in ids.iter().zip(blocks.clone()).filter(|(_, block)| *block >= self.skipped) {
+                let target = &self.targets[block - self.skipped];
                 Worker::push((&self.from.0, self.from.1, *id), (&self.to.0, self.to.1, *target), layer);
             }
         }
@@ -48,9 +59,8 @@ pub(crate) async fn over(
     sampling: SamplingParams,
 ) -> Outcome {
     let request = request(prompt, sampling);
-    let reservation =
-        within(decode.engine.reserve(request.prompt.len(), &request.sampling, None)).await.unwrap();
-    let push = Push::between(prefill, decode, reservation.prompt_block_ids());
+    let reservation = within(decode.engine.reserve(&request)).await.unwrap();
+    let push = Push::to(prefill, decode, &reservation);
     let mut leg = prefill.engine.prefill(request.clone(), push).unwrap();
     let first = within(leg.first_token()).await.unwrap();
     let mut tokens = vec![first.token.id];
@@ -152,7 +162,7 @@ async fn a_cancelled_prefill_stops_computing_and_its_blocks_stay_held() {
 #[tokio::test]
 async fn a_prefill_that_never_ran_holds_nothing() {
     let worker = Worker::start(8, EngineConfig::default());
-    let all = within(worker.engine.reserve(31, &endless(1), None)).await.unwrap();
+    let all = within(worker.engine.reserve(&reserved(31, &endless(1), None))).await.unwrap();
     let leg = worker
         .engine
         .prefill(request(prompt(3, 9), endless(5)), Push::between(&worker, &worker_elsewhere(), &[]))

@@ -155,11 +155,11 @@ async fn a_panic_in_the_model_fails_everybody_and_hangs_nobody() {
         steps_left -= 1;
         Answer::Right
     });
-    let blocker = within(worker.engine.reserve(20, &endless(1), None)).await.unwrap();
+    let blocker = within(worker.engine.reserve(&reserved(20, &endless(1), None))).await.unwrap();
     let running = worker.engine.submit(request(prompt(3, 4), endless(20))).unwrap();
     let (waiting, reserve) = (
         worker.engine.submit(request(prompt(4, 12), endless(20))).unwrap(),
-        worker.engine.reserve(20, &endless(1), None),
+        worker.engine.reserve(&reserved(20, &endless(1), None)),
     );
     gate.open();
     let (running, waiting, reserve) =

@@ -2,7 +2,9 @@
 
 mod disaggregated;
 mod lifecycle;
+mod mirror;
 mod preemption;
+mod prefix_cache;
 mod requests;
 mod reservations;
 mod schedules;

@@ -44,7 +44,7 @@ fn blocks_are_back_when_the_terminal_event_is_seen() {
         while !matches!(handle.try_recv(), Some(SequenceEvent::Finished(..))) {
             std::hint::spin_loop();
         }
-        assert_eq!(worker.engine.load().blocks.free, 8);
+        assert_eq!(worker.engine.load().blocks.available(), 8);
     }
 }
 

@@ -45,7 +45,9 @@ fn client() -> impl Strategy<Value = Client> {
         Just(Route::NeverStarts),
     ];
     let leaves_after = prop_oneof![3 => Just(None), 1 => (0_usize..8).prop_map(Some)];
-    (0_usize..30, 0..VOCAB as u32, 1_usize..34, 1_u32..24, 0_usize..4, route, leaves_after).prop_map(
+    // Few beginnings, so that many begin the same.
+    let first = 0..5_u32;
+    (0_usize..30, first, 1_usize..34, 1_u32..24, 0_usize..4, route, leaves_after).prop_map(
         |(comes_after, first, prompt_len, max_tokens, sampling, route, leaves_after)| Client {
             comes_after,
             first,
@@ -59,13 +61,18 @@ fn client() -> impl Strategy<Value = Client> {
 }
 
 fn config() -> impl Strategy<Value = EngineConfig> {
-    (1_usize..40, 1_usize..6, 1_usize..12, 1_usize..4).prop_map(
-        |(max_step_tokens, max_running, growth_tokens, layer_group)| EngineConfig {
-            max_step_tokens,
-            max_running,
-            max_waiting: 64,
-            growth_tokens,
-            layer_group,
+    let prefix_cache = prop_oneof![4 => Just(true), 1 => Just(false)];
+    (1_usize..40, 1_usize..20, 1_usize..6, 1_usize..12, prefix_cache, 1_usize..4).prop_map(
+        |(max_step_tokens, mixed_prompt_tokens, max_running, growth_tokens, prefix_cache, layer_group)| {
+            EngineConfig {
+                max_step_tokens,
+                mixed_prompt_tokens,
+                max_running,
+                max_waiting: 64,
+                growth_tokens,
+                prefix_cache,
+                layer_group,
+            }
         },
     )
 }
@@ -161,8 +168,7 @@ async fn start(
         let handle = decode.engine.submit(whole.clone()).unwrap();
         return Some((vec![], Some(handle)));
     }
-    let mut reservation =
-        within(decode.engine.reserve(whole.prompt.len(), &whole.sampling, None)).await.unwrap();
+    let mut reservation = within(decode.engine.reserve(whole)).await.unwrap();
     match client.route {
         Route::NeverStarts => return None,
         Route::Fallback => {
@@ -170,7 +176,7 @@ async fn start(
             return Some((vec![], Some(handle)));
         }
         Route::SecondTry { held_turns } => {
-            let push = Push::between(prefill, decode, reservation.prompt_block_ids());
+            let push = Push::to(prefill, decode, &reservation);
             let leg = prefill.engine.prefill(whole.clone(), push.clone()).unwrap();
             yield_now().await;
             let (old, fresh) = reservation.replace_blocks(None);
@@ -189,7 +195,7 @@ async fn start(
         }
         Route::Aggregated | Route::Disaggregated => {}
     }
-    let push = Push::between(prefill, decode, reservation.prompt_block_ids());
+    let push = Push::to(prefill, decode, &reservation);
     let mut leg = prefill.engine.prefill(whole.clone(), push).unwrap();
     let held = leg.held_blocks();
     let first = within(leg.first_token()).await.unwrap();

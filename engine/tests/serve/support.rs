@@ -11,6 +11,8 @@ use baton_engine::{
     SamplingParams, SequenceEvent, SequenceFailure, SequenceHandle, SequenceRequest, StepSequence,
 };
 
+use crate::mirror::Mirror;
+
 pub(crate) const VOCAB: usize = 50;
 pub(crate) const EOS: [u32; 2] = [0, 1];
 pub(crate) const CONTEXT: usize = 64;
@@ -26,6 +28,8 @@ pub(crate) struct Worker {
     pub(crate) engine: Engine,
     pub(crate) memory: KvMemory,
     pub(crate) blocks: usize,
+    /// What its events say.
+    pub(crate) mirror: Mirror,
 }
 
 /// How a sequence ended, with its tokens.
@@ -87,7 +91,10 @@ impl Worker {
         let memory = KvMemory::allocate(&LAYOUT, blocks);
         let model = HashForward::new(LAYOUT, memory.clone(), VOCAB, CONTEXT);
         let forward = Box::new(Hooked { model, before_step });
-        Self { engine: Engine::start(forward, EOS.to_vec(), config), memory, blocks }
+        let mirror = Mirror::default();
+        let observer = Box::new(mirror.clone());
+        let engine = Engine::start_observed(forward, EOS.to_vec(), config, Some(observer));
+        Self { engine, memory, blocks, mirror }
     }
 
     /// Copies one layer of a block to another worker, as a network card would.
@@ -102,11 +109,12 @@ impl Worker {
         }
     }
 
-    /// All blocks are free, and nobody waits or runs.
+    /// All blocks can be taken, and nobody waits or runs.
     #[track_caller]
     pub(crate) fn assert_empty(&self) {
         let load = self.engine.load();
-        assert_eq!(load.blocks.free, self.blocks, "{load:?}");
+        assert_eq!(load.blocks.available(), self.blocks, "{load:?}");
+        assert_eq!(load.blocks.cached, load.blocks.indexed, "{load:?}");
         assert_eq!((load.blocks.owned, load.blocks.held), (0, 0), "{load:?}");
         assert_eq!(
             (load.waiting, load.running, load.reservations, load.waiting_prompt_tokens),
@@ -119,6 +127,7 @@ impl Worker {
     pub(crate) async fn drain(&self) {
         within(self.engine.shutdown(baton_engine::Shutdown::Drain)).await;
         self.assert_empty();
+        assert_eq!(self.mirror.len(), self.engine.load().blocks.indexed);
     }
 }
 
@@ -198,7 +207,16 @@ pub(crate) fn endless(max_tokens: u32) -> SamplingParams {
 }
 
 pub(crate) fn request(prompt: Vec<u32>, sampling: SamplingParams) -> SequenceRequest {
-    SequenceRequest { id: "test".to_owned(), prompt, sampling, deadline: None }
+    SequenceRequest { id: "test".to_owned(), prompt, sampling, deadline: None, scope: None }
+}
+
+/// A request whose blocks are reserved, for a prompt that starts with 3.
+pub(crate) fn reserved(
+    prompt_tokens: usize,
+    sampling: &SamplingParams,
+    deadline: Option<std::time::Instant>,
+) -> SequenceRequest {
+    SequenceRequest { deadline, ..request(prompt(3, prompt_tokens), sampling.clone()) }
 }
 
 /// What the request gives when it is alone, with all the room there is.

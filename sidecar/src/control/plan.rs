@@ -367,10 +367,11 @@ impl Plan {
 
     fn next_try(&mut self, now: Duration) -> Vec<Action> {
         let command = if let Some(candidate) = self.untried.pop_front() {
-            let prefill_worker = candidate.worker_id.clone();
+            let (prefill_worker, block_tokens) = (candidate.worker_id.clone(), candidate.block_tokens);
             self.tried.push(candidate);
             self.phase = Phase::AwaitingTicket;
-            command::Command::Expect(command::Expect { prefill_worker, attempt: self.attempt() })
+            let attempt = self.attempt();
+            command::Command::Expect(command::Expect { prefill_worker, attempt, block_tokens })
         } else {
             self.phase = Phase::Local { since: now, has_tokens: false };
             self.prefilled_by = self.decode_worker.clone();

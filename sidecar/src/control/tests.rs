@@ -22,6 +22,7 @@ impl Driven {
             worker_id: format!("p{n}"),
             incarnation: 1,
             endpoint: format!("10.0.0.{n}:1"),
+            block_tokens: 16,
         };
         Self(Plan::new("d".to_owned(), (1..=candidates).map(candidate).collect(), 2))
     }

@@ -105,6 +105,7 @@ impl Bed {
             worker_id: format!("p{}", index + 1),
             incarnation: 1,
             endpoint: fake.address.to_string(),
+            block_tokens: 16,
         };
         self.prefills.iter().enumerate().map(candidate).collect()
     }

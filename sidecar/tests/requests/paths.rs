@@ -104,8 +104,12 @@ async fn a_silent_prefill_worker_is_given_up_and_its_call_dropped() {
 async fn a_prefill_worker_that_cannot_be_connected_to_is_passed_over_at_once() {
     let mut bed = Bed::with(1, &[]).await;
     let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    let gone =
-        PrefillCandidate { worker_id: "gone".to_owned(), incarnation: 1, endpoint: closed.to_string() };
+    let gone = PrefillCandidate {
+        worker_id: "gone".to_owned(),
+        incarnation: 1,
+        endpoint: closed.to_string(),
+        block_tokens: 16,
+    };
     let candidates = [vec![gone], bed.candidates()].concat();
     let mut reply = bed.ask_with(candidates, 0).await;
     let session = bed.decode.call().await.opened().await.ticketed("gone", 1).await.ticketed("p1", 2).await;

@@ -12,6 +12,7 @@ use super::*;
 use crate::kv::HeldBlocks;
 
 const TOTAL: usize = 70;
+const OFF: CacheMode = CacheMode { is_on: false, keeps_events: false };
 
 #[derive(Clone, Debug)]
 enum Op {
@@ -40,7 +41,7 @@ proptest! {
 
     #[test]
     fn every_block_has_one_owner_and_comes_back_once(ops in prop::collection::vec(op(), 1..80)) {
-        let pool = BlockAllocator::new(TOTAL, || ());
+        let pool = BlockAllocator::new(TOTAL, OFF, || ());
         let mut leases: Vec<BlockLease> = Vec::new();
         let mut held: Vec<HeldBlocks> = Vec::new();
         let mut freed = vec![0_u64; TOTAL];
@@ -52,7 +53,7 @@ proptest! {
                         prop_assert_eq!(lease.len(), blocks);
                         leases.push(lease);
                     }
-                    Err(error) => prop_assert_eq!(error, OutOfBlocks { wanted: blocks, free }),
+                    Err(error) => prop_assert_eq!(error, OutOfBlocks { wanted: blocks, available: free }),
                 },
                 Op::Grow(i, blocks) => {
                     if let Some(lease) = leases.get_mut(i) {
@@ -101,7 +102,7 @@ proptest! {
 fn threads_return_what_they_took_and_say_so() {
     let told = Arc::new(AtomicUsize::new(0));
     let counter = told.clone();
-    let pool = BlockAllocator::new(TOTAL, move || {
+    let pool = BlockAllocator::new(TOTAL, OFF, move || {
         counter.fetch_add(1, Ordering::Relaxed);
     });
     thread::scope(|scope| {
@@ -124,7 +125,7 @@ fn threads_return_what_they_took_and_say_so() {
 
 #[test]
 fn a_fresh_pool_gives_neighbours_and_a_freed_block_is_the_last_to_come_again() {
-    let pool = BlockAllocator::new(TOTAL, || ());
+    let pool = BlockAllocator::new(TOTAL, OFF, || ());
     let ids = |lease: &BlockLease| lease.ids().iter().map(|id| id.0).collect::<Vec<_>>();
     let first = pool.take(10).unwrap();
     assert_eq!(ids(&first), (0..10).collect::<Vec<_>>());
@@ -133,3 +134,5 @@ fn a_fresh_pool_gives_neighbours_and_a_freed_block_is_the_last_to_come_again() {
     assert_eq!(ids(&rest), (10..70).collect::<Vec<_>>());
     assert_eq!(ids(&pool.take(10).unwrap()), (0..10).collect::<Vec<_>>());
 }
+
+mod cache;

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::{Leg, Life, Sequence};
 use crate::serve::{
-    FinishReason, FirstToken, GeneratedToken, SequenceEvent, SequenceFailure, sampler::Scratch,
+    FinishReason, FirstToken, GeneratedToken, Prefilled, SequenceEvent, SequenceFailure, sampler::Scratch,
 };
 
 impl Sequence {
@@ -24,9 +24,10 @@ impl Sequence {
         self.tokens.push(token.id);
         let is_first = self.clock.first_token.is_none();
         self.clock.first_token.get_or_insert(now);
-        if let Leg::Whole { events, .. } = &self.leg {
+        if let Leg::Whole { events } = &self.leg {
             if is_first {
-                let _ = events.try_send(SequenceEvent::Prefilled(self.clock.timing(now)));
+                let (timing, cached_tokens) = (self.clock.timing(now), self.cached_tokens);
+                let _ = events.try_send(SequenceEvent::Prefilled(Prefilled { timing, cached_tokens }));
             }
             if events.try_send(SequenceEvent::Token(token)).is_err() {
                 // Nobody listens any more; the cancellation is on its way.
@@ -36,11 +37,12 @@ impl Sequence {
             return if self.finish_if_over(now) { Life::Ended } else { Life::GoesOn };
         }
         let (finish, timing) = (self.finish_reason(), self.clock.timing(now));
+        let cached_tokens = self.cached_tokens;
         self.release();
         if let Leg::First { reply, .. } = &mut self.leg
             && let Some(reply) = reply.take()
         {
-            let _ = reply.send(Ok(FirstToken { token, finish, timing }));
+            let _ = reply.send(Ok(FirstToken { token, finish, timing, cached_tokens }));
         }
         Life::Ended
     }
@@ -50,7 +52,7 @@ impl Sequence {
         let Some(reason) = self.finish_reason() else { return false };
         // Whoever sees the terminal event finds the blocks back in the pool.
         self.release();
-        if let Leg::Whole { events, .. } = &self.leg {
+        if let Leg::Whole { events } = &self.leg {
             let _ = events.try_send(SequenceEvent::Finished(reason, self.clock.timing(now)));
         }
         true
@@ -71,7 +73,7 @@ impl Sequence {
     pub(in crate::serve) fn fail(&mut self, failure: SequenceFailure) {
         self.release();
         match &mut self.leg {
-            Leg::Whole { events, .. } => {
+            Leg::Whole { events } => {
                 let _ = events.try_send(SequenceEvent::Failed(failure));
             }
             Leg::First { reply, .. } => {

@@ -4,7 +4,7 @@ mod blocks;
 mod clock;
 mod delivery;
 
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -12,15 +12,16 @@ use super::{
     FirstToken, GeneratedToken, SequenceEvent, SequenceFailure, SequenceRequest, SharedPrefillSink,
     sampler::Sampler,
 };
-use crate::kv::{BlockLease, HeldBlocks};
+use crate::kv::{BlockLease, CacheScope, HeldBlocks};
 use clock::Clock;
 
 pub(super) use blocks::FinalBlocks;
 
 /// A sequence. Its keys and values are computed up to `computed`; the tokens after that are the next to be computed.
 ///
-/// When it is preempted `computed` goes back to 0 and everything is computed again, which gives the same tokens: kernels
-/// do not see how the sequence was cut into steps, and the sampler draws by index.
+/// What the prefix cache holds of it counts as computed, wherever it was computed before. When it is preempted `computed` goes
+/// back to 0 and what is not cached then is computed again, which gives the same tokens: kernels do not see how the sequence was
+/// cut into steps, and the sampler draws by index.
 pub(super) struct Sequence {
     pub(super) deadline: Option<Instant>,
     id: String,
@@ -30,6 +31,14 @@ pub(super) struct Sequence {
     computed: usize,
     /// Largest `computed` there has been.
     computed_before: usize,
+    /// Tokens of the prompt that it found in the prefix cache, rather than computing them a first time.
+    cached_tokens: usize,
+    /// Blocks of the lease, from the first, that are in the prefix cache.
+    stored_blocks: usize,
+    /// Whether the next full block can be added to those.
+    is_cacheable: bool,
+    scope: Option<Arc<CacheScope>>,
+    lease: BlockLease,
     /// Length at which it ends, whatever `max_tokens` says: the context, or the whole pool.
     most_tokens: usize,
     sampler: Sampler,
@@ -40,7 +49,7 @@ pub(super) struct Sequence {
 /// What is computed for whom.
 pub(super) enum Leg {
     /// Every token, for a [`SequenceHandle`](super::SequenceHandle).
-    Whole { events: mpsc::Sender<SequenceEvent>, lease: BlockLease },
+    Whole { events: mpsc::Sender<SequenceEvent> },
     /// The prompt and one token, for a [`PrefillHandle`](super::PrefillHandle). Never preempted: its blocks were reported.
     First {
         reply: Option<oneshot::Sender<Result<FirstToken, SequenceFailure>>>,
@@ -67,14 +76,26 @@ impl Leg {
 }
 
 impl Sequence {
-    pub(super) fn new(request: SequenceRequest, eos_token_ids: &[u32], most_tokens: usize, leg: Leg) -> Self {
-        let SequenceRequest { id, prompt, sampling, deadline } = request;
+    /// With an empty lease.
+    pub(super) fn new(
+        request: SequenceRequest,
+        eos_token_ids: &[u32],
+        most_tokens: usize,
+        lease: BlockLease,
+        leg: Leg,
+    ) -> Self {
+        let SequenceRequest { id, prompt, sampling, deadline, scope } = request;
         Self {
             deadline,
             id,
             prompt_len: prompt.len(),
             computed: 0,
             computed_before: 0,
+            cached_tokens: 0,
+            stored_blocks: 0,
+            is_cacheable: true,
+            scope,
+            lease,
             most_tokens,
             sampler: Sampler::new(sampling, eos_token_ids, &prompt),
             tokens: prompt,
@@ -94,6 +115,15 @@ impl Sequence {
 
     pub(super) fn id(&self) -> &str {
         &self.id
+    }
+
+    pub(super) fn prompt_len(&self) -> usize {
+        self.prompt_len
+    }
+
+    /// Tokens of the prompt that it need not compute because somebody had computed them before.
+    pub(super) fn cached_tokens(&self) -> usize {
+        self.cached_tokens
     }
 
     pub(super) fn output_len(&self) -> usize {
@@ -127,12 +157,16 @@ impl Sequence {
 
     /// Notes that `count` tokens were computed; says how many of them were of the prompt, and how many again.
     pub(super) fn advance(&mut self, count: usize) -> (usize, usize) {
-        let from = self.computed;
+        let again = self.computed_before.min(self.computed + count).saturating_sub(self.computed);
+        (self.pass(count), again)
+    }
+
+    /// Goes on by `count` tokens; says how many of the prompt it has come by for the first time.
+    fn pass(&mut self, count: usize) -> usize {
+        let from = self.computed.max(self.computed_before);
         self.computed += count;
-        let again = self.computed_before.min(self.computed).saturating_sub(from);
-        let of_prompt = self.prompt_len.min(self.computed).saturating_sub(from.max(self.computed_before));
         self.computed_before = self.computed_before.max(self.computed);
-        (of_prompt, again)
+        self.prompt_len.min(self.computed).saturating_sub(from)
     }
 }
 

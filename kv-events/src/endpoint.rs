@@ -1,0 +1,85 @@
+//! Where a socket listens, or whom it calls.
+
+use std::{fmt, str::FromStr};
+
+/// An address in ZeroMQ's notation, and whether it is listened on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    pub(crate) listens: bool,
+    host: String,
+    port: u16,
+}
+
+/// A text that is no endpoint.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{0:?} is not an endpoint: write tcp://*:5557 to listen, @tcp://127.0.0.1:5557 to listen on one address, or tcp://HOST:5557 to connect"
+)]
+pub struct EndpointError(String);
+
+impl Endpoint {
+    pub(crate) fn url(&self) -> String {
+        let host = if self.host == "*" { "0.0.0.0" } else { &self.host };
+        format!("tcp://{host}:{}", self.port)
+    }
+}
+
+/// As vLLM reads it: `*` and `[::]` are listened on, other hosts are connected to. With `@` before it, as in other tools around
+/// ZeroMQ, it is listened on in any case.
+impl FromStr for Endpoint {
+    type Err = EndpointError;
+
+    fn from_str(text: &str) -> Result<Self, EndpointError> {
+        let error = || EndpointError(text.to_owned());
+        let (is_marked, url) = match text.strip_prefix('@') {
+            Some(url) => (true, url),
+            None => (false, text),
+        };
+        let (host, port) =
+            url.strip_prefix("tcp://").and_then(|rest| rest.rsplit_once(':')).ok_or_else(error)?;
+        let port = port.parse().map_err(|_| error())?;
+        let is_bare_v6 = host.contains(':') && !(host.starts_with('[') && host.ends_with(']'));
+        if host.is_empty() || is_bare_v6 || host.contains(['/', ' ']) {
+            return Err(error());
+        }
+        let listens = is_marked || host == "*" || host == "[::]";
+        Ok(Self { listens, host: host.to_owned(), port })
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mark = if self.listens && self.host != "*" && self.host != "[::]" { "@" } else { "" };
+        write!(f, "{mark}tcp://{}:{}", self.host, self.port)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(text: &str, listens: bool, url: &str) {
+        let endpoint: Endpoint = text.parse().unwrap();
+        assert_eq!((endpoint.listens, endpoint.url().as_str()), (listens, url));
+        assert_eq!(endpoint.to_string(), text);
+    }
+
+    #[test]
+    fn stars_and_marks_listen_and_names_connect() {
+        check("tcp://*:5557", true, "tcp://0.0.0.0:5557");
+        check("tcp://[::]:5557", true, "tcp://[::]:5557");
+        check("@tcp://127.0.0.1:0", true, "tcp://127.0.0.1:0");
+        check("tcp://router.example:5557", false, "tcp://router.example:5557");
+        check("tcp://10.0.0.1:1", false, "tcp://10.0.0.1:1");
+    }
+
+    #[test]
+    fn what_is_no_endpoint_is_refused() {
+        for text in
+            ["", "5557", "tcp://", "tcp://*", "tcp://:1", "tcp://h:70000", "ipc://x", "tcp://::1:5", "@"]
+        {
+            assert_eq!(text.parse::<Endpoint>(), Err(EndpointError(text.to_owned())));
+        }
+    }
+}

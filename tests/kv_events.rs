@@ -1,0 +1,175 @@
+//! What a router learns of a worker's prefix cache, through vLLM's wire format.
+
+use std::{
+    collections::BTreeMap,
+    io::{BufRead as _, BufReader, Write as _},
+    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+};
+
+use serde_json::{Value, json};
+
+use crate::harness::{
+    ANY, Client, ModelFolder, Shape, Worker, eventually, required_variable, start, words, worker_args,
+};
+
+const BLOCK_TOKENS: usize = 16;
+
+/// A client as vLLM's users write it; see its first lines.
+struct Subscriber {
+    process: Child,
+    commands: ChildStdin,
+    answers: BufReader<ChildStdout>,
+}
+
+impl Subscriber {
+    fn start() -> Self {
+        let python = required_variable(
+            "BATON_TEST_PYTHON",
+            "a Python that has the packages of tests/requirements.txt",
+        );
+        let mut process = Command::new(python)
+            .args(["../kv-events/tests/vllm_client.py", "array"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("BATON_TEST_PYTHON can be started");
+        let (commands, answers) = (process.stdin.take(), process.stdout.take());
+        Self { process, commands: commands.expect("piped"), answers: BufReader::new(answers.expect("piped")) }
+    }
+
+    /// All events since the worker's start.
+    fn replay(&mut self, url: &str) -> Vec<Value> {
+        writeln!(self.commands, "replay {url} 0").expect("the client lives");
+        let mut line = String::new();
+        self.answers.read_line(&mut line).expect("an answer");
+        let batches: Value =
+            serde_json::from_str(&line).expect("JSON; the client says above why there is none");
+        let batches = batches.as_array().expect("a list").clone();
+        let numbers: Vec<_> = batches.iter().map(|batch| batch["number"].as_u64()).collect();
+        assert_eq!(numbers, (0..batches.len() as u64).map(Some).collect::<Vec<_>>(), "no gaps");
+        batches.iter().flat_map(|batch| batch["events"].as_array().cloned().unwrap_or_default()).collect()
+    }
+}
+
+impl Drop for Subscriber {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// A router's index: parent and tokens of each block.
+#[derive(Default)]
+struct Index(BTreeMap<u64, (Option<u64>, Vec<u64>)>);
+
+impl Index {
+    fn of(events: &[Value]) -> Self {
+        let mut index = Self::default();
+        events.iter().for_each(|event| index.apply(event));
+        index
+    }
+
+    fn apply(&mut self, event: &Value) {
+        let numbers = |field: &str| -> Vec<u64> {
+            let list = event[field].as_array().unwrap_or_else(|| panic!("no {field} in {event}"));
+            list.iter().map(|number| number.as_u64().expect("a number")).collect()
+        };
+        match event["kind"].as_str() {
+            Some("BlockStored") => {
+                assert_eq!((&event["block_size"], &event["medium"]), (&json!(BLOCK_TOKENS), &json!("GPU")));
+                let mut parent = event["parent_block_hash"].as_u64();
+                assert!(parent.is_none_or(|parent| self.0.contains_key(&parent)), "an orphan: {event}");
+                let tokens = numbers("token_ids");
+                for (hash, tokens) in numbers("block_hashes").into_iter().zip(tokens.chunks(BLOCK_TOKENS)) {
+                    self.0.insert(hash, (parent, tokens.to_vec()));
+                    parent = Some(hash);
+                }
+            }
+            Some("BlockRemoved") => numbers("block_hashes").iter().for_each(|hash| {
+                assert!(self.0.remove(hash).is_some(), "{hash} was not there");
+            }),
+            Some("AllBlocksCleared") => self.0.clear(),
+            _ => panic!("no event: {event}"),
+        }
+    }
+
+    fn cached_tokens(&self, prompt: &[u64]) -> usize {
+        let mut parent = None;
+        let found = prompt.chunks_exact(BLOCK_TOKENS).take_while(|tokens| {
+            let child = self.0.iter().find(|(_, (after, held))| *after == parent && held == tokens);
+            parent = child.map(|(hash, _)| *hash);
+            parent.is_some()
+        });
+        found.count() * BLOCK_TOKENS
+    }
+}
+
+#[test]
+fn a_router_knows_what_a_worker_has_cached() {
+    let model = ModelFolder::made_up(Shape::TINY);
+    let (_scheduler, at) = start(&words(&[
+        "scheduler",
+        "--model",
+        &model.arg(),
+        "--listen",
+        ANY,
+        "--registry-listen",
+        ANY,
+        "--aggregated",
+    ]));
+    let (client, registry) = (Client::new(format!("http://{}", at("http"))), at("registry"));
+    let (_sidecar, at) =
+        start(&words(&["sidecar", "--listen", ANY, "--admin-listen", ANY, "--registry", &registry]));
+    let mut line = worker_args("decode-worker", "decode", &model, &at("grpc"));
+    let here = "@tcp://127.0.0.1:0";
+    line.extend(words(&[
+        "--kv-blocks",
+        "40",
+        "--kv-events-endpoint",
+        here,
+        "--kv-events-replay-endpoint",
+        here,
+    ]));
+    let (_worker, at) = start(&line);
+    let replay = format!("tcp://{}", at("kv-events-replay"));
+    assert_ne!(at("kv-events"), at("kv-events-replay"));
+    let worker = eventually("the worker has joined", || {
+        let workers = client.get("/v1/workers").ok();
+        match workers["workers"].as_array().and_then(|workers| workers.first()) {
+            Some(worker) if client.get("/ready").status == 200 => Ok(Worker::from_json(worker)),
+            _ => Err(workers.to_string()),
+        }
+    });
+
+    let mut subscriber = Subscriber::start();
+    let at_start = subscriber.replay(&replay);
+    assert_eq!(at_start.last().map(|event| event["kind"].clone()), Some(json!("AllBlocksCleared")));
+
+    let mut hits = 0;
+    for round in [1, 2, 1, 3, 4, 5, 1, 6, 6] {
+        let prompt: Vec<u64> = (0..150).map(|i| (i * round + 7 * round) % 90).collect();
+        let known = Index::of(&subscriber.replay(&replay)).cached_tokens(&prompt[..149]);
+        let body = json!({"prompt": prompt, "max_tokens": 8, "temperature": 0, "ignore_eos": true});
+        let answer = client.post("/v1/completions", &body).ok();
+        let cached = answer["usage"]["prompt_tokens_details"]["cached_tokens"].as_u64();
+        assert_eq!(cached, Some(known as u64), "prompt {round}");
+        hits += known;
+        eventually("all events are published", || {
+            let blocks = worker.metrics().get("baton_prefix_cache_blocks", &[]);
+            let index = Index::of(&subscriber.replay(&replay));
+            if index.0.len() as f64 == blocks {
+                Ok(())
+            } else {
+                Err(format!("{} of {blocks}", index.0.len()))
+            }
+        });
+    }
+    assert!(hits >= 2 * 144, "{hits}");
+    let removed = subscriber.replay(&replay).iter().filter(|event| event["kind"] == "BlockRemoved").count();
+    assert!(removed > 0, "the pool holds four prompts");
+    let metrics = worker.metrics();
+    assert!(metrics.get("baton_kv_events_batches_total", &[]) > 9.0);
+    assert_eq!(metrics.get("baton_kv_events_dropped_total", &[]), 0.0);
+    assert!(metrics.get("baton_kv_events_replays_total", &[]) > 9.0);
+}
