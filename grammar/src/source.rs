@@ -13,8 +13,9 @@ pub struct SchemaStyle {
     pub whitespace: Option<String>,
 }
 
-/// White space between the parts of a JSON text: enough for 15 levels of indentation, and no more, as a model may be fond of it.
-const WHITESPACE: &str = r"[\x20\x0A\x0D\x09]{1,32}";
+/// White space between the parts of a JSON text: a space, or one line break and as much indentation as 16 levels take. No more, as
+/// a model may be fond of it.
+const WHITESPACE: &str = r"\x20|\x0D?\x0A[\x20\x09]{0,32}";
 
 /// A rule's right-hand side: JSON that `schema` allows.
 pub fn json_schema(schema: &Map<String, Value>, style: &SchemaStyle) -> String {

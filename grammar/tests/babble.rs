@@ -279,11 +279,14 @@ fn white_space_is_allowed_but_not_without_end() {
         ids[0]
     };
     state.accept(id("{"));
+    assert!(state.allows(id(" ")).unwrap() && state.allows(id("\n")).unwrap());
+    state.accept(id("\n"));
     for _ in 0..32 {
-        assert!(state.allows(id("\n")).unwrap());
-        state.accept(id("\n"));
+        assert!(!state.allows(id("\n")).unwrap(), "a second line break");
+        assert!(state.allows(id(" ")).unwrap());
+        state.accept(id(" "));
     }
-    assert!(!state.allows(id("\n")).unwrap());
+    assert!(!state.allows(id(" ")).unwrap());
 }
 
 #[test]

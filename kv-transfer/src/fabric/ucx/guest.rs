@@ -15,14 +15,14 @@ const HOOKS: &str = "libucm.so.0";
 /// Loading UCX rewrites the first instructions of mmap, munmap, brk… in the C library, while other threads may be in
 /// them, to watch memory that it registers. Nothing here needs that: the pool is mapped once and outlives its
 /// registration. Its part for it is therefore loaded first, with its switch off, and told to start; that happens once.
-pub(super) fn keep_hooks_out(ucx: Option<&Path>) {
+///
+/// # Errors
+/// When that part is not there or is another one: then UCX, if it can be loaded, rewrites them.
+pub(super) fn keep_hooks_out(ucx: Option<&Path>) -> Result<(), libloading::Error> {
     let beside = ucx.and_then(Path::parent).map(|folder| folder.join(HOOKS));
     let path = beside.filter(|path| path.exists()).unwrap_or_else(|| HOOKS.into());
     // SAFETY: it is a part of the UCX that is loaded next, which would load it too.
-    let switched = unsafe { Loaded::new(path) }.and_then(switch_off);
-    if let Err(error) = switched {
-        tracing::warn!(%error, "UCX may rewrite memory functions of the C library");
-    }
+    unsafe { Loaded::new(path) }.and_then(switch_off)
 }
 
 fn switch_off(hooks: Loaded) -> Result<(), libloading::Error> {

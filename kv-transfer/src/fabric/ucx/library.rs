@@ -25,7 +25,7 @@ pub(super) struct Library {
 impl Library {
     pub(super) fn open(path: Option<&Path>) -> Result<Self, StartError> {
         let missing = |reason: String| StartError::UcxMissing { reason };
-        guest::keep_hooks_out(path);
+        let kept_out = guest::keep_hooks_out(path);
         let loaded = match path {
             Some(path) => load(path).map_err(|error| missing(format!("{}: {error}", path.display())))?,
             None => NAMES
@@ -33,6 +33,9 @@ impl Library {
                 .find_map(|name| load(Path::new(name)).ok())
                 .ok_or_else(|| missing(format!("the loader finds none of {}", NAMES.join(", "))))?,
         };
+        if let Err(error) = kept_out {
+            tracing::warn!(%error, "UCX may rewrite memory functions of the C library");
+        }
         let version = version(&loaded).ok_or_else(|| missing("it exports no ucp_get_version".to_owned()))?;
         let (major, minor, _) = version;
         // Another major version may lay its structures out otherwise.
