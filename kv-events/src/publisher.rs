@@ -49,13 +49,13 @@ pub struct Publisher {
     socket: PubSocket,
     router: Option<Endpoint>,
     replay: Option<RouterSocket>,
-    feed: Feed,
+    batches: mpsc::Receiver<Batch>,
+    outlet: Outlet,
     addresses: Vec<(&'static str, SocketAddr)>,
 }
 
-/// Batches on their way.
-struct Feed {
-    batches: mpsc::Receiver<Batch>,
+/// What every batch passes.
+struct Outlet {
     history: Mutex<History>,
     topic: Bytes,
     format: Format,
@@ -86,9 +86,9 @@ impl Publisher {
         let stats = EventStats::default();
         let (sender, batches) = EventSender::new(stats.clone());
         let history = Mutex::new(History::of(replay_batches));
-        let feed = Feed { batches, history, topic: topic.into(), format, stats };
+        let outlet = Outlet { history, topic: topic.into(), format, stats };
         let router = (!endpoint.listens).then_some(endpoint);
-        Ok((Self { socket, router, replay, feed, addresses }, sender))
+        Ok((Self { socket, router, replay, batches, outlet, addresses }, sender))
     }
 
     /// Where it listens, by what for.
@@ -98,17 +98,15 @@ impl Publisher {
 
     /// What it has done.
     pub fn stats(&self) -> EventStats {
-        self.feed.stats.clone()
+        self.outlet.stats.clone()
     }
 
     /// Publishes until the sender is dropped, or `until` is cancelled.
     pub async fn run(self, until: CancellationToken) {
-        let Self { socket, router, replay, feed, addresses: _ } = self;
-        let Feed { batches, history, topic, format, stats } = feed;
-        let outlet = Outlet { history: &history, topic, format, stats: &stats };
+        let Self { socket, router, replay, batches, outlet, addresses: _ } = self;
         let replays = async {
             if let Some(replay) = replay {
-                replay::serve(replay, &history, &stats).await;
+                replay::serve(replay, &outlet.history, &outlet.stats).await;
             }
             std::future::pending::<()>().await;
         };
@@ -120,15 +118,7 @@ impl Publisher {
     }
 }
 
-/// What every batch passes.
-struct Outlet<'a> {
-    history: &'a Mutex<History>,
-    topic: Bytes,
-    format: Format,
-    stats: &'a EventStats,
-}
-
-impl Outlet<'_> {
+impl Outlet {
     /// To those who subscribe here, or to a router that is called, and called again when it was lost.
     async fn publish(
         &self,

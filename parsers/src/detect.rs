@@ -1,24 +1,24 @@
 //! Which formats a model writes, by its chat template: the marks that it puts around calls and reasoning of earlier turns are those
 //! that the model was trained to write.
 
-use crate::{Formats, ReasoningFormat, ToolFormat, harmony, hermes, llama3_json, mistral, think};
+use crate::{Formats, ReasoningFormat, ToolFormat, marks};
 
 /// The formats of a model with this chat template.
 pub fn detect(template: &str) -> Formats {
     let has = |mark: &str| template.contains(mark);
-    if has(harmony::CHANNEL) && has(harmony::MESSAGE) {
+    if has(marks::CHANNEL) && has(marks::MESSAGE) {
         return Formats { tools: Some(ToolFormat::Harmony), reasoning: Some(ReasoningFormat::Harmony) };
     }
-    let tools = if has(hermes::OPEN) {
+    let tools = if has(marks::TOOL_CALL_OPEN) {
         Some(ToolFormat::Hermes)
-    } else if has(mistral::CALLS) {
+    } else if has(marks::TOOL_CALLS) {
         Some(ToolFormat::Mistral)
-    } else if has(llama3_json::TAG) || (has("<|eot_id|>") && has("tools")) {
+    } else if has(marks::PYTHON_TAG) || (has("<|eot_id|>") && has("tools")) {
         Some(ToolFormat::Llama3Json)
     } else {
         None
     };
-    let has_think = has(think::THINK_OPEN) || has(think::THINK_CLOSE);
+    let has_think = has(marks::THINK_OPEN) || has(marks::THINK_CLOSE);
     Formats { tools, reasoning: has_think.then_some(ReasoningFormat::Think) }
 }
 

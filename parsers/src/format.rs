@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr};
 
 use serde::Serialize;
 
-use crate::{harmony, hermes, llama3_json, mistral, think};
+use crate::marks;
 
 /// How a model writes tool calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -48,14 +48,14 @@ impl Formats {
     pub fn marks(&self) -> Vec<&'static str> {
         let tools: &[&str] = match self.tools {
             None => &[],
-            Some(ToolFormat::Hermes) => &[hermes::OPEN, hermes::CLOSE],
-            Some(ToolFormat::Llama3Json) => &[llama3_json::TAG],
-            Some(ToolFormat::Mistral) => &[mistral::CALLS, mistral::ARGS, mistral::CALL_ID],
+            Some(ToolFormat::Hermes) => &[marks::TOOL_CALL_OPEN, marks::TOOL_CALL_CLOSE],
+            Some(ToolFormat::Llama3Json) => &[marks::PYTHON_TAG],
+            Some(ToolFormat::Mistral) => &[marks::TOOL_CALLS, marks::ARGS, marks::CALL_ID],
             Some(ToolFormat::Harmony) => &HARMONY,
         };
         let reasoning: &[&str] = match self.reasoning {
             None => &[],
-            Some(ReasoningFormat::Think) => &[think::THINK_OPEN, think::THINK_CLOSE],
+            Some(ReasoningFormat::Think) => &[marks::THINK_OPEN, marks::THINK_CLOSE],
             Some(ReasoningFormat::Harmony) => &HARMONY,
         };
         [tools, reasoning].concat()
@@ -67,15 +67,8 @@ impl Formats {
     }
 }
 
-const HARMONY: [&str; 7] = [
-    harmony::START,
-    harmony::CHANNEL,
-    harmony::CONSTRAIN,
-    harmony::MESSAGE,
-    harmony::END,
-    harmony::CALL,
-    harmony::RETURN,
-];
+const HARMONY: [&str; 7] =
+    [marks::START, marks::CHANNEL, marks::CONSTRAIN, marks::MESSAGE, marks::END, marks::CALL, marks::RETURN];
 
 impl FromStr for ToolFormat {
     type Err = UnknownFormat;

@@ -5,16 +5,9 @@
 
 use crate::{
     Delta,
+    marks::{CALL, CHANNEL, END, MESSAGE, RETURN, START},
     text::{Found, Pending},
 };
-
-pub(crate) const START: &str = "<|start|>";
-pub(crate) const CHANNEL: &str = "<|channel|>";
-pub(crate) const CONSTRAIN: &str = "<|constrain|>";
-pub(crate) const MESSAGE: &str = "<|message|>";
-pub(crate) const END: &str = "<|end|>";
-pub(crate) const CALL: &str = "<|call|>";
-pub(crate) const RETURN: &str = "<|return|>";
 
 /// Takes messages apart.
 #[derive(Debug)]

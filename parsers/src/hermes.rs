@@ -3,11 +3,9 @@
 use crate::{
     Delta,
     json::{CallObject, CallProgress},
+    marks::{TOOL_CALL_CLOSE, TOOL_CALL_OPEN},
     text::{Found, Pending, Trimmed},
 };
-
-pub(crate) const OPEN: &str = "<tool_call>";
-pub(crate) const CLOSE: &str = "</tool_call>";
 
 /// Takes content and calls apart.
 #[derive(Debug, Default)]
@@ -37,7 +35,7 @@ impl Hermes {
         if let State::Call(call) = std::mem::take(&mut self.state)
             && !call.is_told()
         {
-            self.show(&format!("{OPEN}{}", call.into_raw()), out);
+            self.show(&format!("{TOOL_CALL_OPEN}{}", call.into_raw()), out);
         }
         let rest = self.pending.take();
         self.show(&rest, out);
@@ -49,7 +47,7 @@ impl Hermes {
     /// One step; says whether another may follow.
     fn step(&mut self, out: &mut Vec<Delta>) -> bool {
         match std::mem::take(&mut self.state) {
-            State::Content => match self.pending.take_until(&[OPEN]) {
+            State::Content => match self.pending.take_until(&[TOOL_CALL_OPEN]) {
                 Found::Text(text) => self.show(&text, out),
                 Found::Mark(before, _) => {
                     self.show(&before, out);
@@ -58,7 +56,7 @@ impl Hermes {
                 }
             },
             State::Call(call) => return self.step_call(call, out),
-            State::Close => match self.pending.take_until(&[CLOSE]) {
+            State::Close => match self.pending.take_until(&[TOOL_CALL_CLOSE]) {
                 Found::Text(_) => self.state = State::Close,
                 Found::Mark(..) => return true,
             },
@@ -67,23 +65,19 @@ impl Hermes {
     }
 
     fn step_call(&mut self, mut call: Box<CallObject>, out: &mut Vec<Delta>) -> bool {
-        while let Some(c) = self.pending.next_char() {
-            match call.push(c, |_| true, out) {
-                CallProgress::Inside => {}
-                CallProgress::Broken if !call.is_told() => {
-                    self.show(&format!("{OPEN}{}", call.into_raw()), out);
-                    return true;
-                }
-                CallProgress::Ends | CallProgress::Broken => {
-                    (self.has_calls, self.state) = (true, State::Close);
-                    self.content.skip_space();
-                    return true;
-                }
+        match call.follow(&mut self.pending, |_| true, out) {
+            CallProgress::Inside => {
+                self.has_calls |= call.is_told();
+                self.state = State::Call(call);
+                return false;
+            }
+            CallProgress::Broken => self.show(&format!("{TOOL_CALL_OPEN}{}", call.into_raw()), out),
+            CallProgress::Ends => {
+                (self.has_calls, self.state) = (true, State::Close);
+                self.content.skip_space();
             }
         }
-        self.has_calls |= call.is_told();
-        self.state = State::Call(call);
-        false
+        true
     }
 
     fn show(&mut self, text: &str, out: &mut Vec<Delta>) {

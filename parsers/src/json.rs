@@ -1,6 +1,6 @@
 //! JSON, followed character by character: where a value ends, and what a call in it says.
 
-use crate::Delta;
+use crate::{Delta, text::Pending};
 
 /// Follows one JSON value to its end. It checks no more than it needs for that.
 #[derive(Debug, Default)]
@@ -110,13 +110,26 @@ enum Field {
 }
 
 impl CallObject {
-    /// `is_known` says whether there is such a function.
-    pub(crate) fn push(
+    /// Takes what has come of the call: up to its end, to where it is no call, or all of it. `is_known` says whether there is such
+    /// a function.
+    pub(crate) fn follow(
         &mut self,
-        c: char,
+        pending: &mut Pending,
         is_known: impl Fn(&str) -> bool,
         out: &mut Vec<Delta>,
     ) -> CallProgress {
+        while let Some(c) = pending.next_char() {
+            match self.push(c, &is_known, out) {
+                CallProgress::Inside => {}
+                // One that has begun is one whatever comes.
+                CallProgress::Broken if self.is_told => return CallProgress::Ends,
+                over => return over,
+            }
+        }
+        CallProgress::Inside
+    }
+
+    fn push(&mut self, c: char, is_known: impl Fn(&str) -> bool, out: &mut Vec<Delta>) -> CallProgress {
         if !self.is_told {
             self.raw.push(c);
         }

@@ -8,10 +8,9 @@ use std::sync::Arc;
 use crate::{
     Delta,
     json::{CallObject, CallProgress},
+    marks::PYTHON_TAG,
     text::{Found, Pending},
 };
-
-pub(crate) const TAG: &str = "<|python_tag|>";
 
 /// Takes content and calls apart.
 #[derive(Debug)]
@@ -56,14 +55,14 @@ impl Llama3Json {
         match std::mem::replace(&mut self.state, State::Content) {
             State::Start(before) => self.step_start(before, out),
             State::Call(before, call) => self.step_call(before, call, out),
-            State::Content => match self.pending.take_until(&[TAG]) {
+            State::Content => match self.pending.take_until(&[PYTHON_TAG]) {
                 Found::Text(text) => {
                     Delta::content(&text, out);
                     false
                 }
                 Found::Mark(before, _) => {
                     Delta::content(&before, out);
-                    self.state = State::Start(TAG.to_owned());
+                    self.state = State::Start(PYTHON_TAG.to_owned());
                     true
                 }
             },
@@ -88,8 +87,8 @@ impl Llama3Json {
             }
             Some(_) => {}
         }
-        match self.pending.take_mark(TAG) {
-            Some(true) => self.state = State::Start(before + TAG),
+        match self.pending.take_mark(PYTHON_TAG) {
+            Some(true) => self.state = State::Start(before + PYTHON_TAG),
             Some(false) => Delta::content(&before, out),
             None => {
                 self.state = State::Start(before);
@@ -100,22 +99,16 @@ impl Llama3Json {
     }
 
     fn step_call(&mut self, before: String, mut call: Box<CallObject>, out: &mut Vec<Delta>) -> bool {
-        while let Some(c) = self.pending.next_char() {
-            let is_known = |name: &str| self.functions.iter().any(|function| function == name);
-            match call.push(c, is_known, out) {
-                CallProgress::Inside => {}
-                CallProgress::Broken if !call.is_told() => {
-                    Delta::content(&(before + &call.into_raw()), out);
-                    return true;
-                }
-                CallProgress::Ends | CallProgress::Broken => {
-                    self.state = State::Start(String::new());
-                    return true;
-                }
+        let is_known = |name: &str| self.functions.iter().any(|function| function == name);
+        match call.follow(&mut self.pending, is_known, out) {
+            CallProgress::Inside => {
+                self.state = State::Call(before, call);
+                return false;
             }
+            CallProgress::Broken => Delta::content(&(before + &call.into_raw()), out),
+            CallProgress::Ends => self.state = State::Start(String::new()),
         }
-        self.state = State::Call(before, call);
-        false
+        true
     }
 }
 

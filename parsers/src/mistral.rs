@@ -4,12 +4,9 @@
 use crate::{
     Delta,
     json::{CallObject, CallProgress, Progress, ValueEnd},
+    marks::{ARGS, CALL_ID, TOOL_CALLS},
     text::{Found, Pending, Trimmed},
 };
-
-pub(crate) const CALLS: &str = "[TOOL_CALLS]";
-pub(crate) const ARGS: &str = "[ARGS]";
-pub(crate) const CALL_ID: &str = "[CALL_ID]";
 
 /// Takes content and calls apart.
 #[derive(Debug, Default)]
@@ -44,9 +41,9 @@ impl Mistral {
     pub(crate) fn finish(&mut self, out: &mut Vec<Delta>) {
         match std::mem::take(&mut self.state) {
             State::Item(call) if !call.is_told() => {
-                self.show(&format!("{CALLS}[{}", call.into_raw()), out);
+                self.show(&format!("{TOOL_CALLS}[{}", call.into_raw()), out);
             }
-            State::Name(name) => self.show(&format!("{CALLS}{name}"), out),
+            State::Name(name) => self.show(&format!("{TOOL_CALLS}{name}"), out),
             _ => {}
         }
         let rest = self.pending.take();
@@ -58,7 +55,7 @@ impl Mistral {
 
     fn step(&mut self, out: &mut Vec<Delta>) -> bool {
         match std::mem::take(&mut self.state) {
-            State::Content => match self.pending.take_until(&[CALLS]) {
+            State::Content => match self.pending.take_until(&[TOOL_CALLS]) {
                 Found::Text(text) => self.show(&text, out),
                 Found::Mark(before, _) => {
                     self.show(&before, out);
@@ -109,34 +106,30 @@ impl Mistral {
     }
 
     fn step_item(&mut self, mut call: Box<CallObject>, out: &mut Vec<Delta>) -> bool {
-        while let Some(c) = self.pending.next_char() {
-            match call.push(c, |_| true, out) {
-                CallProgress::Inside => {}
-                CallProgress::Broken if !call.is_told() => {
-                    self.show(&format!("{CALLS}[{}", call.into_raw()), out);
-                    return true;
-                }
-                CallProgress::Ends | CallProgress::Broken => {
-                    self.note_call();
-                    self.state = State::Array;
-                    return true;
-                }
+        match call.follow(&mut self.pending, |_| true, out) {
+            CallProgress::Inside => {
+                self.has_calls |= call.is_told();
+                self.state = State::Item(call);
+                return false;
+            }
+            CallProgress::Broken => self.show(&format!("{TOOL_CALLS}[{}", call.into_raw()), out),
+            CallProgress::Ends => {
+                self.note_call();
+                self.state = State::Array;
             }
         }
-        self.has_calls |= call.is_told();
-        self.state = State::Item(call);
-        false
+        true
     }
 
     fn step_name(&mut self, mut name: String, out: &mut Vec<Delta>) -> bool {
-        match self.pending.take_until(&["{", ARGS, CALLS]) {
+        match self.pending.take_until(&["{", ARGS, TOOL_CALLS]) {
             Found::Text(text) => {
                 name.push_str(&text);
                 self.state = State::Name(name);
                 false
             }
             Found::Mark(before, 2) => {
-                self.show(&format!("{CALLS}{name}{before}"), out);
+                self.show(&format!("{TOOL_CALLS}{name}{before}"), out);
                 self.state = State::Marked;
                 true
             }

@@ -1,11 +1,9 @@
 //! Reasoning between `<think>` and `</think>` before the answer (Qwen3, DeepSeek-R1 and models made from it).
 
-use crate::text::{Found, Pending, Trimmed};
-
-/// Opens reasoning.
-pub const THINK_OPEN: &str = "<think>";
-/// Closes it.
-pub const THINK_CLOSE: &str = "</think>";
+use crate::{
+    marks::{THINK_CLOSE, THINK_OPEN},
+    text::{Found, Pending, Trimmed},
+};
 
 /// Where the prompt leaves the model.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

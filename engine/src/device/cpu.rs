@@ -2,7 +2,7 @@
 
 use std::{io, sync::Mutex};
 
-use super::{Device, Place, WeightFormat};
+use super::{Device, Place, WeightFormat, or_empty};
 use crate::{
     Isa,
     kernels::{
@@ -83,11 +83,6 @@ impl<T: Element> Cpu<T> {
         });
         Ok(packed)
     }
-}
-
-/// An optional vector as kernels take it.
-fn or_empty(vector: Option<&Vec<f32>>) -> &[f32] {
-    vector.map_or(&[], Vec::as_slice)
 }
 
 impl<T: Element> Device for Cpu<T> {
@@ -242,12 +237,12 @@ impl<T: Element> Device for Cpu<T> {
         routes: &Routes,
         y: &mut Rows<f32>,
     ) {
-        let (kernel, bias) = (self.kernels.experts, or_empty(bias));
         if experts.are_int8() {
             self.quantised.quantise(self.kernels.quantise, &mut self.threads, x, x.width());
         }
         let scratch = (&self.unpacked[..], &self.quantised);
-        experts::linear(kernel, &mut self.threads, scratch, routes, x, (experts, bias), y);
+        let experts = (experts, or_empty(bias));
+        experts::linear(&self.kernels, &mut self.threads, scratch, routes, x, experts, y);
     }
 
     fn combine(&mut self, y: &Rows<f32>, routes: &Routes, out: &mut Rows<f32>) {

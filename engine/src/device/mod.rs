@@ -230,3 +230,8 @@ pub(crate) trait Device: Sized + Send + 'static {
     /// The values of `x` in host memory.
     fn read<'a>(&'a mut self, x: &'a Self::Floats) -> &'a [f32];
 }
+
+/// An optional vector as kernels take it.
+fn or_empty(vector: Option<&Vec<f32>>) -> &[f32] {
+    vector.map_or(&[], Vec::as_slice)
+}

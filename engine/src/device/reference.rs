@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::{Device, Place, WeightFormat};
+use super::{Device, Place, WeightFormat, or_empty};
 use crate::{
     Isa,
     kernels::{
@@ -35,11 +35,6 @@ impl Table {
     fn set(&mut self, width: usize, values: Vec<f32>) {
         *self = Self { values, width };
     }
-}
-
-/// A vector as kernels take it.
-fn or_empty(vector: Option<&Vec<f32>>) -> &[f32] {
-    vector.map_or(&[], Vec::as_slice)
 }
 
 impl Device for Reference {

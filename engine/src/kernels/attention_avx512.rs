@@ -16,6 +16,7 @@ use super::{
     SequenceLayer,
     attention::{self, Job, TILE, Tile},
     element::LANES,
+    row_tiles::row_tiles,
 };
 
 /// Registers across a context tile.
@@ -115,12 +116,14 @@ fn compute(job: &Job<'_, bf16>, tile: Tile, scratch: &mut Scratch) {
         let found = Rows::find(job.cache(&tile), tile.kv_head, start, tokens);
         load_keys(&found, sizes, &mut scratch.keys);
         load_values(&found, sizes, &mut scratch.values);
-        for_row_tiles(sizes.rows, |first, rows| scores_of(rows, first, sizes, scratch));
+        for (first, rows) in row_tiles(sizes.rows, MAX_TILE_ROWS) {
+            scores_of(rows, first, sizes, scratch);
+        }
         for row in 0..sizes.rows {
             let visible = job.visible(tile.position + row / group, start);
             soften(row, visible, 1.0 / (sizes.head_dim as f32).sqrt(), scratch);
         }
-        for_row_tiles(sizes.rows, |first, rows| {
+        for (first, rows) in row_tiles(sizes.rows, MAX_TILE_ROWS) {
             for line in (0..sizes.dim_lines).step_by(WIDE) {
                 if line + WIDE <= sizes.dim_lines {
                     sums_of::<WIDE>(rows, first, line, tokens, sizes, scratch);
@@ -129,7 +132,7 @@ fn compute(job: &Job<'_, bf16>, tile: Tile, scratch: &mut Scratch) {
                         .for_each(|line| sums_of::<1>(rows, first, line, tokens, sizes, scratch));
                 }
             }
-        });
+        }
     }
     store(job, &tile, sizes, scratch);
 }
@@ -144,19 +147,6 @@ impl Scratch {
         self.sums.clear();
         self.sums.resize(s.rows * s.dim_lines, ZERO);
         self.rows.clear();
-    }
-}
-
-/// `body(first row, rows)` for tiles of nearly the same height.
-#[inline(always)]
-fn for_row_tiles(rows: usize, mut body: impl FnMut(usize, usize)) {
-    let mut tiles = rows.div_ceil(MAX_TILE_ROWS);
-    let mut first = 0;
-    while tiles > 0 {
-        let height = (rows - first).div_ceil(tiles);
-        body(first, height);
-        first += height;
-        tiles -= 1;
     }
 }
 

@@ -6,11 +6,10 @@
 use std::sync::Mutex;
 
 use super::{
-    Buffer, Element, Int8Rows, Packed, Routes, Rows, Threads,
+    Buffer, Element, Int8Rows, Kernels, Packed, Routes, Rows, Threads,
     element::LANES,
-    gemm::{self, Job, Sink, TASK_PANELS},
-    int8,
-    mxfp4::{self, PackedMxfp4},
+    gemm::{Job, Sink, TASK_PANELS},
+    mxfp4::PackedMxfp4,
     routing::Segment,
     threads::Pointer,
 };
@@ -48,14 +47,6 @@ impl<T: Element> PackedExperts<T> {
     }
 }
 
-/// The compiled kernels that the product is made of.
-#[derive(Clone, Copy)]
-pub(crate) struct Kernel<T> {
-    pub(crate) gemm: gemm::Kernel<T>,
-    pub(crate) int8: int8::Kernel,
-    pub(crate) unpack: mxfp4::Kernel<T>,
-}
-
 /// Copies the row of each pair: `out` is `[pairs, width]`.
 pub(crate) fn gather<T: Element>(threads: &mut Threads, x: &Rows<T>, routes: &Routes, out: &mut Rows<T>) {
     let width = x.width();
@@ -66,7 +57,7 @@ pub(crate) fn gather<T: Element>(threads: &mut Threads, x: &Rows<T>, routes: &Ro
 /// `y[pair] = w[expert of pair] · x[pair] + bias[expert of pair]`; `bias` is `[experts, n]` or empty. `scratch` is a buffer
 /// for each thread, `quantised` holds `x` in eight bits if the experts are.
 pub(crate) fn linear<T: Element>(
-    kernel: Kernel<T>,
+    kernels: &Kernels<T>,
     threads: &mut Threads,
     (scratch, quantised): (&[Mutex<Buffer<T>>], &Int8Rows),
     routes: &Routes,
@@ -89,10 +80,10 @@ pub(crate) fn linear<T: Element>(
         let range = task % tasks * per_task..panels.min((task % tasks + 1) * per_task);
         match experts {
             PackedExperts::Each(experts) => match &experts[segment.expert] {
-                Packed::Plain(w) => (kernel.gemm)(&product.job(segment, w.all_panels(), 0), range),
+                Packed::Plain(w) => (kernels.gemm)(&product.job(segment, w.all_panels(), 0), range),
                 Packed::Int8(w) => {
                     let rows = (segment.first, segment.pairs);
-                    (kernel.int8)(&quantised.job(rows, w, product.sink(segment)), range);
+                    (kernels.int8)(&quantised.job(rows, w, product.sink(segment)), range);
                 }
             },
             PackedExperts::Mxfp4(experts) => {
@@ -103,9 +94,9 @@ pub(crate) fn linear<T: Element>(
                     let weights = buffer.at_least(slab.len() * LANES * k);
                     for (panel, out) in slab.clone().zip(weights.chunks_exact_mut(LANES * k)) {
                         let (nibbles, scales) = experts.panel(segment.expert, panel);
-                        (kernel.unpack)(nibbles, scales, out);
+                        (kernels.unpack)(nibbles, scales, out);
                     }
-                    (kernel.gemm)(&product.job(segment, weights, first), slab);
+                    (kernels.gemm)(&product.job(segment, weights, first), slab);
                 }
             }
         }

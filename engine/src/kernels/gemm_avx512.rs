@@ -18,6 +18,7 @@ use half::bf16;
 use super::{
     element::LANES,
     gemm::{Job, Sink},
+    row_tiles::row_tiles,
 };
 
 /// Rows of a tile at most.
@@ -47,12 +48,10 @@ fn panels(job: &Job<'_, bf16>, panels: Range<usize>) {
     let mut panel = panels.start;
     while panel < panels.end {
         let take = if panel + wide <= panels.end { wide } else { 1 };
-        let tiles = job.rows.div_ceil(MAX_TILE_ROWS);
-        let mut row = 0;
-        for part in 0..tiles {
-            // Tiles of nearly the same height.
-            let height = (job.rows - row).div_ceil(tiles - part);
-            let fetch = Fetch { part, parts: tiles };
+        let tiles = row_tiles(job.rows, MAX_TILE_ROWS);
+        let parts = tiles.len();
+        for (part, (row, height)) in tiles.enumerate() {
+            let fetch = Fetch { part, parts };
             match take {
                 8 if height == 1 => tile::<1, 8>(job, row, panel, fetch),
                 8 => tile::<2, 8>(job, row, panel, fetch),
@@ -60,7 +59,6 @@ fn panels(job: &Job<'_, bf16>, panels: Range<usize>) {
                 2 => many_rows::<2>(job, row, height, panel, fetch),
                 _ => many_rows::<1>(job, row, height, panel, fetch),
             }
-            row += height;
         }
         panel += take;
     }

@@ -15,6 +15,7 @@ use super::{
     element::LANES,
     gemm_avx512::{Fetch, put},
     int8::{GROUP, Job, OFFSET, QUAD},
+    row_tiles::row_tiles,
 };
 
 /// Rows of a tile at most.
@@ -36,11 +37,10 @@ fn panels(job: &Job<'_>, panels: Range<usize>) {
     let mut panel = panels.start;
     while panel < panels.end {
         let take = if panel + wide <= panels.end { wide } else { 1 };
-        let tiles = job.rows.div_ceil(MAX_TILE_ROWS);
-        let mut row = 0;
-        for part in 0..tiles {
-            let height = (job.rows - row).div_ceil(tiles - part);
-            let fetch = Fetch { part, parts: tiles };
+        let tiles = row_tiles(job.rows, MAX_TILE_ROWS);
+        let parts = tiles.len();
+        for (part, (row, height)) in tiles.enumerate() {
+            let fetch = Fetch { part, parts };
             match take {
                 8 => tile::<1, 8>(job, row, panel, fetch),
                 4 if height == 2 => tile::<2, 4>(job, row, panel, fetch),
@@ -48,7 +48,6 @@ fn panels(job: &Job<'_>, panels: Range<usize>) {
                 2 => many_rows::<2>(job, row, height, panel, fetch),
                 _ => many_rows::<1>(job, row, height, panel, fetch),
             }
-            row += height;
         }
         panel += take;
     }

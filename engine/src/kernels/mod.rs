@@ -33,6 +33,7 @@ pub(crate) mod norm;
 mod pool_view;
 pub(crate) mod rope;
 pub(crate) mod routing;
+mod row_tiles;
 mod rows;
 mod table;
 mod threads;

@@ -25,9 +25,6 @@ use crate::{FabricError, StartError, TransferConfig};
 const MAX_WRITE_BYTES: u64 = 1 << 20;
 /// Over several rails long runs are cut shorter, so that each has its part of one, but not shorter than this.
 const MIN_STRIPE_BYTES: u64 = 128 << 10;
-/// Up to where chunks pay, measured with `baton bench transfer --staging-curve` (perf/RESULTS.md): over tcp, where each write is a
-/// message through the kernel, and over the shm provider. EFA's is not measured; a write there costs about as much as over shm.
-const STAGE_BELOW_BYTES: [(&str, u64); 2] = [("tcp", 128 << 10), ("", 16 << 10)];
 /// So often rails are looked at that may be silent.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
@@ -276,9 +273,14 @@ struct Wanted {
     context: u32,
 }
 
+/// Up to how many bytes chunks pay, measured with `baton bench transfer --staging-curve` (perf/RESULTS.md).
 fn stage_below(provider: &str) -> u64 {
-    // Utility providers stand behind their core, as in `tcp;ofi_rxm`.
-    STAGE_BELOW_BYTES.iter().find(|(name, _)| provider.starts_with(name)).map_or(0, |&(_, bytes)| bytes)
+    // Each write is a message through the kernel. Utility providers stand behind their core, as in `tcp;ofi_rxm`.
+    if provider.starts_with("tcp") {
+        return 128 << 10;
+    }
+    // Measured over the shm provider. EFA's is not; a write there costs about as much.
+    16 << 10
 }
 
 /// What holds over all rails.

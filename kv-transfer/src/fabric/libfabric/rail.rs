@@ -59,6 +59,9 @@ pub(super) struct Operation {
     pub(super) context: NonNull<OpContext>,
 }
 
+/// Posts a message with its flags; a negative code is an error.
+type Post = fn(&Endpoint, &sys::fi_msg_rma, u64) -> i64;
+
 impl Kind {
     pub(super) fn name(self) -> &'static str {
         match self {
@@ -132,11 +135,14 @@ impl Rail {
         let iov = sys::iovec { iov_base: operation.ours.cast(), iov_len: len };
         let rma = sys::fi_rma_iov { addr: operation.theirs, len, key: operation.key };
         let mut descriptor = self.region.descriptor();
-        let (data, flags) = match operation.kind {
-            Kind::Write { immediate } => (immediate.into(), sys::FI_REMOTE_CQ_DATA | sys::FI_COMPLETION),
-            Kind::Read => (0, sys::FI_COMPLETION),
+        let completion = u64::from(sys::FI_COMPLETION);
+        let (data, flags, post): (_, _, Post) = match operation.kind {
+            Kind::Write { immediate } => {
+                let flags = u64::from(sys::FI_REMOTE_CQ_DATA) | completion | self.completes_when();
+                (immediate.into(), flags, Endpoint::write)
+            }
+            Kind::Read => (0, completion, Endpoint::read),
         };
-        let flags = u64::from(flags);
         let message = sys::fi_msg_rma {
             msg_iov: &iov,
             desc: &mut descriptor,
@@ -148,11 +154,7 @@ impl Rail {
             data,
         };
         let Some(endpoint) = &self.endpoint else { return Ok(false) };
-        let code = match operation.kind {
-            Kind::Write { .. } => endpoint.write(&message, flags | self.completes_when()),
-            Kind::Read => endpoint.read(&message, flags),
-        };
-        match code {
+        match post(endpoint, &message, flags) {
             0 => Ok(true),
             code if code == -i64::from(sys::FI_EAGAIN) => Ok(false),
             code => Err(failure(&self.domain.library(), operation.kind.name(), code)),

@@ -18,9 +18,6 @@ use crate::{FabricError, StartError, TransferConfig};
 
 /// Large enough to keep any link busy, small enough that an abort is heard in good time.
 const MAX_WRITE_BYTES: u64 = 1 << 20;
-/// Up to where chunks pay, measured with `baton bench transfer --staging-curve` (perf/RESULTS.md): over tcp, over shared memory. Of
-/// others, and where UCX chooses by peer, something between.
-const STAGE_BELOW_BYTES: [u64; 3] = [32 << 10, 2 << 10, 16 << 10];
 /// UCX's names of the transports within a host.
 const SHARED_MEMORY: [&str; 9] = ["posix", "sysv", "cma", "xpmem", "knem", "mm", "sm", "shm", "self"];
 /// UCX queues what its transport does not take yet, so this bounds its memory and how much an abort must wait for.
@@ -95,12 +92,13 @@ impl Ucx {
     }
 }
 
+/// Up to how many bytes chunks pay, measured with `baton bench transfer --staging-curve` (perf/RESULTS.md).
 fn stage_below(transports: &str) -> u64 {
-    let [tcp, shared, other] = STAGE_BELOW_BYTES;
     match transports {
-        "tcp" => tcp,
-        _ if transports.split(',').all(|name| SHARED_MEMORY.contains(&name)) => shared,
-        _ => other,
+        "tcp" => 32 << 10,
+        _ if transports.split(',').all(|name| SHARED_MEMORY.contains(&name)) => 2 << 10,
+        // Something between: of others nothing is measured, and UCX may choose by peer.
+        _ => 16 << 10,
     }
 }
 

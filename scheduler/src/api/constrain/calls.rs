@@ -1,7 +1,7 @@
 //! Tool calls in the model's own format, with arguments that fit their schemas.
 
 use baton_grammar::source::{self, SchemaStyle};
-use baton_parsers::{Formats, ToolFormat};
+use baton_parsers::{Formats, ToolFormat, marks};
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -62,10 +62,10 @@ impl Shape {
                 after_all: none(),
                 between: source::literal("\n"),
                 before: vec![
-                    Part::Rule(format!("{} \"\\n\"", marks.rule("<tool_call>"))),
+                    Part::Rule(format!("{} \"\\n\"", marks.rule(marks::TOOL_CALL_OPEN))),
                     Part::Text(|name| format!("{{\"name\": {name}, \"arguments\": ")),
                 ],
-                after: format!("\"}}\\n\" {}", marks.rule("</tool_call>")),
+                after: format!("\"}}\\n\" {}", marks.rule(marks::TOOL_CALL_CLOSE)),
             },
             ToolFormat::Llama3Json => Self {
                 before_all: none(),
@@ -80,11 +80,11 @@ impl Shape {
                 after_all: none(),
                 between: none(),
                 before: vec![
-                    Part::Rule(marks.rule("<|channel|>")),
+                    Part::Rule(marks.rule(marks::CHANNEL)),
                     Part::Text(|name| format!("commentary to=functions.{} ", name.trim_matches('"'))),
-                    Part::Rule(marks.rule("<|constrain|>")),
+                    Part::Rule(marks.rule(marks::CONSTRAIN)),
                     Part::Text(|_| "json".to_owned()),
-                    Part::Rule(marks.rule("<|message|>")),
+                    Part::Rule(marks.rule(marks::MESSAGE)),
                 ],
                 after: none(),
             },
@@ -94,8 +94,8 @@ impl Shape {
     /// Newer models, which have a token between name and arguments, write neither an array nor names in quotes.
     fn mistral(marks: &Marks<'_>) -> Self {
         let none = String::new;
-        let calls = marks.rule("[TOOL_CALLS]");
-        if marks.control("[ARGS]").is_some() {
+        let calls = marks.rule(marks::TOOL_CALLS);
+        if marks.control(marks::ARGS).is_some() {
             return Self {
                 before_all: none(),
                 after_all: none(),
@@ -103,7 +103,7 @@ impl Shape {
                 before: vec![
                     Part::Rule(calls),
                     Part::Text(|name| name.trim_matches('"').to_owned()),
-                    Part::Rule(marks.rule("[ARGS]")),
+                    Part::Rule(marks.rule(marks::ARGS)),
                 ],
                 after: none(),
             };

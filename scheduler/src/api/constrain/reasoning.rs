@@ -1,7 +1,10 @@
 //! Reasoning before what is constrained: free, and optional unless the prompt has begun it.
 
 use baton_grammar::source;
-use baton_parsers::{Formats, ReasoningFormat, THINK_CLOSE, THINK_OPEN, ThinkMark};
+use baton_parsers::{
+    Formats, ReasoningFormat, ThinkMark,
+    marks::{self, THINK_CLOSE, THINK_OPEN},
+};
 
 use super::Marks;
 
@@ -26,7 +29,7 @@ pub(super) fn answer(marks: &Marks<'_>, formats: Formats, rule: &str) -> String 
     if !formats.is_harmony() {
         return format!("answer: {rule}\n");
     }
-    let [channel, message] = ["<|channel|>", "<|message|>"].map(|mark| marks.rule(mark));
+    let [channel, message] = [marks::CHANNEL, marks::MESSAGE].map(|mark| marks.rule(mark));
     format!("answer: {channel} \"final\" {message} text\ntext: {rule}\n")
 }
 
@@ -45,6 +48,6 @@ fn thought(marks: &Marks<'_>) -> String {
 /// A message of reasoning, up to the header of the next one.
 fn analysis(marks: &Marks<'_>) -> String {
     let [channel, message, end, start] =
-        ["<|channel|>", "<|message|>", "<|end|>", "<|start|>"].map(|mark| marks.rule(mark));
+        [marks::CHANNEL, marks::MESSAGE, marks::END, marks::START].map(|mark| marks.rule(mark));
     format!("analysis: {channel} \"analysis\" {message} /(.|\\n)*/ {end} {start} \"assistant\"\n")
 }
