@@ -4,6 +4,7 @@ mod device;
 mod kernels;
 mod kv;
 mod model;
+pub mod roofline;
 mod serve;
 
 pub use device::{DeviceKind, UnknownWeightFormat, WeightFormat};

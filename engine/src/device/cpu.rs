@@ -33,6 +33,16 @@ pub(crate) struct Step {
     tiles: Vec<attention::Tile>,
 }
 
+impl Step {
+    pub(super) fn batch(&self) -> &Batch {
+        &self.batch
+    }
+
+    pub(super) fn shape(&self) -> HeadShape {
+        self.shape
+    }
+}
+
 impl<T: Element> Cpu<T> {
     /// Rows for each task of a loop over rows.
     fn rows_per_task(&self, rows: usize) -> usize {

@@ -12,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 mod cpu;
+mod metered;
 mod reference;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -19,6 +20,7 @@ pub(crate) mod testing;
 use std::{io, str::FromStr};
 
 pub(crate) use cpu::Cpu;
+pub(crate) use metered::{Metered, Note};
 pub(crate) use reference::Reference;
 
 use crate::{

@@ -26,10 +26,19 @@ pub(crate) enum PackedExperts<T> {
 }
 
 impl<T: Element> PackedExperts<T> {
-    fn shape(&self) -> (usize, usize) {
+    /// Outputs and inputs of each.
+    pub(crate) fn shape(&self) -> (usize, usize) {
         match self {
             Self::Each(experts) => (experts[0].n(), experts[0].k()),
             Self::Mxfp4(experts) => (experts.n(), experts.k()),
+        }
+    }
+
+    /// Experts.
+    pub(crate) fn count(&self) -> usize {
+        match self {
+            Self::Each(experts) => experts.len(),
+            Self::Mxfp4(experts) => experts.experts(),
         }
     }
 

@@ -30,6 +30,9 @@ pub(crate) mod mxfp4;
 #[cfg(target_arch = "x86_64")]
 mod mxfp4_avx512;
 pub(crate) mod norm;
+mod peak;
+#[cfg(target_arch = "x86_64")]
+mod peak_avx512;
 mod pool_view;
 pub(crate) mod rope;
 pub(crate) mod routing;
@@ -50,6 +53,7 @@ pub(crate) use int8::{Int8Matrix, Int8Rows};
 pub use isa::Isa;
 pub(crate) use matrix::{Packed, PackedMatrix};
 pub(crate) use mxfp4::PackedMxfp4;
+pub(crate) use peak::{Peak, Unit};
 pub(crate) use pool_view::{KvPool, SequenceLayer};
 pub(crate) use routing::{Routes, Routing, Scoring};
 pub(crate) use rows::Rows;

@@ -37,6 +37,11 @@ impl PackedMxfp4 {
         Ok(Self { n, k, nibbles, scales })
     }
 
+    /// Experts.
+    pub(crate) fn experts(&self) -> usize {
+        self.nibbles.len() / (self.n.next_multiple_of(LANES) * self.k / 2)
+    }
+
     pub(crate) fn n(&self) -> usize {
         self.n
     }

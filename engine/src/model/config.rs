@@ -8,7 +8,10 @@ use super::{
     rope::Rope,
     settings::{Settings, config, unsupported},
 };
-use crate::kernels::{Gate, HeadShape, Routing};
+use crate::{
+    kernels::{Gate, HeadShape, Routing},
+    kv::{Dtype, KvLayout},
+};
 
 /// Sizes and constants of a model.
 #[derive(Clone, PartialEq, Debug)]
@@ -127,6 +130,12 @@ impl ModelConfig {
             rope: Rope::parse(settings)?,
             layers: (0..layers).map(|index| (family.layer)(settings, index)).collect::<Result<_, _>>()?,
         })
+    }
+
+    /// Shape of a KV pool of `dtype`.
+    pub(crate) fn kv_layout(&self, block_tokens: usize, dtype: Dtype) -> KvLayout {
+        let Self { kv_heads, head_dim, .. } = *self;
+        KvLayout { layers: self.layers.len(), kv_heads, head_dim, block_tokens, dtype }
     }
 
     pub(crate) fn head_shape(&self) -> HeadShape {

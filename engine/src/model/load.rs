@@ -165,13 +165,7 @@ impl Model {
 
     /// Shape of a KV pool for this model.
     pub fn kv_layout(&self, block_tokens: usize) -> KvLayout {
-        KvLayout {
-            layers: self.config.layers.len(),
-            kv_heads: self.config.kv_heads,
-            head_dim: self.config.head_dim,
-            block_tokens,
-            dtype: self.dtype(),
-        }
+        self.config.kv_layout(block_tokens, self.dtype())
     }
 
     /// Bytes of the weights in memory.
@@ -216,9 +210,7 @@ fn on_device<D: Device>(
     options: &LoadOptions<'_>,
 ) -> Result<Arc<dyn LoadedWeights>, LoadError> {
     let device = D::open(isa, options.threads);
-    let (format, progress) = (options.weights, options.progress);
-    let loader = Loader { checkpoint, device, format, progress, done: 0, total: 0 };
-    Ok(Arc::new(loader.load(config)?))
+    Ok(Arc::new(Loader::new(checkpoint, device, options).load(config)?))
 }
 
 /// `eos_token_id` of `generation_config.json`, else of `config.json`: a number, a list or nothing.

@@ -10,19 +10,19 @@ use crate::{
         LoadError, ModelConfig, StoredExperts, StoredMatrix, StoredMxfp4,
         checkpoint::Checkpoint,
         config::{ExpertWeights, Experts, FeedForward, Layer},
-        load::LoadProgress,
+        load::{LoadOptions, LoadProgress},
         stored::deinterleaved,
     },
 };
 
 /// Reads tensors, hands them to the device and reports how far it is.
 pub(crate) struct Loader<'a, D> {
-    pub(crate) checkpoint: &'a Checkpoint,
-    pub(crate) device: D,
-    pub(crate) format: WeightFormat,
-    pub(crate) progress: Option<&'a (dyn Fn(LoadProgress) + Sync)>,
-    pub(crate) done: usize,
-    pub(crate) total: usize,
+    checkpoint: &'a Checkpoint,
+    device: D,
+    format: WeightFormat,
+    progress: Option<&'a (dyn Fn(LoadProgress) + Sync)>,
+    done: usize,
+    total: usize,
 }
 
 impl ModelConfig {
@@ -40,6 +40,12 @@ impl ModelConfig {
 }
 
 impl<'a, D: Device> Loader<'a, D> {
+    /// From `checkpoint` onto `device`.
+    pub(crate) fn new(checkpoint: &'a Checkpoint, device: D, options: &LoadOptions<'a>) -> Self {
+        let (format, progress) = (options.weights, options.progress);
+        Self { checkpoint, device, format, progress, done: 0, total: 0 }
+    }
+
     /// All weights of the model.
     pub(crate) fn load(mut self, config: &ModelConfig) -> Result<Weights<D>, LoadError> {
         self.total = config.matrix_elements();

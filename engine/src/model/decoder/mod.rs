@@ -12,6 +12,7 @@ mod pass;
 use std::sync::Arc;
 
 pub(super) use load::Loader;
+pub(crate) use pass::Pass;
 
 use super::{Forward, ModelConfig};
 use crate::{
@@ -22,7 +23,7 @@ use crate::{
 };
 
 /// All weights of a model.
-pub(super) struct Weights<D: Device> {
+pub(crate) struct Weights<D: Device> {
     embedding: D::Matrix,
     layers: Vec<LayerWeights<D>>,
     final_norm: D::Vector,

@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// A model bound to a device and a KV pool.
-pub(super) struct Pass<D: Device> {
+pub(crate) struct Pass<D: Device> {
     config: ModelConfig,
     weights: Arc<Weights<D>>,
     frequencies: D::Vector,
@@ -77,10 +77,15 @@ impl<D: Device> Default for Activations<D> {
 }
 
 impl<D: Device> Pass<D> {
-    pub(super) fn new(config: ModelConfig, weights: Arc<Weights<D>>, mut device: D, pool: KvPool) -> Self {
+    pub(crate) fn new(config: ModelConfig, weights: Arc<Weights<D>>, mut device: D, pool: KvPool) -> Self {
         assert_eq!(pool.layout().dtype, D::DTYPE, "checked by `Model::bind`");
         let frequencies = device.vector(&config.rope.frequencies(config.head_dim));
         Self { config, weights, frequencies, device, pool, activations: Activations::default() }
+    }
+
+    /// What it computes on.
+    pub(crate) fn device(&mut self) -> &mut D {
+        &mut self.device
     }
 
     /// What the kernels trust: tokens in the vocabulary, block tables that are long enough and within the pool.
