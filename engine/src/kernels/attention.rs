@@ -15,6 +15,8 @@ use super::{
 
 /// Tokens of a context tile; also the lanes in which scores are computed.
 pub(super) const TILE: usize = 64;
+/// Tasks for each thread at least, where there are as many tiles.
+const TASKS: usize = 8;
 /// Query rows that share the unpacking of a context tile.
 const MAX_ROWS: usize = 64;
 
@@ -78,8 +80,8 @@ pub(crate) struct Job<'a, T> {
     pub(super) out: Pointer<T>,
 }
 
-/// A compiled kernel: computes one tile.
-pub(crate) type Kernel<T> = fn(&Job<'_, T>, Tile, &mut Scratch);
+/// A compiled kernel: computes some tiles, one after the other.
+pub(crate) type Kernel<T> = fn(&Job<'_, T>, &[Tile], &mut Scratch);
 
 impl<'a, T> Job<'a, T> {
     /// Attention of every row of `q` to a layer of a pool, into `out`; both are `[rows, heads, head_dim]`.
@@ -151,20 +153,29 @@ pub(crate) fn run<T: Element>(
     tiles: &[Tile],
     job: &Job<'_, T>,
 ) {
+    // A kernel fetches the next of its tiles while it computes one.
+    let per_task = (tiles.len() / (threads.count() * TASKS)).clamp(1, job.params.shape.kv_heads);
+    let tasks = tiles.len().div_ceil(per_task);
     // Later tiles of a prompt see more context: the longest first.
-    threads.run(tiles.len(), &|thread, task| {
+    threads.run(tasks, &|thread, task| {
+        let first = (tasks - 1 - task) * per_task;
         let mut scratch = scratch[thread].lock().expect("no task panics while it holds its thread's scratch");
-        kernel(job, tiles[tiles.len() - 1 - task], &mut scratch);
+        kernel(job, &tiles[first..tiles.len().min(first + per_task)], &mut scratch);
     });
 }
 
 multiversion! {
     /// The kernel for any element type, in f32 arithmetic.
-    pub(crate) fn tile<T: Element>(job: &Job<'_, T>, tile: Tile, scratch: &mut Scratch) = body;
+    pub(crate) fn tiles<T: Element>(job: &Job<'_, T>, tiles: &[Tile], scratch: &mut Scratch) = body;
 }
 
 #[inline(always)]
-fn body<T: Element, A: Arith>(job: &Job<'_, T>, tile: Tile, scratch: &mut Scratch) {
+fn body<T: Element, A: Arith>(job: &Job<'_, T>, tiles: &[Tile], scratch: &mut Scratch) {
+    tiles.iter().for_each(|tile| one_tile::<T, A>(job, tile, scratch));
+}
+
+#[inline(always)]
+fn one_tile<T: Element, A: Arith>(job: &Job<'_, T>, tile: &Tile, scratch: &mut Scratch) {
     let HeadShape { heads, kv_heads, head_dim } = job.params.shape;
     let scratch = &mut scratch.plain;
     let group = heads / kv_heads;
@@ -181,8 +192,8 @@ fn body<T: Element, A: Arith>(job: &Job<'_, T>, tile: Tile, scratch: &mut Scratc
     let context = tile.position + tile.tokens;
     let scale = 1.0 / (head_dim as f32).sqrt();
     let at = |row| ((tile.first_row + row / group) * heads + tile.kv_head * group + row % group) * head_dim;
-    for start in (job.first_context_tile(&tile)..context).step_by(TILE) {
-        load_tile::<T>(job.cache(&tile), tile.kv_head, start..context.min(start + TILE), head_dim, scratch);
+    for start in (job.first_context_tile(tile)..context).step_by(TILE) {
+        load_tile::<T>(job.cache(tile), tile.kv_head, start..context.min(start + TILE), head_dim, scratch);
         for row in 0..rows {
             let visible = job.visible(tile.position + row / group, start);
             if !visible.is_empty() {

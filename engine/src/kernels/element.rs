@@ -36,7 +36,7 @@ pub(crate) trait Element: Bits + Default + PartialEq + std::fmt::Debug {
 
     /// The attention kernel for this type.
     fn attention(isa: Isa) -> attention::Kernel<Self> {
-        attention::tile(isa)
+        attention::tiles(isa)
     }
 
     /// The kernel that unpacks four-bit weights to this type.
@@ -109,7 +109,7 @@ impl Element for bf16 {
         match isa {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512Bf16 => attention_avx512::kernel,
-            _ => attention::tile(isa),
+            _ => attention::tiles(isa),
         }
     }
 

@@ -42,6 +42,22 @@ impl SequenceLayer<'_> {
         self.at(head, token)
     }
 
+    /// Keys of the tokens from `first` on.
+    pub(crate) fn keys<T>(&self, head: usize, first: usize, out: &mut [*const T]) {
+        let layout = &self.pool.layout;
+        let row_bytes = layout.head_dim * layout.dtype.bytes();
+        let (mut token, mut out) = (first, out);
+        while !out.is_empty() {
+            // A block's tokens lie one after the other.
+            let (run, rest) =
+                out.split_at_mut(out.len().min(layout.block_tokens - token % layout.block_tokens));
+            let key = self.key::<T>(head, token).cast_const();
+            run.iter_mut().enumerate().for_each(|(i, out)| *out = key.wrapping_byte_add(i * row_bytes));
+            token += run.len();
+            out = rest;
+        }
+    }
+
     /// Value of `token` in `head`, `[head_dim]`.
     pub(crate) fn value<T>(&self, head: usize, token: usize) -> *mut T {
         self.at(self.pool.layout.kv_heads + head, token)

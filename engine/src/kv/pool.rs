@@ -3,6 +3,7 @@
 use std::{any::Any, ptr::NonNull, sync::Arc};
 
 use super::KvLayout;
+use crate::kernels::Buffer;
 
 /// Memory for a KV pool that somebody else allocated, such as a region that a network card may write.
 ///
@@ -31,14 +32,15 @@ impl KvMemory {
     }
 
     /// Zeroed memory of the engine's own for `blocks` blocks.
+    ///
+    /// # Panics
+    /// When the system has no memory left.
     pub fn allocate(layout: &KvLayout, blocks: usize) -> Self {
         let len = layout.pool_bytes(blocks);
-        // Whole 64-byte lines, so that the alignment that kernels want holds.
-        let lines = vec![Line([0; 64]); len.div_ceil(64).max(1)];
-        let owner: Arc<Vec<Line>> = Arc::new(lines);
-        let base =
-            NonNull::new(owner.as_ptr().cast::<u8>().cast_mut()).expect("a vector's pointer is never null");
-        Self { base, len, _owner: owner }
+        let owner = Buffer::<u8>::zeroed(len.max(1))
+            .unwrap_or_else(|error| panic!("no memory for a KV pool of {len} bytes: {error}"));
+        let base = NonNull::from(&owner[..]).cast();
+        Self { base, len, _owner: Arc::new(owner) }
     }
 
     /// First byte.
@@ -56,7 +58,3 @@ impl KvMemory {
         self.len == 0
     }
 }
-
-#[derive(Clone, Copy)]
-#[repr(C, align(64))]
-struct Line([u8; 64]);

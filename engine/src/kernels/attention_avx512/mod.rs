@@ -1,0 +1,288 @@
+//! The attention tile for bf16 on AVX-512: both products by `VDPBF16PS`.
+//!
+//! ```text
+//! a context tile of 64 tokens, for up to 64 query rows:
+//!   keys    [head_dim / 2][64]  pairs of neighbouring dimensions    scores[row][64] += q pair · keys
+//!   values  [64 / 2][head_dim]  pairs of neighbouring tokens        sums[row][dim]  += weight pair · values
+//!
+//! few_rows    (decoding)  that order in registers, used at once
+//! many_rows   (prefill)   that order in memory, for all rows
+//! ```
+//! Each score and each sum is one accumulator lane that runs over dimensions, or over tokens, in order. Tokens that a row
+//! may not see have weight 0 (and tokens that do not exist have value 0), which adds nothing.
+
+mod context;
+mod few_rows;
+mod many_rows;
+
+use std::{arch::x86_64::*, ops::Range};
+
+use half::bf16;
+
+use super::{
+    HeadShape,
+    attention::{self, Job, TILE, Tile},
+    element::LANES,
+};
+use context::Context;
+
+/// Registers across a context tile.
+const WIDE: usize = TILE / LANES;
+
+/// A register's worth of memory.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct Line([u32; LANES]);
+
+const ZERO: Line = Line([0; LANES]);
+
+/// Working memory of one thread; every vector is in whole registers.
+#[derive(Default)]
+pub(super) struct Scratch {
+    keys: Vec<Line>,
+    values: Vec<Line>,
+    /// One query in pairs, `[rows][head_dim / 2]`, padded with zeros.
+    queries: Vec<u32>,
+    /// `[rows][64]` as f32.
+    scores: Vec<Line>,
+    /// `[rows][64]` as bf16.
+    weights: Vec<Line>,
+    /// `[rows][head_dim]` as f32.
+    sums: Vec<Line>,
+    rows: Vec<RowState>,
+}
+
+/// Online softmax of one query row; `shrink` is what the last tile did to older sums.
+#[derive(Clone, Copy)]
+struct RowState {
+    max: f32,
+    total: f32,
+    shrink: f32,
+}
+
+/// Sizes of a tile.
+#[derive(Clone, Copy)]
+struct Sizes {
+    rows: usize,
+    group: usize,
+    head_dim: usize,
+    /// Pairs of dimensions, padded to whole registers.
+    pairs: usize,
+    /// Registers of a row of values, two and two.
+    dim_lines: usize,
+}
+
+/// The kernel, for a CPU that has the instructions.
+pub(super) fn kernel(job: &Job<'_, bf16>, tiles: &[Tile], scratch: &mut attention::Scratch) {
+    // SAFETY: handed out only for an `Isa` that has these instructions; see `multiversion!`.
+    unsafe { compute(job, tiles, &mut scratch.avx512) }
+}
+
+/// Computes the rows of `tiles`, one after the other; while it computes with a context tile, the next one is fetched.
+#[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+fn compute(job: &Job<'_, bf16>, tiles: &[Tile], scratch: &mut Scratch) {
+    let Some(first) = tiles.first() else { return };
+    let mut context = find(job, first, job.first_context_tile(first));
+    for (index, tile) in tiles.iter().enumerate() {
+        let sizes = Sizes::of(job, tile);
+        scratch.start(job, tile, sizes);
+        let end = tile.position + tile.tokens;
+        for start in (job.first_context_tile(tile)..end).step_by(TILE) {
+            let next = match tiles.get(index + 1) {
+                _ if start + TILE < end => find(job, tile, start + TILE),
+                Some(tile) => find(job, tile, job.first_context_tile(tile)),
+                None => context,
+            };
+            take(job, tile, start, (&context, &next), sizes, scratch);
+            context = next;
+        }
+        store(job, tile, sizes, scratch);
+    }
+}
+
+fn find(job: &Job<'_, bf16>, tile: &Tile, start: usize) -> Context {
+    let tokens = TILE.min(tile.position + tile.tokens - start);
+    Context::find(job.cache(tile), tile.kv_head, start, tokens)
+}
+
+/// The tokens of the next context tile that are fetched while the keys of a square are read: all of them, over all squares.
+fn share(wide: usize, pair: usize, s: Sizes) -> Range<usize> {
+    let at = |pair| wide * LANES + pair * LANES / s.pairs;
+    at(pair)..at(pair + LANES)
+}
+
+/// Takes the context tile at `start` into all rows of `tile`.
+#[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+fn take(
+    job: &Job<'_, bf16>,
+    tile: &Tile,
+    start: usize,
+    (context, next): (&Context, &Context),
+    s: Sizes,
+    scratch: &mut Scratch,
+) {
+    let is_few = s.rows <= few_rows::MAX_ROWS;
+    // With a whole tile to compute, the next one is fetched bit by bit.
+    next.fetch_keys(context.tokens.next_multiple_of(LANES)..TILE, s);
+    (context.tokens.div_ceil(2)..TILE / 2).for_each(|pair| next.fetch_values(pair, s));
+    match is_few {
+        true => few_rows::scores(context, next, s, scratch),
+        false => many_rows::scores(context, next, s, scratch),
+    }
+    let scale = 1.0 / (s.head_dim as f32).sqrt();
+    for row in 0..s.rows {
+        soften(row, job.visible(tile.position + row / s.group, start), scale, scratch);
+    }
+    match is_few {
+        true => few_rows::sums(context, next, s, scratch),
+        false => many_rows::sums(context, next, s, scratch),
+    }
+}
+
+impl Sizes {
+    fn of(job: &Job<'_, bf16>, tile: &Tile) -> Self {
+        let HeadShape { heads, kv_heads, head_dim } = job.params.shape;
+        let group = heads / kv_heads;
+        Self {
+            rows: tile.tokens * group,
+            group,
+            head_dim,
+            pairs: head_dim.div_ceil(2 * LANES) * LANES,
+            dim_lines: head_dim.div_ceil(2 * LANES) * 2,
+        }
+    }
+}
+
+impl Scratch {
+    /// For the rows of `tile`, before their first context tile.
+    fn start(&mut self, job: &Job<'_, bf16>, tile: &Tile, s: Sizes) {
+        self.keys.resize(s.pairs * WIDE, ZERO);
+        self.values.resize(TILE / 2 * s.dim_lines, ZERO);
+        self.queries.resize(s.rows * s.pairs, 0);
+        self.scores.resize(s.rows * WIDE, ZERO);
+        self.weights.resize(s.rows * WIDE / 2, ZERO);
+        self.sums.clear();
+        self.sums.resize(s.rows * s.dim_lines, ZERO);
+        self.rows.clear();
+        self.rows.extend((0..s.rows).map(|row| {
+            let (max, total) = job.start(tile.kv_head * s.group + row % s.group);
+            RowState { max, total, shrink: 0.0 }
+        }));
+        load_queries(job, tile, s, &mut self.queries);
+    }
+}
+
+/// Element of `q` and `out` at which row `row` of the tile begins.
+fn element_of_row(job: &Job<'_, bf16>, tile: &Tile, s: Sizes, row: usize) -> usize {
+    let token = tile.first_row + row / s.group;
+    (token * job.params.shape.heads + tile.kv_head * s.group + row % s.group) * s.head_dim
+}
+
+fn load_queries(job: &Job<'_, bf16>, tile: &Tile, s: Sizes, queries: &mut [u32]) {
+    for (row, out) in queries.chunks_exact_mut(s.pairs).enumerate() {
+        let q = &job.q[element_of_row(job, tile, s, row)..][..s.head_dim];
+        for (out, pair) in out.iter_mut().zip(q.as_chunks::<2>().0) {
+            *out = u32::from(pair[0].to_bits()) | u32::from(pair[1].to_bits()) << 16;
+        }
+        out[s.head_dim / 2..].fill(0);
+    }
+}
+
+/// From a row's scores to its weights, of which those of `visible` tokens count.
+#[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+fn soften(row: usize, visible: Range<usize>, scale: f32, scratch: &mut Scratch) {
+    let state = &mut scratch.rows[row];
+    let weights = &mut scratch.weights[row * WIDE / 2..][..WIDE / 2];
+    if visible.is_empty() {
+        state.shrink = 1.0;
+        weights.fill(ZERO);
+        return;
+    }
+    let hidden = _mm512_set1_ps(f32::NEG_INFINITY);
+    let mut scores = [hidden; WIDE];
+    for (n, score) in scores.iter_mut().enumerate() {
+        let raw = _mm512_castsi512_ps(get(&scratch.scores[row * WIDE + n]));
+        let lanes_below = |token: usize| lane_mask(token.saturating_sub(n * LANES));
+        let mask = lanes_below(visible.end) & !lanes_below(visible.start);
+        *score = _mm512_mask_mul_ps(hidden, mask, raw, _mm512_set1_ps(scale));
+    }
+    let highest = _mm512_max_ps(_mm512_max_ps(scores[0], scores[1]), _mm512_max_ps(scores[2], scores[3]));
+    let max = state.max.max(_mm512_reduce_max_ps(highest));
+    let mut weight = scores;
+    for weight in &mut weight {
+        *weight = exp(_mm512_sub_ps(*weight, _mm512_set1_ps(max)));
+    }
+    let total = _mm512_add_ps(_mm512_add_ps(weight[0], weight[1]), _mm512_add_ps(weight[2], weight[3]));
+    let shrink = super::arith::exp::<super::arith::Fused>(state.max - max);
+    *state = RowState { max, total: state.total.mul_add(shrink, _mm512_reduce_add_ps(total)), shrink };
+    for (n, out) in weights.iter_mut().enumerate() {
+        // The second argument becomes the lower half.
+        let both = _mm512_cvtne2ps_pbh(weight[2 * n + 1], weight[2 * n]);
+        // SAFETY: both are 64 bytes without invalid values; `core::arch` has no cast between them.
+        put(out, unsafe { std::mem::transmute::<__m512bh, __m512i>(both) });
+    }
+}
+
+/// Divides by the total weight and writes the result.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+fn store(job: &Job<'_, bf16>, tile: &Tile, s: Sizes, scratch: &Scratch) {
+    for (row, sums) in scratch.sums.chunks_exact(s.dim_lines).enumerate() {
+        let inverse = _mm512_set1_ps(1.0 / scratch.rows[row].total);
+        let out = job.out.at(element_of_row(job, tile, s, row));
+        for (line, sum) in sums.iter().enumerate() {
+            let mean = _mm512_mul_ps(_mm512_castsi512_ps(get(sum)), inverse);
+            // SAFETY: both are 32 bytes without invalid values; `core::arch` has no cast between them.
+            let mean = unsafe { std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(mean)) };
+            let at = out.wrapping_add(line * LANES).cast();
+            // SAFETY: within row `row` of `out`, which has the shape of `q`; lanes past head_dim are masked off; no
+            // other task has this token and head.
+            unsafe { _mm256_mask_storeu_epi16(at, lane_mask(s.head_dim.saturating_sub(line * LANES)), mean) };
+        }
+    }
+}
+
+/// The first `lanes` of sixteen lanes, all of them if there are more.
+#[inline(always)]
+fn lane_mask(lanes: usize) -> __mmask16 {
+    if lanes >= LANES { u16::MAX } else { (1 << lanes) - 1 }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn get(line: &Line) -> __m512i {
+    // SAFETY: a line is 64 bytes on a 64-byte border.
+    unsafe { _mm512_load_si512(std::ptr::from_ref(line).cast()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn put(line: &mut Line, x: __m512i) {
+    // SAFETY: as for `get`.
+    unsafe { _mm512_store_si512(std::ptr::from_mut(line).cast(), x) }
+}
+
+/// The same bits as pairs of bf16.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn pairs(x: __m512i) -> __m512bh {
+    // SAFETY: both are 64 bytes without invalid values; `core::arch` has no cast between them.
+    unsafe { std::mem::transmute(x) }
+}
+
+/// [`super::arith::exp`] on sixteen lanes, with the same constants.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn exp(x: __m512) -> __m512 {
+    let lowest = _mm512_set1_ps(-87.0);
+    let clamped = _mm512_max_ps(x, lowest);
+    let n = _mm512_roundscale_ps::<0>(_mm512_mul_ps(clamped, _mm512_set1_ps(std::f32::consts::LOG2_E)));
+    let r = _mm512_fmadd_ps(n, _mm512_set1_ps(-0.693_359_4), clamped);
+    let r = _mm512_fmadd_ps(n, _mm512_set1_ps(2.121_944_4e-4), r);
+    let mut p = _mm512_set1_ps(1.987_569_1e-4);
+    for c in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 0.166_666_65, 0.5] {
+        p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(c));
+    }
+    let e = _mm512_fmadd_ps(p, _mm512_mul_ps(r, r), _mm512_add_ps(r, _mm512_set1_ps(1.0)));
+    let seen = _mm512_cmp_ps_mask::<_CMP_GE_OQ>(x, lowest);
+    _mm512_maskz_scalef_ps(seen, e, n)
+}
