@@ -75,20 +75,21 @@ fn scores_of(rows: usize, first: usize, s: Sizes, scratch: &mut Scratch) {
 /// Scores of `MR` rows against the whole context tile.
 #[target_feature(enable = "avx512f,avx512bf16")]
 fn scores_tile<const MR: usize>(first: usize, s: Sizes, scratch: &mut Scratch) {
-    let queries = &scratch.queries[first * s.pairs..][..MR * s.pairs];
+    let queries: [_; MR] = std::array::from_fn(|m| &scratch.queries[(first + m) * s.pairs..][..s.pairs]);
+    let keys = &scratch.keys.as_chunks::<WIDE>().0[..s.pairs];
     let mut acc = [[_mm512_setzero_ps(); WIDE]; MR];
-    for (pair, keys) in scratch.keys.as_chunks::<WIDE>().0.iter().enumerate().take(s.pairs) {
-        for (m, acc) in acc.iter_mut().enumerate() {
-            let q = _mm512_set1_epi32(queries[m * s.pairs + pair].cast_signed());
-            for (acc, keys) in acc.iter_mut().zip(keys) {
+    for pair in 0..s.pairs {
+        for (acc, queries) in acc.iter_mut().zip(queries) {
+            let q = _mm512_set1_epi32(queries[pair].cast_signed());
+            for (acc, keys) in acc.iter_mut().zip(&keys[pair]) {
                 *acc = _mm512_dpbf16_ps(*acc, pairs(q), pairs(get(keys)));
             }
         }
     }
-    // As in the matrix kernel, so that the loop above keeps its accumulators in registers.
-    for (m, acc) in std::hint::black_box(acc).into_iter().enumerate() {
-        for (n, acc) in acc.into_iter().enumerate() {
-            put(&mut scratch.scores[(first + m) * WIDE + n], _mm512_castps_si512(acc));
+    let scores = &mut scratch.scores.as_chunks_mut::<WIDE>().0[first..][..MR];
+    for (acc, scores) in acc.into_iter().zip(scores) {
+        for (acc, score) in acc.into_iter().zip(scores) {
+            put(score, _mm512_castps_si512(acc));
         }
     }
 }
@@ -129,21 +130,25 @@ fn sums_tile<const MR: usize, const NR: usize>(
             *acc = _mm512_mul_ps(_mm512_castsi512_ps(get(sum)), shrink);
         }
     }
-    let rows_of_values = scratch.values.chunks_exact(s.dim_lines).take(tokens.div_ceil(2));
-    for (pair, values) in rows_of_values.enumerate() {
-        let values = &values[line..][..NR];
-        for (m, acc) in acc.iter_mut().enumerate() {
-            let weights = scratch.weights[(first + m) * WIDE / 2 + pair / LANES].0[pair % LANES];
-            let weights = _mm512_set1_epi32(weights.cast_signed());
-            for (acc, values) in acc.iter_mut().zip(values) {
-                *acc = _mm512_dpbf16_ps(*acc, pairs(weights), pairs(get(values)));
+    let weights: &[[Line; WIDE / 2]; MR] =
+        scratch.weights.as_chunks().0[first..].first_chunk().expect("weights of each row");
+    let of_halves = scratch.values[..tokens.div_ceil(2) * s.dim_lines].chunks(LANES * s.dim_lines);
+    for (half, values) in of_halves.enumerate() {
+        let weights: [_; MR] = std::array::from_fn(|m| &weights[m][half].0);
+        for pair in 0..(values.len() / s.dim_lines).min(LANES) {
+            let values = &values[pair * s.dim_lines + line..][..NR];
+            for (acc, weights) in acc.iter_mut().zip(weights) {
+                let weights = _mm512_set1_epi32(weights[pair].cast_signed());
+                for (acc, values) in acc.iter_mut().zip(values) {
+                    *acc = _mm512_dpbf16_ps(*acc, pairs(weights), pairs(get(values)));
+                }
             }
         }
     }
-    // As in the matrix kernel, so that the loop above keeps its accumulators in registers.
-    for (m, acc) in std::hint::black_box(acc).into_iter().enumerate() {
-        for (n, acc) in acc.into_iter().enumerate() {
-            put(&mut scratch.sums[(first + m) * s.dim_lines + line + n], _mm512_castps_si512(acc));
+    for (acc, sums) in acc.into_iter().zip(scratch.sums[first * s.dim_lines..].chunks_exact_mut(s.dim_lines))
+    {
+        for (acc, sum) in acc.into_iter().zip(&mut sums[line..][..NR]) {
+            put(sum, _mm512_castps_si512(acc));
         }
     }
 }

@@ -20,7 +20,7 @@ use std::{arch::x86_64::*, ops::Range};
 use half::bf16;
 
 use super::{
-    HeadShape,
+    HeadShape, arith,
     attention::{self, Job, TILE, Tile},
     element::LANES,
 };
@@ -49,6 +49,8 @@ pub(super) struct Scratch {
     weights: Vec<Line>,
     /// `[rows][head_dim]` as f32.
     sums: Vec<Line>,
+    /// Weights so far, `[rows]` of sixteen sums that are added up at the end.
+    totals: Vec<Line>,
     rows: Vec<RowState>,
 }
 
@@ -56,7 +58,6 @@ pub(super) struct Scratch {
 #[derive(Clone, Copy)]
 struct RowState {
     max: f32,
-    total: f32,
     shrink: f32,
 }
 
@@ -163,10 +164,13 @@ impl Scratch {
         self.weights.resize(s.rows * WIDE / 2, ZERO);
         self.sums.clear();
         self.sums.resize(s.rows * s.dim_lines, ZERO);
+        self.totals.clear();
+        self.totals.resize(s.rows, ZERO);
         self.rows.clear();
         self.rows.extend((0..s.rows).map(|row| {
             let (max, total) = job.start(tile.kv_head * s.group + row % s.group);
-            RowState { max, total, shrink: 0.0 }
+            self.totals[row].0[0] = total.to_bits();
+            RowState { max, shrink: 0.0 }
         }));
         load_queries(job, tile, s, &mut self.queries);
     }
@@ -200,11 +204,15 @@ fn soften(row: usize, visible: Range<usize>, scale: f32, scratch: &mut Scratch) 
     }
     let hidden = _mm512_set1_ps(f32::NEG_INFINITY);
     let mut scores = [hidden; WIDE];
-    for (n, score) in scores.iter_mut().enumerate() {
-        let raw = _mm512_castsi512_ps(get(&scratch.scores[row * WIDE + n]));
-        let lanes_below = |token: usize| lane_mask(token.saturating_sub(n * LANES));
-        let mask = lanes_below(visible.end) & !lanes_below(visible.start);
-        *score = _mm512_mask_mul_ps(hidden, mask, raw, _mm512_set1_ps(scale));
+    for (score, raw) in scores.iter_mut().zip(&scratch.scores[row * WIDE..][..WIDE]) {
+        *score = _mm512_mul_ps(_mm512_castsi512_ps(get(raw)), _mm512_set1_ps(scale));
+    }
+    if visible.len() < TILE {
+        for (n, score) in scores.iter_mut().enumerate() {
+            let lanes_below = |token: usize| lane_mask(token.saturating_sub(n * LANES));
+            let mask = lanes_below(visible.end) & !lanes_below(visible.start);
+            *score = _mm512_mask_mov_ps(hidden, mask, *score);
+        }
     }
     let highest = _mm512_max_ps(_mm512_max_ps(scores[0], scores[1]), _mm512_max_ps(scores[2], scores[3]));
     let max = state.max.max(_mm512_reduce_max_ps(highest));
@@ -213,8 +221,11 @@ fn soften(row: usize, visible: Range<usize>, scale: f32, scratch: &mut Scratch) 
         *weight = exp(_mm512_sub_ps(*weight, _mm512_set1_ps(max)));
     }
     let total = _mm512_add_ps(_mm512_add_ps(weight[0], weight[1]), _mm512_add_ps(weight[2], weight[3]));
-    let shrink = super::arith::exp::<super::arith::Fused>(state.max - max);
-    *state = RowState { max, total: state.total.mul_add(shrink, _mm512_reduce_add_ps(total)), shrink };
+    let shrink = if max == state.max { 1.0 } else { arith::exp::<arith::Fused>(state.max - max) };
+    *state = RowState { max, shrink };
+    let totals = &mut scratch.totals[row];
+    let before = _mm512_castsi512_ps(get(totals));
+    put(totals, _mm512_castps_si512(_mm512_fmadd_ps(before, _mm512_set1_ps(shrink), total)));
     for (n, out) in weights.iter_mut().enumerate() {
         // The second argument becomes the lower half.
         let both = _mm512_cvtne2ps_pbh(weight[2 * n + 1], weight[2 * n]);
@@ -227,7 +238,8 @@ fn soften(row: usize, visible: Range<usize>, scale: f32, scratch: &mut Scratch) 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
 fn store(job: &Job<'_, bf16>, tile: &Tile, s: Sizes, scratch: &Scratch) {
     for (row, sums) in scratch.sums.chunks_exact(s.dim_lines).enumerate() {
-        let inverse = _mm512_set1_ps(1.0 / scratch.rows[row].total);
+        let total = _mm512_reduce_add_ps(_mm512_castsi512_ps(get(&scratch.totals[row])));
+        let inverse = _mm512_set1_ps(1.0 / total);
         let out = job.out.at(element_of_row(job, tile, s, row));
         for (line, sum) in sums.iter().enumerate() {
             let mean = _mm512_mul_ps(_mm512_castsi512_ps(get(sum)), inverse);
