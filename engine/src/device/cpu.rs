@@ -7,7 +7,7 @@ use crate::{
     Isa,
     kernels::{
         AttentionParams, Batch, Buffer, Element, Gate, HeadParams, HeadShape, Int8Matrix, Int8Rows, Kernels,
-        LANES, Output, Packed, PackedExperts, PackedMatrix, PackedMxfp4, Routes, Routing, Rows,
+        LANES, Operands, Output, Packed, PackedExperts, PackedMatrix, PackedMxfp4, Routes, Routing, Rows,
         SequenceLayer, Threads, attention, embed, experts, gemm, int8, rope, routing,
     },
     kv::Dtype,
@@ -44,11 +44,6 @@ impl Step {
 }
 
 impl<T: Element> Cpu<T> {
-    /// Rows for each task of a loop over rows.
-    fn rows_per_task(&self, rows: usize) -> usize {
-        rows.div_ceil(4 * self.threads.count()).max(1)
-    }
-
     fn plain(&mut self, stored: &StoredMatrix<'_>) -> io::Result<PackedMatrix<T>> {
         let columns = stored.columns();
         let mut matrix = PackedMatrix::<T>::zeroed(stored.rows(), columns)?;
@@ -69,13 +64,13 @@ impl<T: Element> Cpu<T> {
         Ok(matrix)
     }
 
-    fn product(&mut self, x: &Rows<T>, w: &Packed<T>, bias: Option<&Vec<f32>>, output: Output<'_>) {
+    fn product(&mut self, x: &Operands<T>, w: &Packed<T>, bias: Option<&Vec<f32>>, output: Output<'_>) {
         match w {
             Packed::Plain(w) => {
                 gemm::linear(self.kernels.gemm, &mut self.threads, x, w, or_empty(bias), output);
             }
             Packed::Int8(w) => {
-                self.quantised.quantise(self.kernels.quantise, &mut self.threads, x, w.k());
+                self.quantised.quantise(self.kernels.quantise, &mut self.threads, x);
                 let (kernel, x, rows) = (self.kernels.int8, &self.quantised, x.rows());
                 int8::linear(kernel, &mut self.threads, x, rows, w, or_empty(bias), output);
             }
@@ -102,7 +97,7 @@ impl<T: Element> Device for Cpu<T> {
     type Matrix = Packed<T>;
     type Experts = PackedExperts<T>;
     type Floats = Rows<f32>;
-    type Operands = Rows<T>;
+    type Operands = Operands<T>;
     type Step = Step;
     type Routes = Routes;
 
@@ -167,19 +162,16 @@ impl<T: Element> Device for Cpu<T> {
         });
     }
 
-    fn rms_norm(&mut self, x: &Rows<f32>, weight: &Vec<f32>, eps: f32, out: &mut Rows<T>) {
-        let (per_task, width, kernel) = (self.rows_per_task(x.rows()), x.width(), self.kernels.rms_norm);
-        let out = out.shape(x.rows(), width);
-        self.threads.for_chunks(out, per_task * width, |task, out| {
-            kernel(&x[task * per_task * width..][..out.len()], weight, eps, out);
-        });
+    fn rms_norm(&mut self, x: &Rows<f32>, weight: &Vec<f32>, eps: f32, out: &mut Operands<T>) {
+        let kernel = self.kernels.rms_norm;
+        out.fill(&mut self.threads, (x.rows(), x.width()), |row, out| kernel(x.row(row), weight, eps, out));
     }
 
-    fn linear(&mut self, x: &Rows<T>, w: &Packed<T>, bias: Option<&Vec<f32>>, y: &mut Rows<f32>) {
+    fn linear(&mut self, x: &Operands<T>, w: &Packed<T>, bias: Option<&Vec<f32>>, y: &mut Rows<f32>) {
         self.product(x, w, bias, Output::Store(y.shape(x.rows(), w.n())));
     }
 
-    fn linear_add(&mut self, x: &Rows<T>, w: &Packed<T>, bias: Option<&Vec<f32>>, y: &mut Rows<f32>) {
+    fn linear_add(&mut self, x: &Operands<T>, w: &Packed<T>, bias: Option<&Vec<f32>>, y: &mut Rows<f32>) {
         self.product(x, w, bias, Output::Add(y));
     }
 
@@ -190,7 +182,7 @@ impl<T: Element> Device for Cpu<T> {
         eps: f32,
         qkv: &mut Rows<f32>,
         rope: &Rows<f32>,
-        out: &mut Rows<T>,
+        out: &mut Operands<T>,
     ) {
         let (batch, shape, kernel) = (&step.batch, step.shape, self.kernels.split_heads);
         let params = HeadParams {
@@ -199,12 +191,13 @@ impl<T: Element> Device for Cpu<T> {
             k_norm: or_empty(norms.map(|(_, k)| k)),
             eps,
         };
-        let queries = out.shape(qkv.rows(), shape.q_width());
+        out.shape(qkv.rows(), shape.q_width());
+        let (stride, q_width) = (out.stride(), shape.q_width());
         let qkv = (&mut qkv[..], shape.qkv_width());
-        self.threads.for_chunk_pairs(qkv, (queries, shape.q_width()), |row, qkv, q| {
+        self.threads.for_chunk_pairs(qkv, (out.storage_mut(), stride), |row, qkv, q| {
             let block_table = batch.block_table(batch.sequence_of[row]);
             let cache = SequenceLayer { pool, layer, block_table };
-            kernel(&params, qkv, rope.row(row), batch.positions[row], cache, q);
+            kernel(&params, qkv, rope.row(row), batch.positions[row], cache, &mut q[..q_width]);
         });
     }
 
@@ -213,42 +206,37 @@ impl<T: Element> Device for Cpu<T> {
         &Place { step, pool, layer }: &Place<'_, Step>,
         window: Option<usize>,
         sinks: Option<&Vec<f32>>,
-        queries: &Rows<T>,
-        out: &mut Rows<T>,
+        queries: &Operands<T>,
+        out: &mut Operands<T>,
     ) {
         let params = AttentionParams { shape: step.shape, window, sinks: or_empty(sinks) };
-        let out = out.shape(queries.rows(), queries.width());
         let job = attention::Job::new(params, &step.batch, (pool, layer), queries, out);
         attention::run(self.kernels.attention, &mut self.threads, &self.scratch, &step.tiles, &job);
     }
 
-    fn gate(&mut self, gate: Gate, gate_up: &Rows<f32>, out: &mut Rows<T>) {
+    fn gate(&mut self, gate: Gate, gate_up: &Rows<f32>, out: &mut Operands<T>) {
         let (rows, width, kernel) = (gate_up.rows(), gate_up.width() / 2, self.kernels.gate);
-        let per_task = self.rows_per_task(rows);
-        let out = out.shape(rows, width);
-        self.threads.for_chunks(out, per_task * width, |task, out| {
-            kernel(gate, &gate_up[task * per_task * 2 * width..][..2 * out.len()], width, out);
-        });
+        out.fill(&mut self.threads, (rows, width), |row, out| kernel(gate, gate_up.row(row), width, out));
     }
 
     fn route(&mut self, logits: &Rows<f32>, routing: Routing, routes: &mut Routes) {
         routing::route(&mut self.threads, logits, routing, routes);
     }
 
-    fn gather(&mut self, x: &Rows<T>, routes: &Routes, out: &mut Rows<T>) {
+    fn gather(&mut self, x: &Operands<T>, routes: &Routes, out: &mut Operands<T>) {
         experts::gather(&mut self.threads, x, routes, out);
     }
 
     fn expert_linear(
         &mut self,
-        x: &Rows<T>,
+        x: &Operands<T>,
         experts: &PackedExperts<T>,
         bias: Option<&Vec<f32>>,
         routes: &Routes,
         y: &mut Rows<f32>,
     ) {
         if experts.are_int8() {
-            self.quantised.quantise(self.kernels.quantise, &mut self.threads, x, x.width());
+            self.quantised.quantise(self.kernels.quantise, &mut self.threads, x);
         }
         let scratch = (&self.unpacked[..], &self.quantised);
         let experts = (experts, or_empty(bias));

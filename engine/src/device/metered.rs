@@ -12,7 +12,9 @@ use std::{
 use super::{Cpu, Device, Place, WeightFormat};
 use crate::{
     Isa,
-    kernels::{Batch, Element, Gate, HeadShape, Packed, PackedExperts, Routes, Routing, Rows, Unit},
+    kernels::{
+        Batch, Element, Gate, HeadShape, Operands, Packed, PackedExperts, Routes, Routing, Rows, Unit,
+    },
     kv::Dtype,
     model::{StoredExperts, StoredMatrix},
 };
@@ -87,7 +89,7 @@ impl<T: Element> Device for Metered<T> {
     type Matrix = Packed<T>;
     type Experts = PackedExperts<T>;
     type Floats = Rows<f32>;
-    type Operands = Rows<T>;
+    type Operands = Operands<T>;
     type Step = <Cpu<T> as Device>::Step;
     type Routes = Routes;
 
@@ -138,19 +140,19 @@ impl<T: Element> Device for Metered<T> {
         self.note_moved("rope table", start, out.len() * FLOAT);
     }
 
-    fn rms_norm(&mut self, x: &Rows<f32>, weight: &Vec<f32>, eps: f32, out: &mut Rows<T>) {
+    fn rms_norm(&mut self, x: &Rows<f32>, weight: &Vec<f32>, eps: f32, out: &mut Operands<T>) {
         let start = Instant::now();
         self.cpu.rms_norm(x, weight, eps, out);
         self.note_moved("norm", start, x.len() * (FLOAT + size_of::<T>()));
     }
 
-    fn linear(&mut self, x: &Rows<T>, w: &Packed<T>, bias: Option<&Vec<f32>>, y: &mut Rows<f32>) {
+    fn linear(&mut self, x: &Operands<T>, w: &Packed<T>, bias: Option<&Vec<f32>>, y: &mut Rows<f32>) {
         let start = Instant::now();
         self.cpu.linear(x, w, bias, y);
         self.note_product(w, x.rows(), start, 1);
     }
 
-    fn linear_add(&mut self, x: &Rows<T>, w: &Packed<T>, bias: Option<&Vec<f32>>, y: &mut Rows<f32>) {
+    fn linear_add(&mut self, x: &Operands<T>, w: &Packed<T>, bias: Option<&Vec<f32>>, y: &mut Rows<f32>) {
         let start = Instant::now();
         self.cpu.linear_add(x, w, bias, y);
         self.note_product(w, x.rows(), start, 2);
@@ -163,7 +165,7 @@ impl<T: Element> Device for Metered<T> {
         eps: f32,
         qkv: &mut Rows<f32>,
         rope: &Rows<f32>,
-        out: &mut Rows<T>,
+        out: &mut Operands<T>,
     ) {
         let start = Instant::now();
         self.cpu.split_heads(place, norms, eps, qkv, rope, out);
@@ -175,8 +177,8 @@ impl<T: Element> Device for Metered<T> {
         place: &Place<'_, Self::Step>,
         window: Option<usize>,
         sinks: Option<&Vec<f32>>,
-        queries: &Rows<T>,
-        out: &mut Rows<T>,
+        queries: &Operands<T>,
+        out: &mut Operands<T>,
     ) {
         let start = Instant::now();
         self.cpu.attention(place, window, sinks, queries, out);
@@ -187,17 +189,17 @@ impl<T: Element> Device for Metered<T> {
             seen += (first..end).map(|position| most.min(position + 1)).sum::<usize>();
             cached += end.min(sequence.rows.saturating_add(most));
         }
-        let bytes = (2 * queries.len() + 2 * cached * shape.kv_heads * shape.head_dim) * size_of::<T>();
+        let bytes = 2 * queries.bytes() + 2 * cached * shape.kv_heads * shape.head_dim * size_of::<T>();
         // Two products, of two operations an element.
         let operations = 4 * seen * shape.heads * shape.head_dim;
         let cost = Cost { bytes: bytes as u64, operations: operations as u64, unit: unit_of::<T>() };
         self.note("attention".to_owned(), start, cost);
     }
 
-    fn gate(&mut self, gate: Gate, gate_up: &Rows<f32>, out: &mut Rows<T>) {
+    fn gate(&mut self, gate: Gate, gate_up: &Rows<f32>, out: &mut Operands<T>) {
         let start = Instant::now();
         self.cpu.gate(gate, gate_up, out);
-        self.note_moved("gate", start, gate_up.len() * FLOAT + out.len() * size_of::<T>());
+        self.note_moved("gate", start, gate_up.len() * FLOAT + out.bytes());
     }
 
     fn route(&mut self, logits: &Rows<f32>, routing: Routing, routes: &mut Routes) {
@@ -206,15 +208,15 @@ impl<T: Element> Device for Metered<T> {
         self.note_moved("route", start, logits.len() * FLOAT);
     }
 
-    fn gather(&mut self, x: &Rows<T>, routes: &Routes, out: &mut Rows<T>) {
+    fn gather(&mut self, x: &Operands<T>, routes: &Routes, out: &mut Operands<T>) {
         let start = Instant::now();
         self.cpu.gather(x, routes, out);
-        self.note_moved("gather", start, 2 * out.len() * size_of::<T>());
+        self.note_moved("gather", start, 2 * out.bytes());
     }
 
     fn expert_linear(
         &mut self,
-        x: &Rows<T>,
+        x: &Operands<T>,
         experts: &PackedExperts<T>,
         bias: Option<&Vec<f32>>,
         routes: &Routes,
@@ -225,7 +227,7 @@ impl<T: Element> Device for Metered<T> {
         let (n, k) = experts.shape();
         let used = experts.bytes() * routes.segments.len() / experts.count();
         let unit = if experts.are_int8() { Unit::Int8Dot } else { unit_of::<T>() };
-        let bytes = used + x.len() * size_of::<T>() + y.len() * FLOAT;
+        let bytes = used + x.bytes() + y.len() * FLOAT;
         let cost = Cost { bytes: bytes as u64, operations: (2 * x.rows() * n * k) as u64, unit };
         self.note(format!("experts {n} x {k}"), start, cost);
     }

@@ -5,7 +5,7 @@
 
 use super::{Cpu, Device, Reference, WeightFormat, reference::Table};
 use crate::{
-    kernels::{Element, Packed, PackedExperts, Routes, Rows},
+    kernels::{Element, Operands, Packed, PackedExperts, Routes, Rows, Threads},
     kv::Dtype,
     model::{StoredExperts, StoredMatrix},
 };
@@ -77,7 +77,7 @@ where
             Matrix = Packed<T>,
             Experts = PackedExperts<T>,
             Floats = Rows<f32>,
-            Operands = Rows<T>,
+            Operands = Operands<T>,
             Routes = Routes,
         >,
 {
@@ -91,19 +91,21 @@ where
         rows
     }
 
-    fn operands(&mut self, values: &[f32], width: usize) -> Rows<T> {
-        let mut rows = Rows::default();
-        let to = rows.shape(values.len() / width, width);
-        to.iter_mut().zip(values).for_each(|(to, x)| *to = T::from_f32(*x));
-        rows
+    fn operands(&mut self, values: &[f32], width: usize) -> Operands<T> {
+        let mut operands = Operands::default();
+        operands.fill(&mut Threads::new(1), (values.len() / width, width), |row, out| {
+            let values = &values[row * width..][..width];
+            out.iter_mut().zip(values).for_each(|(out, x)| *out = T::from_f32(*x));
+        });
+        operands
     }
 
     fn float_values(&mut self, x: &Rows<f32>) -> Vec<f32> {
         x.to_vec()
     }
 
-    fn operand_values(&mut self, x: &Rows<T>) -> Vec<f32> {
-        x.iter().map(|x| x.to_f32()).collect()
+    fn operand_values(&mut self, x: &Operands<T>) -> Vec<f32> {
+        (0..x.rows()).flat_map(|row| x.row(row)).map(|x| x.to_f32()).collect()
     }
 
     fn chosen(&mut self, routes: &Routes) -> (Vec<u32>, Vec<f32>) {

@@ -8,7 +8,7 @@
 use std::{ops::Range, sync::Mutex};
 
 use super::{
-    Batch, Element, HeadShape, KvPool, SequenceLayer,
+    Batch, Element, HeadShape, KvPool, Operands, SequenceLayer,
     arith::{Arith, exp, multiversion, sum_lanes},
     threads::{Pointer, Threads},
 };
@@ -70,7 +70,7 @@ struct RowState {
     total: f32,
 }
 
-/// Queries and results, both `[rows, heads, head_dim]`.
+/// Queries and results, both `[rows, heads, head_dim]` and with the same stride from a row to the next.
 pub(crate) struct Job<'a, T> {
     pub(super) params: AttentionParams<'a>,
     pub(super) batch: &'a Batch,
@@ -78,25 +78,32 @@ pub(crate) struct Job<'a, T> {
     pub(super) layer: usize,
     pub(super) q: &'a [T],
     pub(super) out: Pointer<T>,
+    stride: usize,
 }
 
 /// A compiled kernel: computes some tiles, one after the other.
 pub(crate) type Kernel<T> = fn(&Job<'_, T>, &[Tile], &mut Scratch);
 
-impl<'a, T> Job<'a, T> {
-    /// Attention of every row of `q` to a layer of a pool, into `out`; both are `[rows, heads, head_dim]`.
+impl<'a, T: Element> Job<'a, T> {
+    /// Attention of every row of `q` to a layer of a pool, into `out`, which takes the shape of `q`.
     pub(crate) fn new(
         params: AttentionParams<'a>,
         batch: &'a Batch,
         (pool, layer): (&'a KvPool, usize),
-        q: &'a [T],
-        out: &'a mut [T],
+        q: &'a Operands<T>,
+        out: &'a mut Operands<T>,
     ) -> Self {
-        assert!(
-            q.len() == out.len() && q.len() == batch.rows() * params.shape.q_width(),
-            "shapes of attention"
-        );
-        Self { params, batch, pool, layer, q, out: Pointer(out.as_mut_ptr()) }
+        assert_eq!((q.rows(), q.width()), (batch.rows(), params.shape.q_width()), "shape of the queries");
+        out.shape(q.rows(), q.width());
+        let (stride, out) = (q.stride(), Pointer(out.storage_mut().as_mut_ptr()));
+        Self { params, batch, pool, layer, q: q.storage(0, q.rows()), out, stride }
+    }
+
+    /// Element of `q` and `out` at which a tile's row begins: one of its tokens, in one of the query heads of its KV head.
+    pub(super) fn element_of(&self, tile: &Tile, row: usize) -> usize {
+        let HeadShape { heads, kv_heads, head_dim } = self.params.shape;
+        let group = heads / kv_heads;
+        (tile.first_row + row / group) * self.stride + (tile.kv_head * group + row % group) * head_dim
     }
 
     /// Keys and values of a tile's sequence.
@@ -191,13 +198,12 @@ fn one_tile<T: Element, A: Arith>(job: &Job<'_, T>, tile: &Tile, scratch: &mut S
     scratch.sums.resize(rows * head_dim, 0.0);
     let context = tile.position + tile.tokens;
     let scale = 1.0 / (head_dim as f32).sqrt();
-    let at = |row| ((tile.first_row + row / group) * heads + tile.kv_head * group + row % group) * head_dim;
     for start in (job.first_context_tile(tile)..context).step_by(TILE) {
         load_tile::<T>(job.cache(tile), tile.kv_head, start..context.min(start + TILE), head_dim, scratch);
         for row in 0..rows {
             let visible = job.visible(tile.position + row / group, start);
             if !visible.is_empty() {
-                attend::<T, A>(&job.q[at(row)..][..head_dim], visible, scale, row, scratch);
+                attend::<T, A>(&job.q[job.element_of(tile, row)..][..head_dim], visible, scale, row, scratch);
             }
         }
     }
@@ -205,7 +211,7 @@ fn one_tile<T: Element, A: Arith>(job: &Job<'_, T>, tile: &Tile, scratch: &mut S
         let inverse = 1.0 / scratch.rows[row].total;
         for (i, sum) in scratch.sums[row * head_dim..][..head_dim].iter().enumerate() {
             // SAFETY: a row of `out`, which has the shape of `q`; no other task has this token and head.
-            unsafe { job.out.at(at(row) + i).write(T::from_f32(sum * inverse)) };
+            unsafe { job.out.at(job.element_of(tile, row) + i).write(T::from_f32(sum * inverse)) };
         }
     }
 }

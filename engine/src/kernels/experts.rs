@@ -6,7 +6,7 @@
 use std::sync::Mutex;
 
 use super::{
-    Buffer, Element, Int8Rows, Kernels, Packed, Routes, Rows, Threads,
+    Buffer, Element, Int8Rows, Kernels, Operands, Packed, Routes, Rows, Threads,
     element::LANES,
     gemm::{Job, Sink, TASK_PANELS},
     mxfp4::PackedMxfp4,
@@ -57,10 +57,15 @@ impl<T: Element> PackedExperts<T> {
 }
 
 /// Copies the row of each pair: `out` is `[pairs, width]`.
-pub(crate) fn gather<T: Element>(threads: &mut Threads, x: &Rows<T>, routes: &Routes, out: &mut Rows<T>) {
-    let width = x.width();
-    let out = out.shape(routes.pairs(), width);
-    threads.for_chunks(out, width, |pair, out| out.copy_from_slice(x.row(routes.row_of[pair])));
+pub(crate) fn gather<T: Element>(
+    threads: &mut Threads,
+    x: &Operands<T>,
+    routes: &Routes,
+    out: &mut Operands<T>,
+) {
+    out.fill(threads, (routes.pairs(), x.width()), |pair, out| {
+        out.copy_from_slice(x.row(routes.row_of[pair]))
+    });
 }
 
 /// `y[pair] = w[expert of pair] · x[pair] + bias[expert of pair]`; `bias` is `[experts, n]` or empty. `scratch` is a buffer
@@ -70,7 +75,7 @@ pub(crate) fn linear<T: Element>(
     threads: &mut Threads,
     (scratch, quantised): (&[Mutex<Buffer<T>>], &Int8Rows),
     routes: &Routes,
-    x: &Rows<T>,
+    x: &Operands<T>,
     (experts, bias): (&PackedExperts<T>, &[f32]),
     y: &mut Rows<f32>,
 ) {
@@ -113,8 +118,8 @@ pub(crate) fn linear<T: Element>(
 }
 
 /// The products of all experts.
-struct Product<'a, T> {
-    x: &'a [T],
+struct Product<'a, T: Element> {
+    x: &'a Operands<T>,
     n: usize,
     k: usize,
     bias: &'a [f32],
@@ -124,9 +129,8 @@ struct Product<'a, T> {
 impl<T: Element> Product<'_, T> {
     /// One expert's, of which `weights` holds the panels from `first_panel` on.
     fn job<'a>(&'a self, segment: Segment, weights: &'a [T], first_panel: usize) -> Job<'a, T> {
-        let k = self.k;
-        let x = &self.x[segment.first * k..][..segment.pairs * k];
-        Job { x, rows: segment.pairs, k, weights, first_panel, sink: self.sink(segment) }
+        let (x, x_stride) = (self.x.storage(segment.first, segment.pairs), self.x.stride());
+        Job { x, x_stride, rows: segment.pairs, k: self.k, weights, first_panel, sink: self.sink(segment) }
     }
 
     /// Where one expert's results go.

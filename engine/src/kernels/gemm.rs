@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use super::{
-    Element, PackedMatrix,
+    Element, Operands, PackedMatrix,
     arith::{Arith, multiversion},
     element::LANES,
     threads::{Pointer, Threads},
@@ -28,8 +28,9 @@ pub(crate) enum Output<'a> {
 
 /// One product, as the kernels see it.
 pub(crate) struct Job<'a, T> {
-    /// `[rows, k]`.
+    /// Rows of `k` elements, `x_stride` apart.
     pub(super) x: &'a [T],
+    pub(super) x_stride: usize,
     pub(super) rows: usize,
     pub(super) k: usize,
     /// Packed panels of the matrix from `first_panel` on.
@@ -55,16 +56,17 @@ pub(crate) type Kernel<T> = fn(&Job<'_, T>, Range<usize>);
 pub(crate) fn linear<T: Element>(
     kernel: Kernel<T>,
     threads: &mut Threads,
-    x: &[T],
+    x: &Operands<T>,
     w: &PackedMatrix<T>,
     bias: &[f32],
     output: Output<'_>,
 ) {
     let (n, k) = (w.n(), w.k());
-    let rows = x.len() / k;
-    assert_eq!(x.len(), rows * k, "shape of the operand");
+    let (rows, x_stride) = (x.rows(), x.stride());
+    assert_eq!(x.width(), k, "shape of the operand");
     let sink = Sink::new(rows, n, bias, output);
-    let job = Job { x, rows, k, weights: w.all_panels(), first_panel: 0, sink };
+    let x = x.storage(0, rows);
+    let job = Job { x, x_stride, rows, k, weights: w.all_panels(), first_panel: 0, sink };
     let cut = Cut::of(w.panels(), threads.count());
     threads.run(cut.tasks(), &|_, task| kernel(&job, cut.range(task)));
 }
@@ -161,7 +163,7 @@ fn body<T: Element, A: Arith>(job: &Job<'_, T>, panels: Range<usize>) {
 #[inline(always)]
 fn tile<T: Element, A: Arith, const MR: usize>(job: &Job<'_, T>, row: usize, panel: usize) {
     let k = job.k;
-    let x: [&[T]; MR] = std::array::from_fn(|m| &job.x[(row + m) * k..][..k]);
+    let x: [&[T]; MR] = std::array::from_fn(|m| &job.x[(row + m) * job.x_stride..][..k]);
     let mut acc = [[0.0f32; LANES]; MR];
     for (step, w) in job.panel(panel).chunks_exact(LANES * T::GROUP).enumerate() {
         for within in 0..T::GROUP {
@@ -197,7 +199,7 @@ mod tests {
 
     fn agrees<D: Probe>(device: &mut D, label: &str) {
         for rows in [1, 2, 3, 5, 6, 7, 8, 11, 12, 13, 14, 25, 40] {
-            for (n, k) in [(1, 2), (16, 32), (17, 34), (70, 66), (128, 130)] {
+            for (n, k) in [(1, 2), (16, 32), (17, 34), (70, 66), (128, 130), (33, 512)] {
                 check(device, &format!("{label} {rows}x{n}x{k}"), rows, n, k);
             }
         }

@@ -97,7 +97,7 @@ fn many_rows<const NR: usize>(job: &Job<'_, bf16>, row: usize, height: usize, pa
 fn tile<const MR: usize, const NR: usize>(job: &Job<'_, bf16>, row: usize, panel: usize, fetch: Fetch) {
     let k = job.k;
     let steps = k / 2;
-    let x = job.x[row * k..][..MR * k].as_ptr().cast::<i32>();
+    let x = job.x[row * job.x_stride..][..(MR - 1) * job.x_stride + k].as_ptr();
     let mut w = [std::ptr::null::<i32>(); NR];
     for (n, w) in w.iter_mut().enumerate() {
         *w = job.panel(panel + n).as_ptr().cast();
@@ -119,8 +119,9 @@ fn tile<const MR: usize, const NR: usize>(job: &Job<'_, bf16>, row: usize, panel
             *weights = unsafe { _mm512_load_si512(w.wrapping_add(step * LANES).cast()) };
         }
         for (m, acc) in acc.iter_mut().enumerate() {
+            let pair = x.wrapping_add(m * job.x_stride).cast::<i32>().wrapping_add(step);
             // SAFETY: m < MR rows of k / 2 pairs each; a row may lie on any 2-byte border.
-            let pair = _mm512_set1_epi32(unsafe { x.wrapping_add(m * steps + step).read_unaligned() });
+            let pair = _mm512_set1_epi32(unsafe { pair.read_unaligned() });
             for (acc, weights) in acc.iter_mut().zip(weights) {
                 *acc = _mm512_dpbf16_ps(*acc, bits(pair), bits(weights));
             }

@@ -18,7 +18,7 @@ use std::ops::Range;
 use half::bf16;
 
 use super::{
-    Buffer, Element, Output, Threads,
+    Buffer, Element, Operands, Output, Threads,
     arith::{Arith, multiversion},
     element::LANES,
     gemm::{Cut, Sink},
@@ -211,13 +211,12 @@ impl Int8Rows {
         &mut self,
         kernel: Quantise<T>,
         threads: &mut Threads,
-        x: &[T],
-        k: usize,
+        x: &Operands<T>,
     ) {
-        let (rows, values, groups) = (x.len() / k, quads(k) * QUAD, groups(k));
+        let (rows, values, groups) = (x.rows(), quads(x.width()) * QUAD, groups(x.width()));
         let memory = (self.values.at_least(rows * values), self.groups.at_least(rows * groups));
         threads.for_chunk_pairs((memory.0, values), (memory.1, groups), |row, values, groups| {
-            kernel(&x[row * k..][..k], values, groups);
+            kernel(x.row(row), values, groups);
         });
     }
 

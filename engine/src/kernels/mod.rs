@@ -30,6 +30,7 @@ pub(crate) mod mxfp4;
 #[cfg(target_arch = "x86_64")]
 mod mxfp4_avx512;
 pub(crate) mod norm;
+mod operands;
 mod peak;
 #[cfg(target_arch = "x86_64")]
 mod peak_avx512;
@@ -53,6 +54,7 @@ pub(crate) use int8::{Int8Matrix, Int8Rows};
 pub use isa::Isa;
 pub(crate) use matrix::{Packed, PackedMatrix};
 pub(crate) use mxfp4::PackedMxfp4;
+pub(crate) use operands::Operands;
 pub(crate) use peak::{Peak, Unit};
 pub(crate) use pool_view::{KvPool, SequenceLayer};
 pub(crate) use routing::{Routes, Routing, Scoring};

@@ -176,15 +176,9 @@ impl Scratch {
     }
 }
 
-/// Element of `q` and `out` at which row `row` of the tile begins.
-fn element_of_row(job: &Job<'_, bf16>, tile: &Tile, s: Sizes, row: usize) -> usize {
-    let token = tile.first_row + row / s.group;
-    (token * job.params.shape.heads + tile.kv_head * s.group + row % s.group) * s.head_dim
-}
-
 fn load_queries(job: &Job<'_, bf16>, tile: &Tile, s: Sizes, queries: &mut [u32]) {
     for (row, out) in queries.chunks_exact_mut(s.pairs).enumerate() {
-        let q = &job.q[element_of_row(job, tile, s, row)..][..s.head_dim];
+        let q = &job.q[job.element_of(tile, row)..][..s.head_dim];
         for (out, pair) in out.iter_mut().zip(q.as_chunks::<2>().0) {
             *out = u32::from(pair[0].to_bits()) | u32::from(pair[1].to_bits()) << 16;
         }
@@ -240,7 +234,7 @@ fn store(job: &Job<'_, bf16>, tile: &Tile, s: Sizes, scratch: &Scratch) {
     for (row, sums) in scratch.sums.chunks_exact(s.dim_lines).enumerate() {
         let total = _mm512_reduce_add_ps(_mm512_castsi512_ps(get(&scratch.totals[row])));
         let inverse = _mm512_set1_ps(1.0 / total);
-        let out = job.out.at(element_of_row(job, tile, s, row));
+        let out = job.out.at(job.element_of(tile, row));
         for (line, sum) in sums.iter().enumerate() {
             let mean = _mm512_mul_ps(_mm512_castsi512_ps(get(sum)), inverse);
             // SAFETY: both are 32 bytes without invalid values; `core::arch` has no cast between them.
