@@ -73,8 +73,13 @@ fn prefill(forward: &mut BoundModel, tokens: usize) -> f64 {
     let prompt = some_tokens(forward, tokens);
     let block_table = blocks(0, tokens);
     let clock = Clock::start(forward);
-    let sequence =
-        StepSequence { tokens: &prompt, position: 0, block_table: &block_table, wants_logits: true };
+    let sequence = StepSequence {
+        tokens: &prompt,
+        position: 0,
+        block_table: &block_table,
+        adapter: None,
+        wants_logits: true,
+    };
     forward.step(&[sequence], &mut |_| {});
     clock.seconds()
 }
@@ -86,7 +91,13 @@ fn decode(forward: &mut BoundModel, batch: usize, context: usize) -> f64 {
     let tables: Vec<_> = (0..batch).map(|s| blocks(s * per_sequence, context + STEPS)).collect();
     let prompt = some_tokens(forward, context);
     for table in &tables {
-        let sequence = StepSequence { tokens: &prompt, position: 0, block_table: table, wants_logits: false };
+        let sequence = StepSequence {
+            tokens: &prompt,
+            position: 0,
+            block_table: table,
+            adapter: None,
+            wants_logits: false,
+        };
         forward.step(&[sequence], &mut |_| {});
     }
     let mut seconds: Vec<f64> = (0..STEPS)
@@ -96,6 +107,7 @@ fn decode(forward: &mut BoundModel, batch: usize, context: usize) -> f64 {
                 tokens: &tokens,
                 position: context + step,
                 block_table: table,
+                adapter: None,
                 wants_logits: true,
             };
             let sequences: Vec<_> = tables.iter().map(|table| share(table)).collect();
