@@ -21,7 +21,8 @@ pub struct SequenceRequest {
     pub sampling: SamplingParams,
     /// When it is given up, wherever it is then.
     pub deadline: Option<Instant>,
-    /// What computes it beside the model. It shares cached prefixes only with those that have the same.
+    /// What computes it beside the engine's model, whose adapter it must be. It shares cached prefixes only with those that have the
+    /// same.
     pub adapter: Option<LoraAdapter>,
     /// With whom it shares cached prefixes; `None`: with all that have none either.
     pub cache_salt: Option<String>,

@@ -126,6 +126,23 @@ async fn what_adapters_and_salts_set_apart_is_not_shared() {
         }
     }
     worker.drain().await;
+    // Routers are told, too.
+    let adapters: Vec<_> = worker
+        .mirror
+        .log()
+        .into_iter()
+        .filter_map(|event| match event {
+            CacheEvent::Stored { scope: Some(scope), .. } => scope.adapter.clone(),
+            _ => None,
+        })
+        .map(|adapter| (adapter.name, adapter.revision, adapter.id))
+        .collect();
+    let [one, two] = [&adapters[0], &adapters[1]];
+    assert_eq!((&*one.0, &*one.1, &*two.0, &*two.1), ("a", "1", "a", "2"));
+    assert!(
+        one.2 != two.2 && adapters.iter().all(|adapter| (1..1 << 31).contains(&adapter.2)),
+        "{adapters:?}"
+    );
 }
 
 #[tokio::test]
