@@ -129,9 +129,9 @@ fn adapters_come_and_go_while_others_stream() {
     let decode = deployment.worker(Role::Decode);
     let running = [("running_lora_adapters", "a"), ("waiting_lora_adapters", ""), ("max_lora", "64")];
     eventually("the adapter in the metrics", || {
-        match decode.metrics().get("vllm:lora_requests_info", &running) {
-            time if time > 1e9 => Ok(()),
-            other => Err(format!("{other}")),
+        match decode.metrics().sum("vllm:lora_requests_info", &running) {
+            Some(time) if time > 1e9 => Ok(()),
+            other => Err(format!("{other:?}")),
         }
     });
     let unloaded = unload();
