@@ -12,6 +12,7 @@ mod api;
 mod bad_input;
 mod failure;
 mod kv_events;
+mod lora;
 mod membership;
 mod one_answer;
 mod operator;

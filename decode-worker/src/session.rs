@@ -50,7 +50,7 @@ enum Blocks {
 
 /// What a session that is not running waits for.
 enum Happening {
-    Command(Command),
+    Command(Box<Command>),
     Arrived,
     TransferFailed { attempt: u32, reason: String },
 }
@@ -80,15 +80,16 @@ pub(crate) async fn serve(worker: &Worker, commands: Streaming<DecodeCommand>, s
 async fn open(worker: &Worker, mut commands: Streaming<DecodeCommand>, sidecar: &Sidecar) -> Result<(), End> {
     let clock = worker.metrics.start();
     worker.admit()?;
-    let Command::Open(Open { request_id, prompt, sampling, deadline_ms }) =
+    let Command::Open(Open { request_id, prompt, sampling, deadline_ms, adapter }) =
         next_command(&mut commands).await?
     else {
         return Err(protocol("a session begins with `open`"));
     };
     worker.check_tokens(&prompt)?;
+    let adapter = worker.adapter(adapter)?;
     let sampling = worker.sampling(sampling).await?;
     let deadline = deadline(deadline_ms);
-    let request = SequenceRequest { id: request_id, prompt, sampling, deadline, scope: None };
+    let request = SequenceRequest { id: request_id, prompt, sampling, deadline, adapter, cache_salt: None };
     let session = Session { worker, commands, sidecar, request, clock };
     tokio::select! {
         outcome = Box::pin(session.run()) => outcome,
@@ -107,17 +108,19 @@ impl Session<'_> {
         let mut blocks = Blocks::Quiet(reservation);
         loop {
             match self.next_happening(&mut blocks).await? {
-                Happening::Command(Command::Expect(expect)) => {
-                    let reservation = self.quiet(blocks).await?;
-                    blocks = self.expect(reservation, &expect).await?;
-                }
-                Happening::Command(Command::Start(start)) => self.note_first_token(&mut blocks, start)?,
-                Happening::Command(Command::PrefillLocally(_)) => {
-                    let reservation = self.quiet(blocks).await?;
-                    let submitted = self.worker.engine.submit_reserved(reservation, self.request.clone());
-                    return self.relay(submitted.map_err(refused)?).await;
-                }
-                Happening::Command(Command::Open(_)) => return Err(protocol("a session is opened once")),
+                Happening::Command(command) => match *command {
+                    Command::Expect(expect) => {
+                        let reservation = self.quiet(blocks).await?;
+                        blocks = self.expect(reservation, &expect).await?;
+                    }
+                    Command::Start(start) => self.note_first_token(&mut blocks, start)?,
+                    Command::PrefillLocally(_) => {
+                        let reservation = self.quiet(blocks).await?;
+                        let submitted = self.worker.engine.submit_reserved(reservation, self.request.clone());
+                        return self.relay(submitted.map_err(refused)?).await;
+                    }
+                    Command::Open(_) => return Err(protocol("a session is opened once")),
+                },
                 Happening::Arrived => {}
                 Happening::TransferFailed { attempt, reason } => {
                     self.send(Event::TransferFailed(TransferFailed { reason, attempt })).await?;
@@ -146,7 +149,7 @@ impl Session<'_> {
 
     async fn next_happening(&mut self, blocks: &mut Blocks) -> Result<Happening, End> {
         let Blocks::Landing(landing) = blocks else {
-            return next_command(&mut self.commands).await.map(Happening::Command);
+            return next_command(&mut self.commands).await.map(Happening::from);
         };
         let attempt = landing.attempt;
         tokio::select! {
@@ -155,7 +158,7 @@ impl Session<'_> {
                 Ok(_) => Happening::Arrived,
                 Err(error) => Happening::TransferFailed { attempt, reason: error.to_string() },
             }),
-            command = next_command(&mut self.commands) => command.map(Happening::Command),
+            command = next_command(&mut self.commands) => command.map(Happening::from),
         }
     }
 
@@ -321,6 +324,12 @@ fn protocol(what: &str) -> End {
 
 fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+impl From<Command> for Happening {
+    fn from(command: Command) -> Self {
+        Self::Command(Box::new(command))
+    }
 }
 
 impl From<Failure> for End {

@@ -1,8 +1,9 @@
 //! Tokens a second of a model folder: prefill, and decode at several batch sizes.
 //!
 //! `cargo run --release -p baton-engine --example step_bench -- MODEL_DIR [--threads N] [--prefill 512,2048]
-//! [--batch 1,8,32] [--context 128] [--repeat 3] [--isa portable|avx2|avx512-bf16] [--f32] [--int8]`
+//! [--batch 1,8,32] [--context 128] [--repeat 3] [--isa portable|avx2|avx512-bf16] [--f32] [--int8] [--adapters DIR,DIR]`
 //!
+//! With adapters everything is measured twice in turn: without, and with one for each sequence, which take turns.
 //! Prints the best and the median of the repeats. With `--threads 1` time is the thread's own CPU time, which says
 //! something on a busy machine too.
 #![forbid(unsafe_code)]
@@ -12,8 +13,8 @@ use std::{collections::HashMap, path::Path, time::Instant};
 
 use anyhow::{Context as _, bail};
 use baton_engine::{
-    BlockId, BoundModel, Dtype, Forward, Isa, KvMemory, LoadOptions, Model, StepSequence, WeightFormat,
-    physical_cores,
+    BlockId, BoundModel, Dtype, Forward, Isa, KvMemory, LoadOptions, LoraAdapter, Model, StepSequence,
+    WeightFormat, physical_cores,
 };
 
 const BLOCK_TOKENS: usize = 16;
@@ -50,6 +51,11 @@ fn main() -> anyhow::Result<()> {
         model.weights_bytes() as f64 / 1e6,
         start.elapsed().as_secs_f64(),
     );
+    let folders =
+        options.get("adapters").map_or("", String::as_str).split(',').filter(|folder| !folder.is_empty());
+    let adapter = |folder| model.load_adapter(folder, Path::new(folder), threads);
+    let adapters = folders.map(adapter).collect::<Result<Vec<_>, _>>()?;
+    let variants = if adapters.is_empty() { vec![""] } else { vec!["", " with adapters"] };
     let (prefills, batches) = (list("prefill", "512")?, list("batch", "1,8,32")?);
     let longest = prefills.iter().copied().max().unwrap_or(0);
     let decode_blocks = batches.iter().max().unwrap_or(&1) * (context + 64).div_ceil(BLOCK_TOKENS);
@@ -58,47 +64,75 @@ fn main() -> anyhow::Result<()> {
     let memory = KvMemory::allocate(&layout, blocks);
     let mut forward = model.bind(memory, &layout, blocks, threads)?;
     for tokens in prefills {
-        let seconds = (0..repeat).map(|_| prefill(&mut forward, tokens)).collect();
-        report(&format!("prefill {tokens}"), seconds, tokens);
+        let mut measure =
+            |variant: usize| prefill(&mut forward, tokens, &adapters[..variant * adapters.len()]);
+        for (variant, seconds) in variants.iter().zip(in_turn(repeat, variants.len(), &mut measure)) {
+            report(&format!("prefill {tokens}{variant}"), seconds, tokens);
+        }
     }
     for batch in batches {
-        let seconds = (0..repeat).map(|_| decode(&mut forward, batch, context)).collect();
-        report(&format!("decode batch {batch}, context {context}"), seconds, batch);
+        let mut measure =
+            |variant: usize| decode(&mut forward, batch, context, &adapters[..variant * adapters.len()]);
+        for (variant, seconds) in variants.iter().zip(in_turn(repeat, variants.len(), &mut measure)) {
+            report(&format!("decode batch {batch}, context {context}{variant}"), seconds, batch);
+        }
     }
     Ok(())
 }
 
+/// Seconds of each repeat, by variant; what is compared is measured in turn.
+fn in_turn(repeat: usize, variants: usize, measure: &mut dyn FnMut(usize) -> f64) -> Vec<Vec<f64>> {
+    let mut seconds = vec![Vec::new(); variants];
+    for _ in 0..repeat {
+        seconds.iter_mut().enumerate().for_each(|(variant, seconds)| seconds.push(measure(variant)));
+    }
+    seconds
+}
+
 /// Seconds of one prompt in one step.
-fn prefill(forward: &mut BoundModel, tokens: usize) -> f64 {
+fn prefill(forward: &mut BoundModel, tokens: usize, adapters: &[LoraAdapter]) -> f64 {
     let prompt = some_tokens(forward, tokens);
     let block_table = blocks(0, tokens);
     let clock = Clock::start(forward);
-    let sequence =
-        StepSequence { tokens: &prompt, position: 0, block_table: &block_table, wants_logits: true };
+    let sequence = StepSequence {
+        tokens: &prompt,
+        position: 0,
+        block_table: &block_table,
+        adapter: adapters.first(),
+        wants_logits: true,
+    };
     forward.step(&[sequence], &mut |_| {});
     clock.seconds()
 }
 
 /// Seconds of one decode step (median of 16), `batch` sequences with `context` tokens each.
-fn decode(forward: &mut BoundModel, batch: usize, context: usize) -> f64 {
+fn decode(forward: &mut BoundModel, batch: usize, context: usize, adapters: &[LoraAdapter]) -> f64 {
     const STEPS: usize = 16;
     let per_sequence = (context + STEPS).div_ceil(BLOCK_TOKENS);
     let tables: Vec<_> = (0..batch).map(|s| blocks(s * per_sequence, context + STEPS)).collect();
     let prompt = some_tokens(forward, context);
     for table in &tables {
-        let sequence = StepSequence { tokens: &prompt, position: 0, block_table: table, wants_logits: false };
+        let sequence = StepSequence {
+            tokens: &prompt,
+            position: 0,
+            block_table: table,
+            adapter: None,
+            wants_logits: false,
+        };
         forward.step(&[sequence], &mut |_| {});
     }
     let mut seconds: Vec<f64> = (0..STEPS)
         .map(|step| {
             let tokens = [prompt[step % prompt.len()]];
-            let share = |table| StepSequence {
+            let share = |(index, table): (usize, _)| StepSequence {
                 tokens: &tokens,
                 position: context + step,
                 block_table: table,
+                adapter: adapters.get(index % adapters.len().max(1)),
                 wants_logits: true,
             };
-            let sequences: Vec<_> = tables.iter().map(|table| share(table)).collect();
+            let sequences: Vec<_> =
+                tables.iter().enumerate().map(|(index, table)| share((index, table))).collect();
             let clock = Clock::start(forward);
             forward.step(&sequences, &mut |_| {});
             clock.seconds()

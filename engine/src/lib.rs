@@ -12,7 +12,8 @@ pub use kernels::{Isa, physical_cores};
 pub use kv::{Adapter, BlockCounts, BlockId, CacheEvent, CacheScope, Dtype, HeldBlocks, KvLayout, KvMemory};
 pub use model::HashForward;
 pub use model::{
-    BindError, BoundModel, Forward, LoadError, LoadOptions, LoadProgress, Model, ModelConfig, StepSequence,
+    AdapterError, AdapterUses, BindError, BoundModel, Forward, LoadError, LoadOptions, LoadProgress,
+    LoadedAdapter, LoraAdapter, LoraAdapters, Model, ModelConfig, StepSequence,
 };
 pub use serve::{
     CacheObserver, Engine, EngineConfig, EngineLoad, EngineState, EngineTotals, FailureKind, FinishReason,

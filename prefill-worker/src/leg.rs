@@ -57,7 +57,8 @@ async fn run(
     mut clock: TokenClock,
 ) -> Result<(), Failure> {
     worker.admit()?;
-    let PrefillRequest { request_id, prompt, sampling, ticket, deadline_ms } = request;
+    let PrefillRequest { request_id, prompt, sampling, ticket, deadline_ms, adapter } = request;
+    let adapter = worker.adapter(adapter)?;
     let sampling = worker.sampling(sampling).await?;
     let deadline = deadline(deadline_ms);
     let layout = worker.engine.kv_layout();
@@ -65,7 +66,8 @@ async fn run(
     let skipped_blocks = check_ticket(&outgoing, prompt.len(), &layout)?;
 
     let push = Push::through(outgoing, skipped_blocks);
-    let request = SequenceRequest { id: request_id.clone(), prompt, sampling, deadline, scope: None };
+    let request =
+        SequenceRequest { id: request_id.clone(), prompt, sampling, deadline, adapter, cache_salt: None };
     let mut leg = worker.engine.prefill(request, push.sink()).map_err(|error| failure_of_submit(&error))?;
     push.hold(leg.held_blocks());
     let first = tokio::select! {

@@ -4,6 +4,7 @@
 //! that nothing is re-checked), [`constrain`] compiles its grammar, [`prompt`] renders and encodes it, [`run`] generates, and [`stream`] or [`collect`] writes
 //! the answer in the [`wire`] shape of its path. Whatever fails becomes an [`error::ApiError`], and HTTP there.
 
+mod adapters;
 mod body;
 mod collect;
 mod constrain;

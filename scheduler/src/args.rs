@@ -34,6 +34,11 @@ pub struct SchedulerArgs {
     #[arg(long, default_value = "auto", value_name = "FORMAT", value_parser = FormatChoice::<ReasoningFormat>::parse)]
     pub reasoning_parser: FormatChoice<ReasoningFormat>,
 
+    /// Let clients load and unload LoRA adapters: POST /v1/load_lora_adapter and /v1/unload_lora_adapter, as vLLM has them. Workers
+    /// read any folder that a client names
+    #[arg(long, env = "BATON_ALLOW_RUNTIME_LORA_UPDATING")]
+    pub allow_runtime_lora_updating: bool,
+
     /// Expect no prefill workers: decode workers prefill for themselves
     #[arg(long)]
     pub aggregated: bool,

@@ -39,6 +39,8 @@ pub struct Config {
     pub tool_call_parser: FormatChoice<ToolFormat>,
     /// How the model marks its reasoning.
     pub reasoning_parser: FormatChoice<ReasoningFormat>,
+    /// Whether clients may load and unload adapters.
+    pub allow_runtime_lora_updating: bool,
     /// Whether no prefill workers are expected.
     pub aggregated: bool,
     /// Context that workers must have been started with.
@@ -123,6 +125,7 @@ impl From<&SchedulerArgs> for Config {
             registry_listen: args.registry_listen,
             tool_call_parser: args.tool_call_parser,
             reasoning_parser: args.reasoning_parser,
+            allow_runtime_lora_updating: args.allow_runtime_lora_updating,
             aggregated: args.aggregated,
             max_context_tokens: args.max_context,
             limits: RequestLimits {

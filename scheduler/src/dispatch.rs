@@ -8,8 +8,8 @@ use std::{
 };
 
 use baton_proto::v1::{
-    Account, Failure, FinishReason, GenerateEvent, GenerateRequest, PrefillCandidate, Role, SamplingParams,
-    Token, generate_event::Event, generation_client::GenerationClient,
+    Account, AdapterRef, Failure, FinishReason, GenerateEvent, GenerateRequest, PrefillCandidate, Role,
+    SamplingParams, Token, generate_event::Event, generation_client::GenerationClient,
 };
 use tonic::transport::Channel;
 
@@ -29,6 +29,8 @@ pub(crate) struct GenerationSpec {
     pub(crate) request_id: String,
     pub(crate) prompt: Arc<[u32]>,
     pub(crate) sampling: SamplingParams,
+    /// Selected by name; the decode worker's revision of it is the one that counts.
+    pub(crate) adapter: Option<String>,
     pub(crate) deadline: Deadline,
 }
 
@@ -127,11 +129,13 @@ impl Dispatcher {
             prompt_tokens: spec.prompt.len() as u64,
             max_tokens: u64::from(spec.sampling.max_tokens),
             tried,
+            adapter: spec.adapter.as_deref(),
         };
         let placement =
             self.policy.place(&request, &view, Instant::now()).map_err(|refused| match refused {
                 PlacementRefused::NoDecodeWorker(error) => GenerateError::from(error),
                 PlacementRefused::NeverFits(error) => error.into(),
+                PlacementRefused::NoSuchAdapter(error) => error.into(),
             })?;
         let prefill: Vec<_> = if self.is_aggregated {
             Vec::new()
@@ -146,7 +150,12 @@ impl Dispatcher {
         let fallback = match (self.is_aggregated || !prefill.is_empty(), view.prefill.is_empty()) {
             (true, _) => String::new(),
             (false, true) => "no prefill worker is here".to_owned(),
-            (false, false) => format!("no prefill worker is connected to {}", decode.id()),
+            (false, false) => match &spec.adapter {
+                None => format!("no prefill worker is connected to {}", decode.id()),
+                Some(adapter) => {
+                    format!("no prefill worker with its adapter {adapter} is connected to {}", decode.id())
+                }
+            },
         };
         Ok(Assignment { decode, prefill, fallback })
     }
@@ -164,7 +173,7 @@ impl Dispatcher {
             .first()
             .map(|member| PrefillShare::take(member.clone(), spec.prompt.len() as u64));
         let Some(channel) = decode.channel.clone() else { return Err(NoDecodeWorker { draining: 0 }.into()) };
-        let request = generate_request(spec, &assignment.prefill);
+        let request = generate_request(spec, &decode, &assignment.prefill);
         let opened = tokio::select! {
             opened = open(channel, request) => opened,
             () = decode.lost.cancelled() => return Err(WorkerLost { worker: decode.id().to_owned() }.into()),
@@ -191,7 +200,7 @@ async fn open(
     Ok(GenerationClient::new(channel).generate(request).await?.into_inner())
 }
 
-fn generate_request(spec: &GenerationSpec, prefill: &[Arc<Member>]) -> GenerateRequest {
+fn generate_request(spec: &GenerationSpec, decode: &Member, prefill: &[Arc<Member>]) -> GenerateRequest {
     let left = spec.deadline.at.saturating_duration_since(Instant::now());
     GenerateRequest {
         request_id: spec.request_id.clone(),
@@ -208,6 +217,11 @@ fn generate_request(spec: &GenerationSpec, prefill: &[Arc<Member>]) -> GenerateR
             .collect(),
         // 0 would mean "the sidecar's default".
         deadline_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX).max(1),
+        adapter: spec.adapter.as_ref().map(|name| AdapterRef {
+            name: name.clone(),
+            // One that has just gone has none; the worker says so.
+            revision: decode.adapters().get(name).cloned().unwrap_or_default(),
+        }),
     }
 }
 

@@ -29,6 +29,14 @@ pub struct NeverFits {
     pub capacity_tokens: u64,
 }
 
+/// The adapter was unloaded after the request was checked.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("The model `{name}` does not exist here any more: no decode worker has the adapter")]
+pub struct NoSuchAdapter {
+    /// Its name.
+    pub name: String,
+}
+
 /// The decode worker left the fleet while it served the request.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("decode worker {worker} was lost while it served this request")]
@@ -82,6 +90,8 @@ pub enum GenerateError {
     #[error(transparent)]
     NeverFits(#[from] NeverFits),
     #[error(transparent)]
+    NoSuchAdapter(#[from] NoSuchAdapter),
+    #[error(transparent)]
     WorkerLost(#[from] WorkerLost),
     #[error(transparent)]
     CallBroken(#[from] CallBroken),
@@ -99,7 +109,10 @@ impl GenerateError {
             Self::WorkerFailed(failed) => {
                 matches!(failed.kind, FailureKind::Overloaded | FailureKind::Unavailable)
             }
-            Self::NoDecodeWorker(_) | Self::NeverFits(_) | Self::DeadlinePassed(_) => false,
+            Self::NoDecodeWorker(_)
+            | Self::NeverFits(_)
+            | Self::NoSuchAdapter(_)
+            | Self::DeadlinePassed(_) => false,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Who is in the fleet now: workers that joined, their last report, and what this scheduler has sent them.
 
+mod adapters;
 mod admit;
 mod in_flight;
 mod member;
@@ -20,6 +21,7 @@ use baton_proto::v1::{
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use adapters::{OrderRefused, Revisions, ServedAdapter};
 pub(crate) use admit::ServedModel;
 pub(crate) use in_flight::{DecodeShare, PrefillShare};
 pub(crate) use member::Member;
@@ -37,6 +39,7 @@ pub(crate) struct Fleet {
     members: Mutex<Members>,
     /// What prefill workers are told.
     decode_workers: watch::Sender<DecodeWorkers>,
+    orders: adapters::Orders,
     served: ServedModel,
     limits: FleetLimits,
     metrics: SchedulerMetrics,
@@ -86,6 +89,7 @@ impl Fleet {
         Self {
             members: Mutex::default(),
             decode_workers: watch::Sender::default(),
+            orders: adapters::Orders::default(),
             served,
             limits,
             metrics,
@@ -98,7 +102,9 @@ impl Fleet {
     }
 
     /// Lets a worker in, or says why not.
-    pub(crate) fn join(&self, info: WorkerInfo) -> Result<Session, String> {
+    pub(crate) fn join(&self, mut info: WorkerInfo) -> Result<Session, String> {
+        // They come and go in one life.
+        let adapters = info.adapters.take().unwrap_or_default();
         let mut members = self.lock();
         let present = members.present.get(&info.worker_id);
         admit::check_incarnation(&info, present.map(|member| &member.info))?;
@@ -124,6 +130,7 @@ impl Fleet {
                 Arc::new(Member::new(info, self.root.child_token())?)
             }
         };
+        member.set_adapters(adapters);
         member.begin_session(number);
         members.present.insert(member.info.worker_id.clone(), member.clone());
         self.changed(&members);
@@ -262,6 +269,7 @@ impl Fleet {
             self.metrics.set_workers(role, members.of_role(role).count());
         }
         let list = DecodeWorkers { workers: members.of_role(Role::Decode).map(decode_worker).collect() };
+        self.orders.note_news();
         self.decode_workers.send_if_modified(|present| {
             let is_news = *present != list;
             *present = list;

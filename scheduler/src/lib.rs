@@ -40,7 +40,8 @@ pub use args::SchedulerArgs;
 pub use baton_parsers::{ReasoningFormat, ToolFormat};
 pub use config::{Config, FleetLimits, FormatChoice, RequestLimits};
 pub use error::{
-    CallBroken, DeadlinePassed, GenerateError, NeverFits, NoDecodeWorker, WorkerFailed, WorkerLost,
+    CallBroken, DeadlinePassed, GenerateError, NeverFits, NoDecodeWorker, NoSuchAdapter, WorkerFailed,
+    WorkerLost,
 };
 pub use placement::{
     DecodeView, FleetView, LeastLoaded, Placement, PlacementPolicy, PlacementRefused, PlacementRequest,

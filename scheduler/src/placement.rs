@@ -12,7 +12,7 @@ use std::{
 
 pub use least_loaded::LeastLoaded;
 
-use crate::error::{NeverFits, NoDecodeWorker};
+use crate::error::{NeverFits, NoDecodeWorker, NoSuchAdapter};
 
 /// The size of one request.
 #[derive(Clone, Copy, Debug)]
@@ -23,6 +23,8 @@ pub struct PlacementRequest<'a> {
     pub max_tokens: u64,
     /// Decode workers that have failed this request already.
     pub tried: &'a [String],
+    /// The adapter that computes it beside the model.
+    pub adapter: Option<&'a str>,
 }
 
 /// A decode worker, as the policy sees it.
@@ -46,6 +48,8 @@ pub struct DecodeView {
     pub failed_at: Option<Instant>,
     /// Requests placed there so far.
     pub placed: u64,
+    /// Its adapters by name, with their revisions.
+    pub adapters: Arc<BTreeMap<String, String>>,
 }
 
 /// A prefill worker, as the policy sees it.
@@ -63,6 +67,8 @@ pub struct PrefillView {
     pub placed: u64,
     /// Decode workers that it can hand KV blocks to now: their incarnations, by id.
     pub connected: Arc<BTreeMap<String, u64>>,
+    /// Its adapters by name, with their revisions.
+    pub adapters: Arc<BTreeMap<String, String>>,
 }
 
 /// The fleet at one moment.
@@ -91,6 +97,8 @@ pub enum PlacementRefused {
     NoDecodeWorker(#[from] NoDecodeWorker),
     #[error(transparent)]
     NeverFits(#[from] NeverFits),
+    #[error(transparent)]
+    NoSuchAdapter(#[from] NoSuchAdapter),
 }
 
 /// Chooses a decode worker and ranks prefill workers.

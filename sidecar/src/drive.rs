@@ -81,6 +81,7 @@ impl<'a> Drive<'a> {
             prompt: request.prompt.clone(),
             sampling: request.sampling.clone(),
             deadline_ms: millis(patience),
+            adapter: request.adapter.clone(),
         };
         let mut this = Self {
             request,
@@ -199,6 +200,7 @@ impl<'a> Drive<'a> {
             sampling: self.request.sampling.clone(),
             ticket,
             deadline_ms: millis(self.deadline.saturating_duration_since(Instant::now())),
+            adapter: self.request.adapter.clone(),
         };
         let channel = self.channels.to(candidate);
         self.heard_at = Instant::now();

@@ -133,6 +133,12 @@ impl Relays {
             tokio::select! {
                 report = relay.reports.message() => match report {
                     Ok(Some(WorkerReport { report: Some(Report::Load(load)) })) => self.report(&mut relay, load),
+                    // Unlike load, it does not come again.
+                    Ok(Some(report @ WorkerReport { report: Some(Report::Adapters(_)) })) => {
+                        if relay.reports_up.send(report).await.is_err() {
+                            return "the scheduler closed the registration".to_owned();
+                        }
+                    }
                     Ok(Some(_)) => {}
                     Ok(None) => return "it closed its registration".to_owned(),
                     Err(status) => return format!("its registration broke: {}", describe(&status)),
@@ -177,7 +183,7 @@ impl Relays {
                 Some(format!("the scheduler rejected it: {}", rejected.reason))
             }
             // Decode workers are told nothing of each other.
-            Some(Reply::DecodeWorkers(_)) | None => None,
+            Some(Reply::DecodeWorkers(_) | Reply::AdapterOrders(_)) | None => None,
         };
         match relay.replies_down.send(Ok(reply)).await {
             Ok(()) => ends,

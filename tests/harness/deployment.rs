@@ -39,6 +39,12 @@ impl Up {
         self
     }
 
+    /// With an option that has no value.
+    pub(crate) fn with_flag(mut self, option: &str) -> Self {
+        self.args.push(option.to_owned());
+        self
+    }
+
     /// A process that dies stays dead.
     pub(crate) fn without_restarts(mut self) -> Self {
         self.args.push("--no-restart".to_owned());

@@ -3,6 +3,7 @@
 //! Nothing here waits a fixed time: it waits for a line, an answer or a condition, under a deadline ([`eventually`]).
 //! A test may kill only what it started: processes are addressed through the deployment that owns them.
 
+mod adapter;
 mod by_hand;
 mod client;
 mod deployment;
@@ -13,6 +14,7 @@ mod prompt;
 mod wait;
 mod worker;
 
+pub(crate) use adapter::write_adapter;
 pub(crate) use by_hand::{ANY, LyingRegistry, start, words, worker_args};
 pub(crate) use client::{Client, Event, Reply, Stream};
 pub(crate) use deployment::{Deployment, Up, required_variable};

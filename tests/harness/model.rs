@@ -225,7 +225,7 @@ fn byte_character(byte: u8) -> char {
         .expect("U+0100 to U+01FF are characters")
 }
 
-fn write_json(path: &Path, value: &serde_json::Value) {
+pub(super) fn write_json(path: &Path, value: &serde_json::Value) {
     fs::write(path, value.to_string()).expect("the model's file can be written");
 }
 
@@ -250,7 +250,7 @@ impl Random {
     }
 
     /// bf16 bytes of numbers that are uniform with variance 1 / `fan_in`, which keeps the size of activations.
-    fn centred(&mut self, count: usize, fan_in: usize) -> Vec<u8> {
+    pub(super) fn centred(&mut self, count: usize, fan_in: usize) -> Vec<u8> {
         #[expect(clippy::cast_precision_loss, reason = "small numbers")]
         let reach = (3.0 / fan_in as f32).sqrt();
         (0..count).flat_map(|_| bf16::from_f32(reach * self.unit()).to_le_bytes()).collect()

@@ -6,7 +6,7 @@ use baton_engine::{Dtype, WeightFormat};
 use baton_kv_events::{Endpoint, Format};
 use baton_kv_transfer::FabricSpec;
 
-use crate::ByteSize;
+use crate::{ByteSize, LoraModule};
 
 /// Options of `baton prefill-worker` and `baton decode-worker`.
 #[derive(clap::Args, Clone, Debug)]
@@ -129,6 +129,14 @@ pub struct WorkerArgs {
     /// Steps whose KV events are kept for those who missed them
     #[arg(long, default_value_t = 10_000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub kv_events_buffer_steps: u32,
+
+    /// Adapters (LoRA, as PEFT saves them) that requests may select by name instead of the model's; several may follow
+    #[arg(long, value_name = "NAME=DIR", num_args = 1..)]
+    pub lora_modules: Vec<LoraModule>,
+
+    /// Adapters loaded at a time; more are refused. Any number of them can be in a step
+    #[arg(long, env = "BATON_MAX_LORAS", default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub max_loras: u16,
 
     /// Where sidecars call (gRPC; port 0: any)
     #[arg(long, env = "BATON_WORKER_LISTEN", default_value = "127.0.0.1:8200", value_name = "IP:PORT")]

@@ -3,16 +3,20 @@
 use std::sync::Mutex;
 
 use baton_engine::{
-    CacheObserver, Engine, EngineConfig, Forward, KvLayout, LoadOptions, LoadProgress, Model, physical_cores,
+    CacheObserver, Engine, EngineConfig, Forward, KvLayout, LoadOptions, LoadProgress, LoraAdapters, Model,
+    physical_cores,
 };
 use baton_grammar::Grammars;
 use baton_kv_transfer::{KvGeometry, TransferConfig, TransferNode};
 use baton_proto::v1::{KvCacheInfo, ModelInfo};
 
 use crate::{
-    ByteSize, KvBudget, RunError, WorkerArgs, context::LimitedContext, grammars, identity, kv_memory,
-    size::free_memory_bytes,
+    Adapters, ByteSize, KvBudget, RunError, WorkerArgs, context::LimitedContext, grammars, identity,
+    kv_memory, size::free_memory_bytes,
 };
+
+/// Threads that pack an adapter's weights while the engine's threads serve.
+const LOADING_THREADS: usize = 1;
 
 /// Everything that needs the model.
 pub(crate) struct Assembly {
@@ -22,6 +26,7 @@ pub(crate) struct Assembly {
     pub(crate) kv_cache: KvCacheInfo,
     pub(crate) vocab_size: usize,
     pub(crate) grammars: Option<Grammars>,
+    pub(crate) adapters: Adapters,
 }
 
 /// Loads the model, starts the transfer node, and starts the engine in the node's pool.
@@ -33,6 +38,9 @@ pub(crate) async fn assemble(
 ) -> Result<Assembly, RunError> {
     let threads = args.threads.map_or_else(physical_cores, usize::from);
     let model = load(args, threads).await?;
+    // Before anything is started: what is wrong with them should be known at once.
+    let adapters = LoraAdapters::new(model.clone(), usize::from(args.max_loras), LOADING_THREADS);
+    let adapters = Adapters::start(adapters, &args.lora_modules).await?;
     let model_context = model.config().max_position;
     let max_context_tokens = args.max_context.map_or(model_context, |tokens| tokens as usize);
     if max_context_tokens > model_context {
@@ -74,6 +82,7 @@ pub(crate) async fn assemble(
         kv_cache: identity::kv_cache_info(&layout, num_blocks),
         vocab_size,
         grammars,
+        adapters,
     })
 }
 

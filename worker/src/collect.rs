@@ -1,8 +1,8 @@
 //! What is read from engine and transfer node when somebody asks for metrics.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::SystemTime};
 
-use baton_engine::{BlockCounts, Engine};
+use baton_engine::{AdapterUses, BlockCounts, Engine, LoraAdapter};
 use baton_grammar::{GrammarCounts, Grammars};
 use baton_kv_events::EventStats;
 use baton_kv_transfer::{FabricDescription, RailStats, TransferNode, TransferStats};
@@ -13,7 +13,7 @@ use prometheus_client::{
     metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
 };
 
-use crate::pairs::Pairs;
+use crate::{Adapters, pairs::Pairs};
 
 /// Reads load and counters on each scrape, so that nothing has to be kept up to date.
 #[derive(Debug)]
@@ -23,10 +23,17 @@ struct WorkerCollector {
     fabric: FabricDescription,
     /// A prefill worker's.
     pairs: Option<Arc<Pairs>>,
-    grammars: Option<Grammars>,
-    /// When KV events are published.
-    events: Option<EventStats>,
+    observed: Observed,
     model_name: String,
+}
+
+/// What else there is to read.
+#[derive(Debug)]
+pub(crate) struct Observed {
+    pub(crate) grammars: Option<Grammars>,
+    /// When KV events are published.
+    pub(crate) events: Option<EventStats>,
+    pub(crate) adapters: Arc<Adapters>,
 }
 
 /// Registers the collector for a worker that serves `model_name`.
@@ -35,12 +42,12 @@ pub(crate) fn register(
     engine: Engine,
     node: TransferNode,
     pairs: Option<Arc<Pairs>>,
-    (grammars, events): (Option<Grammars>, Option<EventStats>),
+    observed: Observed,
     model_name: &str,
 ) {
     let fabric = node.fabric();
-    let collector =
-        WorkerCollector { engine, node, fabric, pairs, grammars, events, model_name: model_name.to_owned() };
+    let model_name = model_name.to_owned();
+    let collector = WorkerCollector { engine, node, fabric, pairs, observed, model_name };
     metrics.register(|registry| registry.register_collector(Box::new(collector)));
 }
 
@@ -53,10 +60,12 @@ impl Collector for WorkerCollector {
         if let Some(pairs) = &self.pairs {
             encode_pairs(&mut encoder, pairs)?;
         }
-        if let Some(grammars) = &self.grammars {
+        let Observed { grammars, events, adapters } = &self.observed;
+        encode_adapters(&mut encoder, adapters)?;
+        if let Some(grammars) = grammars {
             encode_grammars(&mut encoder, grammars.counts())?;
         }
-        if let Some(events) = &self.events {
+        if let Some(events) = events {
             encode_events(&mut encoder, events)?;
         }
         let fabric = [("fabric", self.fabric.name), ("provider", self.fabric.provider.as_str())];
@@ -147,6 +156,32 @@ fn encode_rails(encoder: &mut DescriptorEncoder<'_>, rails: &[RailStats]) -> fmt
         ConstGauge::new(i64::from(rail.open)).encode(open.encode_family(&device(rail))?)?;
     }
     Ok(())
+}
+
+/// vLLM's form: the names are labels, and the value is the time. There is one series at a time, so names that come and go do not
+/// add up.
+fn encode_adapters(encoder: &mut DescriptorEncoder<'_>, adapters: &Adapters) -> fmt::Result {
+    let loaded: Vec<_> = adapters.loaded().all().into_iter().map(|loaded| loaded.adapter).collect();
+    let names = |is_in: fn(AdapterUses) -> bool| {
+        let names = loaded.iter().filter(|adapter| is_in(adapter.uses())).map(|adapter| adapter.name());
+        names.collect::<Vec<_>>().join(",")
+    };
+    let most = adapters.loaded().most().to_string();
+    let (waiting, running) = (names(|uses| uses.waiting > 0), names(|uses| uses.running > 0));
+    let labels =
+        [("max_lora", &*most), ("waiting_lora_adapters", &*waiting), ("running_lora_adapters", &*running)];
+    let now =
+        SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
+    gauge(
+        encoder,
+        "vllm:lora_requests_info",
+        "LoRA adapters that requests use; the value is the time",
+        &labels,
+        now,
+    )?;
+    gauge(encoder, "baton_lora_adapters", "LoRA adapters that are loaded", &[], number(loaded.len()))?;
+    let bytes = loaded.iter().map(LoraAdapter::bytes).sum();
+    gauge(encoder, "baton_lora_bytes", "Bytes of their weights", &[], number(bytes))
 }
 
 fn encode_grammars(encoder: &mut DescriptorEncoder<'_>, counts: GrammarCounts) -> fmt::Result {

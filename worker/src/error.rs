@@ -21,6 +21,14 @@ pub enum RunError {
     /// Loading did not come to an end.
     #[error("loading the model panicked")]
     LoadPanicked,
+    /// An adapter that it was to start with was refused.
+    #[error("cannot load lora adapter {name:?} of --lora-modules: {reason}")]
+    Adapter {
+        /// Its name.
+        name: String,
+        /// Why.
+        reason: String,
+    },
     /// The context asked for is longer than the model's.
     #[error("--max-context {asked}: the model was made for a context of {model} tokens")]
     ContextTooLong {

@@ -20,6 +20,7 @@
 
 #![deny(unsafe_code)]
 
+mod adapters;
 mod args;
 mod assemble;
 mod cache_events;
@@ -38,6 +39,7 @@ mod warm_up;
 mod wire;
 mod worker;
 
+pub use adapters::{Adapters, LoraModule};
 pub use args::WorkerArgs;
 pub use assemble::transfer_config;
 pub use error::RunError;

@@ -15,10 +15,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, transport::Endpoint};
 
-use crate::{
-    Worker,
-    pairs::{Pairs, Table},
-};
+use crate::{Worker, pairs::Pairs};
 
 /// Between reports of load.
 const REPORT_EVERY: Duration = Duration::from_millis(200);
@@ -117,7 +114,12 @@ impl Registration {
 
     async fn membership(&self, leave: &CancellationToken) -> End {
         let (reports, outgoing) = mpsc::channel(REPORTS);
-        let _ = reports.try_send(WorkerReport { report: Some(Report::Hello(self.hello.clone())) });
+        let mut adapters = self.worker.adapters.as_ref().map(|adapters| adapters.report());
+        let hello = WorkerInfo {
+            adapters: adapters.as_mut().map(|report| report.borrow_and_update().clone()),
+            ..self.hello.clone()
+        };
+        let _ = reports.try_send(WorkerReport { report: Some(Report::Hello(hello)) });
         let joining = async {
             let channel =
                 self.registry.connect().await.map_err(|error| Status::unavailable(describe(&error)))?;
@@ -134,7 +136,7 @@ impl Registration {
         let (mut accepted, mut ready) = (None, false);
         let mut draining_told = false;
         let mut table = self.pairs.as_ref().map(|pairs| pairs.table());
-        let mut pairs_due = false;
+        let (mut pairs_due, mut adapters_due) = (false, false);
         let mut tick = interval(REPORT_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -152,6 +154,13 @@ impl Registration {
                     pairs_due = false;
                     if let Some(pairs) = table.as_mut().map(|table| table.borrow_and_update().report()) {
                         room.send(WorkerReport { report: Some(Report::Pairs(pairs)) });
+                    }
+                }
+                changed = changed(&mut adapters), if accepted.is_some() => adapters_due |= changed,
+                Ok(room) = reports.reserve(), if adapters_due => {
+                    adapters_due = false;
+                    if let Some(report) = adapters.as_mut().map(|report| report.borrow_and_update().clone()) {
+                        room.send(WorkerReport { report: Some(Report::Adapters(report)) });
                     }
                 }
                 () = self.worker.draining.cancelled(), if !draining_told => {
@@ -174,6 +183,11 @@ impl Registration {
                     Ok(Some(RegistryReply { reply: Some(Reply::DecodeWorkers(workers)) })) => {
                         if let Some(pairs) = &self.pairs {
                             pairs.want(workers);
+                        }
+                    }
+                    Ok(Some(RegistryReply { reply: Some(Reply::AdapterOrders(orders)) })) => {
+                        if let Some(adapters) = &self.worker.adapters {
+                            adapters.want(orders);
                         }
                     }
                     Ok(Some(RegistryReply { reply: Some(Reply::Rejected(rejected)) })) => {
@@ -204,13 +218,13 @@ impl Registration {
     }
 }
 
-/// Returns when there is something new to tell of the pairs.
+/// Returns when there is something new to tell; never, when there never will be.
 ///
 /// # Cancel safety
 /// Cancel safe.
-async fn changed(table: &mut Option<watch::Receiver<Table>>) -> bool {
-    match table {
-        Some(table) => table.changed().await.is_ok(),
+async fn changed<T>(news: &mut Option<watch::Receiver<T>>) -> bool {
+    match news {
+        Some(news) => news.changed().await.is_ok(),
         None => std::future::pending().await,
     }
 }

@@ -19,7 +19,8 @@ use crate::{
     Registration, Rejected, RequestMetrics, RunError, Worker, WorkerArgs,
     assemble::{Assembly, assemble},
     cache_events::KvEvents,
-    collect, identity,
+    collect::{self, Observed},
+    identity,
     pairs::Pairs,
     registration::registry_endpoint,
     warm_up,
@@ -75,14 +76,16 @@ pub async fn run(
         assembly = started => assembly?,
         () = shutdown.triggered() => return Ok(()),
     };
-    let Assembly { engine, node, model, kv_cache, vocab_size, grammars } = assembly;
+    let Assembly { engine, node, model, kv_cache, vocab_size, grammars, adapters } = assembly;
+    let adapters = Arc::new(adapters);
     let fabric = identity::fabric_info(node.fabric());
     report_listening(grpc_address, admin_address, &fabric.control_endpoint, &events.addresses);
     let pairs = (role == Role::Prefill).then(|| Arc::new(Pairs::new()));
-    let observed = (grammars.clone(), events.stats);
+    let observed = Observed { grammars: grammars.clone(), events: events.stats, adapters: adapters.clone() };
     collect::register(&metrics, engine.clone(), node.clone(), pairs.clone(), observed, &model.name);
     let request_metrics = RequestMetrics::register(&metrics, &model.name);
-    let worker = Arc::new(Worker::new(engine, node, request_metrics, vocab_size).with_grammars(grammars));
+    let worker = Worker::new(engine, node, request_metrics, vocab_size);
+    let worker = Arc::new(worker.with_grammars(grammars).with_adapters(adapters.clone()));
     servers.spawn(serve_grpc(grpc, service(worker.clone()), closing.clone()));
 
     let admin_endpoint = reachable(admin_address, &endpoint);
@@ -97,6 +100,8 @@ pub async fn run(
         fabric: Some(fabric),
         admin_endpoint,
         pid: std::process::id(),
+        // What they are when it joins is filled in then.
+        adapters: None,
     };
     readiness.set_not_ready("not registered yet");
     let mut registration =
@@ -105,6 +110,7 @@ pub async fn run(
         keepers.spawn(pairs.clone().keep(worker.node.clone(), worker.stop.clone()));
         registration = registration.with_pairs(pairs);
     }
+    keepers.spawn(adapters.keep(worker.stop.clone()));
     let leave = CancellationToken::new();
     let mut members: JoinSet<Result<(), Rejected>> = JoinSet::new();
     members.spawn(registration.run(leave.clone()));

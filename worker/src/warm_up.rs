@@ -26,7 +26,14 @@ pub async fn warm_up(engine: &Engine) -> Result<(), RunError> {
     let room = engine.max_context_tokens().min(pool_tokens);
     let prompt = vec![0; PROMPT_TOKENS.min(room.saturating_sub(NEW_TOKENS as usize)).max(1)];
     let sampling = SamplingParams { ignore_eos: true, ..SamplingParams::greedy(NEW_TOKENS) };
-    let request = SequenceRequest { id: "warm-up".to_owned(), prompt, sampling, deadline: None, scope: None };
+    let request = SequenceRequest {
+        id: "warm-up".to_owned(),
+        prompt,
+        sampling,
+        deadline: None,
+        adapter: None,
+        cache_salt: None,
+    };
     if room <= request.prompt.len() {
         // A pool of a token or two has nothing to warm up.
         return Ok(());

@@ -1,6 +1,6 @@
 //! A running worker, as the roles' services see it.
 
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
 
 use baton_engine::Engine;
 use baton_grammar::Grammars;
@@ -8,7 +8,7 @@ use baton_kv_transfer::TransferNode;
 use baton_proto::v1::{Failure, FailureKind, WorkerLoad};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::RequestMetrics;
+use crate::{Adapters, RequestMetrics};
 
 /// Engine and transfer node over one pool.
 pub struct Worker {
@@ -22,6 +22,8 @@ pub struct Worker {
     pub vocab_size: usize,
     /// Compiles what outputs must be; `None`: requests that ask for it are refused.
     pub grammars: Option<Grammars>,
+    /// What requests may select beside the model; `None`: nothing.
+    pub adapters: Option<Arc<Adapters>>,
     /// The task of each call under way.
     pub calls: TaskTracker,
     /// From then on no new calls.
@@ -39,6 +41,7 @@ impl Worker {
             metrics,
             vocab_size,
             grammars: None,
+            adapters: None,
             calls: TaskTracker::new(),
             draining: CancellationToken::new(),
             stop: CancellationToken::new(),
@@ -49,6 +52,12 @@ impl Worker {
     #[must_use]
     pub fn with_grammars(self, grammars: Option<Grammars>) -> Self {
         Self { grammars, ..self }
+    }
+
+    /// With adapters.
+    #[must_use]
+    pub fn with_adapters(self, adapters: Arc<Adapters>) -> Self {
+        Self { adapters: Some(adapters), ..self }
     }
 
     /// What the scheduler is told.

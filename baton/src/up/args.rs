@@ -87,6 +87,18 @@ pub(crate) struct UpArgs {
     #[arg(long, value_name = "FORMAT")]
     pub(crate) quantization: Option<String>,
 
+    /// LoRA adapters, folders as PEFT saves them, that requests may select by name; several may follow
+    #[arg(long, value_name = "NAME=DIR", num_args = 1..)]
+    pub(crate) lora_modules: Vec<String>,
+
+    /// Adapters loaded at a time [default: 64]
+    #[arg(long, value_name = "N", value_parser = value_parser!(u16).range(1..=1024))]
+    pub(crate) max_loras: Option<u16>,
+
+    /// Let clients load and unload adapters: POST /v1/load_lora_adapter, /v1/unload_lora_adapter. Workers read any folder they name
+    #[arg(long)]
+    pub(crate) allow_runtime_lora_updating: bool,
+
     /// Longest prompt plus answer in tokens [default: the model's]
     #[arg(long, value_name = "TOKENS", value_parser = value_parser!(u32).range(1..))]
     pub(crate) max_context: Option<u32>,

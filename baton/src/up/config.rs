@@ -40,6 +40,11 @@ pub(crate) struct Config {
     pub(crate) dtype: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) quantization: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) lora_modules: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) max_loras: Option<u16>,
+    pub(crate) allow_runtime_lora_updating: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) max_context: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -92,6 +97,9 @@ impl Config {
             kv_blocks: args.kv_blocks,
             dtype: args.dtype,
             quantization: args.quantization,
+            lora_modules: args.lora_modules,
+            max_loras: args.max_loras,
+            allow_runtime_lora_updating: args.allow_runtime_lora_updating,
             max_context: args.max_context,
             tool_call_parser: args.tool_call_parser,
             reasoning_parser: args.reasoning_parser,

@@ -113,6 +113,9 @@ fn front(config: &Config) -> ProcessPlan {
     line.word("--listen", Arg::Listen { listener: "http", first: config.listen() });
     line.word("--registry-listen", Arg::Listen { listener: "registry", first: ANY });
     line.option("--drain-timeout", config.drain_timeout.to_string());
+    if config.allow_runtime_lora_updating {
+        line.flag("--allow-runtime-lora-updating");
+    }
     if config.prefill == 0 {
         line.flag("--aggregated");
     }
@@ -172,11 +175,15 @@ fn worker(subcommand: &str, id: String, registry: Arg, config: &Config) -> Line 
         ("--dtype", config.dtype.as_ref().map(OsString::from)),
         ("--quantization", config.quantization.as_ref().map(OsString::from)),
         ("--max-context", config.max_context.map(|tokens| tokens.to_string().into())),
+        ("--max-loras", config.max_loras.map(|adapters| adapters.to_string().into())),
     ];
     for (option, value) in optional {
         if let Some(value) = value {
             line.option(option, value);
         }
+    }
+    for module in &config.lora_modules {
+        line.option("--lora-modules", module);
     }
     line
 }

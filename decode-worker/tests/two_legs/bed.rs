@@ -130,6 +130,7 @@ impl Fleet {
             sampling: Some(sampling),
             prefill_candidates,
             deadline_ms: 20_000,
+            adapter: None,
         };
         Reply(within(self.client.clone().generate(request)).await.unwrap().into_inner())
     }

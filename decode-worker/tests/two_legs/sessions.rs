@@ -1,7 +1,7 @@
 //! Sessions driven by hand: a sidecar that changes its mind, or breaks the contract.
 
 use baton_proto::v1::{
-    DecodeCommand, DecodeEvent, FailureKind, PrefillRequest, Token,
+    AdapterRef, DecodeCommand, DecodeEvent, FailureKind, PrefillRequest, Token,
     decode_client::DecodeClient,
     decode_command::{Command, Expect, Open, PrefillLocally, Start},
     decode_event::Event,
@@ -36,6 +36,7 @@ impl Session {
             prompt: prompt(3, PROMPT_TOKENS),
             sampling: Some(greedy(6)),
             deadline_ms: 20_000,
+            adapter: None,
         };
         this.tell(Command::Open(open)).await;
         assert!(matches!(this.event().await, Event::Reserved(_)));
@@ -83,12 +84,22 @@ async fn channel(served: &Served) -> Channel {
 
 /// Prefills with that ticket: the first token, or why not.
 async fn prefill(prefill: &Served, ticket: Vec<u8>) -> Result<Token, String> {
+    prefill_with(prefill, ticket, None).await
+}
+
+/// The same with an adapter.
+async fn prefill_with(
+    prefill: &Served,
+    ticket: Vec<u8>,
+    adapter: Option<AdapterRef>,
+) -> Result<Token, String> {
     let request = PrefillRequest {
         request_id: "r".to_owned(),
         prompt: prompt(3, PROMPT_TOKENS),
         sampling: Some(greedy(6)),
         ticket: ticket.into(),
         deadline_ms: 20_000,
+        adapter,
     };
     let mut events =
         within(PrefillClient::new(channel(prefill).await).run(request)).await.unwrap().into_inner();
@@ -109,6 +120,18 @@ async fn expected() -> Vec<u32> {
     let mut session = Session::open(&decode).await;
     session.tell(Command::PrefillLocally(PrefillLocally {})).await;
     session.tokens().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_adapter_that_the_prefill_worker_has_not_is_named_and_the_session_can_go_on() {
+    let (decode, worker) = (Served::decode(32).await, Served::prefill().await);
+    let mut session = Session::open(&decode).await;
+    let ticket = session.expect(1).await;
+    let adapter = AdapterRef { name: "sql".to_owned(), revision: "1".to_owned() };
+    let refused = prefill_with(&worker, ticket, Some(adapter)).await.unwrap_err();
+    assert_eq!(refused, "lora adapter \"sql\" is not loaded on this worker");
+    session.tell(Command::PrefillLocally(PrefillLocally {})).await;
+    assert_eq!(session.tokens().await, expected().await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -7,8 +7,9 @@ use crate::{
     Isa,
     kernels::{
         AttentionParams, Batch, Buffer, Element, Gate, HeadParams, HeadShape, Int8Matrix, Int8Rows, Kernels,
-        LANES, Operands, Output, Packed, PackedExperts, PackedMatrix, PackedMxfp4, Routes, Routing, Rows,
-        SequenceLayer, Threads, attention, embed, experts, gemm, int8, rope, routing,
+        LANES, LowRankRows, Operands, Output, Packed, PackedExperts, PackedMatrix, PackedMxfp4, Routes,
+        Routing, Rows, SequenceLayer, Threads, attention, embed, experts, gemm, int8, low_rank, rope,
+        routing,
     },
     kv::Dtype,
     model::{StoredExperts, StoredMatrix, StoredMxfp4},
@@ -24,6 +25,8 @@ pub(crate) struct Cpu<T: Element> {
     unpacked: Vec<Mutex<Buffer<T>>>,
     /// Operands of a product with weights in eight bits.
     quantised: Int8Rows,
+    /// What lies between the two products of an adapter.
+    low_rank: Buffer<T>,
 }
 
 /// A step's batch, and how attention is cut into tasks.
@@ -109,6 +112,7 @@ impl<T: Element> Device for Cpu<T> {
             unpacked: (0..threads.count()).map(|_| Mutex::new(Buffer::new())).collect(),
             threads,
             quantised: Int8Rows::default(),
+            low_rank: Buffer::new(),
         }
     }
 
@@ -173,6 +177,19 @@ impl<T: Element> Device for Cpu<T> {
 
     fn linear_add(&mut self, x: &Operands<T>, w: &Packed<T>, bias: Option<&Vec<f32>>, y: &mut Rows<f32>) {
         self.product(x, w, bias, Output::Add(y));
+    }
+
+    fn add_low_rank(&mut self, x: &Operands<T>, changes: &[LowRankRows<'_, Packed<T>>], y: &mut Rows<f32>) {
+        let changes: Vec<_> = changes
+            .iter()
+            .map(|LowRankRows { rows, a, b, first_column }| LowRankRows {
+                rows: rows.clone(),
+                a: a.expect_plain(),
+                b: b.expect_plain(),
+                first_column: *first_column,
+            })
+            .collect();
+        low_rank::add(self.kernels.gemm, &mut self.threads, x, &changes, &mut self.low_rank, y);
     }
 
     fn split_heads(

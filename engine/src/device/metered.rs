@@ -13,7 +13,8 @@ use super::{Cpu, Device, Place, WeightFormat};
 use crate::{
     Isa,
     kernels::{
-        Batch, Element, Gate, HeadShape, Operands, Packed, PackedExperts, Routes, Routing, Rows, Unit,
+        Batch, Element, Gate, HeadShape, LowRankRows, Operands, Packed, PackedExperts, Routes, Routing, Rows,
+        Unit,
     },
     kv::Dtype,
     model::{StoredExperts, StoredMatrix},
@@ -156,6 +157,19 @@ impl<T: Element> Device for Metered<T> {
         let start = Instant::now();
         self.cpu.linear_add(x, w, bias, y);
         self.note_product(w, x.rows(), start, 2);
+    }
+
+    fn add_low_rank(&mut self, x: &Operands<T>, changes: &[LowRankRows<'_, Packed<T>>], y: &mut Rows<f32>) {
+        let start = Instant::now();
+        self.cpu.add_low_rank(x, changes, y);
+        let (mut bytes, mut operations) = (0, 0);
+        for LowRankRows { rows, a, b, .. } in changes {
+            let rows = rows.len();
+            bytes += a.bytes() + b.bytes() + rows * (a.k() * size_of::<T>() + 2 * b.n() * FLOAT);
+            operations += 2 * rows * a.n() * (a.k() + b.n());
+        }
+        let cost = Cost { bytes: bytes as u64, operations: operations as u64, unit: unit_of::<T>() };
+        self.note("adapters".to_owned(), start, cost);
     }
 
     fn split_heads(

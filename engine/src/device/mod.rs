@@ -25,7 +25,7 @@ pub(crate) use reference::Reference;
 
 use crate::{
     Isa,
-    kernels::{Batch, Gate, HeadShape, KvPool, Routing},
+    kernels::{Batch, Gate, HeadShape, KvPool, LowRankRows, Routing},
     kv::Dtype,
     model::{StoredExperts, StoredMatrix},
 };
@@ -164,6 +164,16 @@ pub(crate) trait Device: Sized + Send + 'static {
         y: &mut Self::Floats,
     );
 
+    /// Adds to some rows and columns of `y` a product of low rank of the same rows of `x`: `y += (x · aᵀ) · bᵀ`, the inner
+    /// product rounded to [`Self::DTYPE`]. All other places of `y` keep their bits. Matrices are of [`WeightFormat::Full`], their
+    /// ranks even; two changes have no place in common.
+    fn add_low_rank(
+        &mut self,
+        x: &Self::Operands,
+        changes: &[LowRankRows<'_, Self::Matrix>],
+        y: &mut Self::Floats,
+    );
+
     /// From the joint projection `[rows, heads + 2 kv_heads, head_dim]`: queries and keys are normalised per head if `norms`
     /// (theirs) are given, and rotated by `rope` ([`Self::rope_table`]); keys and values go into the pool, queries into `out`.
     /// `qkv` is scratch afterwards.
@@ -191,7 +201,8 @@ pub(crate) trait Device: Sized + Send + 'static {
     /// The activation: from `[rows, 2, width]`, gate and up, to `[rows, width]`.
     fn gate(&mut self, gate: Gate, gate_up: &Self::Floats, out: &mut Self::Operands);
 
-    /// `out = gate(x · wᵀ + bias)`. `wide` is scratch.
+    /// `out = gate(x · wᵀ + bias)`, with the bits of [`Self::linear`] and then [`Self::gate`]: where adapters change what is between
+    /// the two, they are made apart, and rows without one must not see that. `wide` is scratch.
     fn gated_linear(
         &mut self,
         x: &Self::Operands,

@@ -6,8 +6,8 @@ use super::{Device, Place, WeightFormat, or_empty};
 use crate::{
     Isa,
     kernels::{
-        Batch, Gate, HeadParams, HeadShape, Routes, Routing, SequenceLayer, attention, embed, gate, gemm,
-        heads, int8, norm, rope, routing,
+        Batch, Gate, HeadParams, HeadShape, LowRankRows, Routes, Routing, SequenceLayer, attention, embed,
+        gate, gemm, heads, int8, low_rank, norm, rope, routing,
     },
     kv::Dtype,
     model::{StoredExperts, StoredMatrix},
@@ -126,6 +126,16 @@ impl Device for Reference {
     fn linear_add(&mut self, x: &Table, w: &Table, bias: Option<&Vec<f32>>, y: &mut Table) {
         let product = gemm::reference(&x.values, &w.values, w.width, or_empty(bias));
         y.values.iter_mut().zip(product).for_each(|(y, product)| *y += product);
+    }
+
+    fn add_low_rank(&mut self, x: &Table, changes: &[LowRankRows<'_, Table>], y: &mut Table) {
+        for LowRankRows { rows, a, b, first_column } in changes {
+            for row in rows.clone() {
+                let added = low_rank::reference(x.row(row), &a.values, &b.values);
+                let columns = &mut y.values[row * y.width + first_column..][..added.len()];
+                columns.iter_mut().zip(added).for_each(|(y, added)| *y += added);
+            }
+        }
     }
 
     fn split_heads(

@@ -137,7 +137,7 @@ impl<T: Element> Product<'_, T> {
     fn sink(&self, segment: Segment) -> Sink<'_> {
         let n = self.n;
         let bias = if self.bias.is_empty() { &[] } else { &self.bias[segment.expert * n..][..n] };
-        Sink { n, bias, y: Pointer(self.y.at(segment.first * n)), add: false }
+        Sink { n, bias, y: Pointer(self.y.at(segment.first * n)), stride: n, add: false }
     }
 }
 

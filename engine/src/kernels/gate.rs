@@ -94,9 +94,20 @@ mod tests {
         close(label, &device.operand_values(&out), &[0.0, 7.0 * 8.0], 1e-2);
     }
 
+    /// Adapters come between the two; rows without one must not see whether they were made together.
+    fn fused_is_the_same_to_the_last_bit<D: Probe>(device: &mut D, label: &str) {
+        let (rows, width, k) = (9, 37, 34);
+        let (x, w) = (device.operands(&random(rows * k, 4), k), device.weights(&random(2 * width * k, 5), k));
+        let (mut wide, mut apart, mut together) = Default::default();
+        device.linear(&x, &w, None, &mut wide);
+        device.gate(Gate::Silu, &wide, &mut apart);
+        device.gated_linear(&x, (&w, None), Gate::Silu, &mut wide, &mut together);
+        assert_eq!(device.operand_values(&apart), device.operand_values(&together), "{label}");
+    }
+
     #[test]
     fn every_device_agrees_with_the_formula() {
-        on_each_device!(agrees, extreme_values_stay_finite);
+        on_each_device!(agrees, extreme_values_stay_finite, fused_is_the_same_to_the_last_bit);
     }
 
     #[test]

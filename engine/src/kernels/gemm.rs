@@ -46,6 +46,8 @@ pub(crate) struct Sink<'a> {
     pub(super) bias: &'a [f32],
     /// `[rows, n]`; tasks write disjoint columns.
     pub(super) y: Pointer<f32>,
+    /// From one row of `y` to the next: `n`, or more where the product is some columns of something wider.
+    pub(super) stride: usize,
     pub(super) add: bool,
 }
 
@@ -122,7 +124,7 @@ impl<'a> Sink<'a> {
         };
         assert_eq!(y.len(), rows * n, "shape of the result");
         assert!(bias.is_empty() || bias.len() == n, "a bias for each output");
-        Self { n, bias, y: Pointer(y.as_mut_ptr()), add }
+        Self { n, bias, y: Pointer(y.as_mut_ptr()), stride: n, add }
     }
 
     /// Puts one accumulator into its place: lanes of `panel` of row `row`.
@@ -131,7 +133,7 @@ impl<'a> Sink<'a> {
         let first = panel * LANES;
         for (lane, value) in acc.iter().take(self.n - first).enumerate() {
             let value = if self.bias.is_empty() { *value } else { value + self.bias[first + lane] };
-            let y = self.y.at(row * self.n + first + lane);
+            let y = self.y.at(row * self.stride + first + lane);
             // SAFETY: row < rows and first + lane < n, so it is within `y`; no other task has this panel. Columns of a
             // row-major matrix that threads share cannot be borrowed apart.
             unsafe { *y = if self.add { *y + value } else { value } };

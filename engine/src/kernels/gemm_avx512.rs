@@ -142,7 +142,7 @@ pub(super) fn put(sink: &Sink<'_>, row: usize, panel: usize, acc: __m512) {
     let first = panel * LANES;
     let lanes = (sink.n - first).min(LANES);
     let mask = (u32::MAX >> (32 - lanes)) as __mmask16;
-    let y = sink.y.at(row * sink.n + first);
+    let y = sink.y.at(row * sink.stride + first);
     let acc = match sink.bias.get(first..).filter(|bias| !bias.is_empty()) {
         // SAFETY: a bias has n elements, of which `lanes` are left; masked lanes are not read.
         Some(bias) => _mm512_add_ps(acc, unsafe { _mm512_maskz_loadu_ps(mask, bias.as_ptr()) }),

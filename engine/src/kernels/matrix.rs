@@ -35,6 +35,17 @@ impl<T: Element> Packed<T> {
         }
     }
 
+    /// A matrix that was loaded in [`crate::WeightFormat::Full`].
+    ///
+    /// # Panics
+    /// When it was not.
+    pub(crate) fn expect_plain(&self) -> &PackedMatrix<T> {
+        match self {
+            Self::Plain(w) => w,
+            Self::Int8(_) => panic!("adapters are not brought to eight bits"),
+        }
+    }
+
     /// Row `n` as f32.
     pub(crate) fn row(&self, n: usize, out: &mut [f32]) {
         match self {
@@ -97,7 +108,7 @@ impl<T: Element> PackedMatrix<T> {
     }
 
     /// One panel.
-    fn panel(&self, panel: usize) -> &[T] {
+    pub(super) fn panel(&self, panel: usize) -> &[T] {
         &self.data[panel * self.panel_len()..][..self.panel_len()]
     }
 

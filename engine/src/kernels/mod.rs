@@ -25,6 +25,7 @@ pub(crate) mod int8;
 #[cfg(target_arch = "x86_64")]
 mod int8_avx512;
 mod isa;
+pub(crate) mod low_rank;
 mod matrix;
 pub(crate) mod mxfp4;
 #[cfg(target_arch = "x86_64")]
@@ -52,6 +53,7 @@ pub(crate) use gemm::Output;
 pub(crate) use heads::{HeadParams, HeadShape};
 pub(crate) use int8::{Int8Matrix, Int8Rows};
 pub use isa::Isa;
+pub(crate) use low_rank::LowRankRows;
 pub(crate) use matrix::{Packed, PackedMatrix};
 pub(crate) use mxfp4::PackedMxfp4;
 pub(crate) use operands::Operands;

@@ -52,6 +52,23 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
+    /// Maps one file.
+    pub(crate) fn open_file(path: &Path) -> Result<Self, LoadError> {
+        let mut checkpoint = Self { files: Vec::new(), tensors: HashMap::new() };
+        checkpoint.add(path)?;
+        Ok(checkpoint)
+    }
+
+    /// Names of all tensors, in any order.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    /// Shape of the tensor `name`, if there is one.
+    pub(crate) fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.tensors.get(name).map(|located| &*located.shape)
+    }
+
     fn add(&mut self, path: &Path) -> Result<(), LoadError> {
         let io = |source| LoadError::Io { path: path.to_owned(), source };
         let file = File::open(path).map_err(io)?;
@@ -140,7 +157,6 @@ fn wrong_type(name: &str, found: Stored, supported: &'static str) -> LoadError {
 
 impl<'a> Tensor<'a> {
     /// Elements that are stored as f32.
-    #[cfg(test)]
     pub(crate) fn of_f32(bytes: &'a [u8]) -> Self {
         Self { bytes, stored: Stored::F32 }
     }

@@ -1,13 +1,13 @@
 //! A double of [`Forward`] for tests of everything around the model: no weights, and an answer that depends on every byte of
 //! KV cache that a model would have read.
 
-use super::{Forward, StepSequence};
-use crate::kv::{BlockId, KvLayout, KvMemory};
+use super::{Forward, LoraAdapter, StepSequence};
+use crate::kv::{Adapter, BlockId, KvLayout, KvMemory};
 
 /// Logits are a hash of the keys and values of the whole sequence, read back from the KV pool through the block table.
 ///
-/// Each token writes a hash of what a transformer's would depend on (itself, its position, all earlier tokens in the layer
-/// below) into each byte of its keys and values. So a wrong block table, a block that somebody else wrote, a layer that
+/// Each token writes a hash of what a transformer's would depend on (itself, its position, the adapter, all earlier tokens in the
+/// layer below) into each byte of its keys and values. So a wrong block table, a block that somebody else wrote, a layer that
 /// was not transferred or a token that was not recomputed gives other tokens.
 pub struct HashForward {
     layout: KvLayout,
@@ -23,6 +23,11 @@ impl HashForward {
     pub fn new(layout: KvLayout, memory: KvMemory, vocab_size: usize, max_context_tokens: usize) -> Self {
         let num_blocks = memory.len() / layout.pool_bytes(1);
         Self { layout, memory, num_blocks, vocab_size, max_context_tokens, logits: Vec::new() }
+    }
+
+    /// An adapter for it, without weights: another name or revision gives other answers.
+    pub fn adapter(name: &str, revision: &str) -> LoraAdapter {
+        LoraAdapter::new(Adapter::new(name, revision), 1, 0, Box::new(()))
     }
 
     /// The rows of a token's keys and values in a layer: offset and length in bytes.
@@ -88,9 +93,10 @@ impl Forward for HashForward {
     fn step(&mut self, batch: &[StepSequence<'_>], on_layer: &mut dyn FnMut(usize)) -> &[f32] {
         for layer in 0..self.layout.layers {
             for sequence in batch {
+                let adapter = sequence.adapter.map_or(0, |adapter| adapter.identity().id);
                 for (position, token) in (sequence.position..).zip(sequence.tokens) {
                     let below = match layer {
-                        0 => mix(u64::from(*token) << 32 | position as u64),
+                        0 => mix(mix(adapter) ^ (u64::from(*token) << 32 | position as u64)),
                         _ => self.history(layer - 1, sequence.block_table, position),
                     };
                     self.write(layer, sequence.block_table, position, below);

@@ -16,6 +16,25 @@ const SAMPLE_BYTES: usize = 64;
 /// [`SAMPLES`] pieces of its bytes. How tensors are spread over files does not matter. A retrained model has another
 /// revision; a single flipped byte in a large tensor need not (checking files is a download's business).
 pub(super) fn revision(config: &Value, checkpoint: &Checkpoint) -> String {
+    hash_of(config, checkpoint, |bytes, field| {
+        for sample in 0..SAMPLES {
+            let last = bytes.len().saturating_sub(SAMPLE_BYTES);
+            let start = last * sample / (SAMPLES - 1);
+            field(&bytes[start..bytes.len().min(start + SAMPLE_BYTES)]);
+        }
+    })
+}
+
+/// The same over every byte: what is small enough for it, and is exchanged while others remember what they computed with it.
+pub(super) fn revision_of_all(config: &Value, checkpoint: &Checkpoint) -> String {
+    hash_of(config, checkpoint, |bytes, field| field(bytes))
+}
+
+fn hash_of(
+    config: &Value,
+    checkpoint: &Checkpoint,
+    contents: impl Fn(&[u8], &mut dyn FnMut(&[u8])),
+) -> String {
     let mut hash = XxHash3_64::with_seed(0);
     let mut field = |bytes: &[u8]| {
         hash.write(&(bytes.len() as u64).to_le_bytes());
@@ -30,11 +49,7 @@ pub(super) fn revision(config: &Value, checkpoint: &Checkpoint) -> String {
         for dim in header.shape {
             field(&(*dim as u64).to_le_bytes());
         }
-        for sample in 0..SAMPLES {
-            let last = header.bytes.len().saturating_sub(SAMPLE_BYTES);
-            let start = last * sample / (SAMPLES - 1);
-            field(&header.bytes[start..header.bytes.len().min(start + SAMPLE_BYTES)]);
-        }
+        contents(header.bytes, &mut field);
     }
     format!("{:016x}", hash.finish())
 }

@@ -1,5 +1,6 @@
 //! The seam between running a model and deciding what to run: one step over a batch.
 
+use super::LoraAdapter;
 use crate::kv::{BlockId, KvLayout};
 
 /// One sequence's share of a step: the next `tokens` of a sequence whose earlier tokens are in the KV cache already.
@@ -11,6 +12,8 @@ pub struct StepSequence<'a> {
     pub position: usize,
     /// Blocks of the sequence, in order; they cover at least `position + tokens.len()` tokens.
     pub block_table: &'a [BlockId],
+    /// What computes them beside the model: the same for all tokens of a sequence.
+    pub adapter: Option<&'a LoraAdapter>,
     /// Whether the logits after the last of `tokens` are wanted.
     pub wants_logits: bool,
 }

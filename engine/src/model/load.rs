@@ -6,7 +6,8 @@ use half::bf16;
 use serde_json::Value;
 
 use super::{
-    BindError, Forward, LoadError, ModelConfig, StepSequence,
+    AdapterError, BindError, Forward, LoadError, LoraAdapter, ModelConfig, StepSequence,
+    adapter::AdapterFiles,
     checkpoint::Checkpoint,
     decoder::{LoadedWeights, Loader},
     fingerprint,
@@ -15,7 +16,7 @@ use crate::{
     Isa,
     device::{Cpu, Device, DeviceKind, Reference, WeightFormat},
     kernels::{KvPool, physical_cores},
-    kv::{Dtype, KvLayout, KvMemory},
+    kv::{Adapter, Dtype, KvLayout, KvMemory},
 };
 
 /// How to load.
@@ -109,6 +110,21 @@ impl Model {
             (DeviceKind::Reference, _) => on_device::<Reference>(source, isa, options)?,
         };
         Ok(Self { config, eos_token_ids, revision, isa, weights })
+    }
+
+    /// Reads the adapter in `folder`, as PEFT writes it, for this model, to be known as `name`; `threads` pack its weights.
+    ///
+    /// # Errors
+    /// Says which file, setting or tensor is missing, damaged, unsupported or of another model.
+    pub fn load_adapter(
+        &self,
+        name: &str,
+        folder: &Path,
+        threads: usize,
+    ) -> Result<LoraAdapter, AdapterError> {
+        let files = AdapterFiles::read(folder)?;
+        let identity = Adapter::new(name, &files.revision);
+        self.weights.load_adapter(&self.config, &files, identity, (self.isa, threads))
     }
 
     /// Binds the model to a KV pool of `blocks` blocks, with `threads` compute threads of its own (the thread that calls

@@ -5,7 +5,9 @@
 //! *.safetensors ────────────── Checkpoint ──┴─► decoder::Weights<Device> ── Model ── bind(KV pool) ──► BoundModel
 //!                                               (packed by the device, shared)        (decoder/pass.rs over the device)
 //! ```
+//! [`adapter`] has what comes in folders of its own and changes a model's projections for some rows of a step.
 
+mod adapter;
 mod checkpoint;
 mod config;
 mod decoder;
@@ -20,6 +22,8 @@ mod rope;
 mod settings;
 mod stored;
 
+pub(crate) use adapter::AdapterUse;
+pub use adapter::{AdapterError, AdapterUses, LoadedAdapter, LoraAdapter, LoraAdapters};
 pub(crate) use checkpoint::Tensor;
 pub use config::ModelConfig;
 pub use double::HashForward;

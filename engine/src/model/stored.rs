@@ -36,7 +36,6 @@ impl<'a> StoredMatrix<'a> {
     }
 
     /// `[rows, columns]` of f32, as a weight file holds them.
-    #[cfg(test)]
     pub(crate) fn of_values(bytes: &'a [u8], rows: usize, columns: usize) -> Self {
         Self::new(columns, &[(Tensor::of_f32(bytes), rows)])
     }

@@ -98,6 +98,7 @@ impl Roofline {
             position,
             block_table,
             wants_logits: true,
+            adapter: None,
         };
         if context > 0 {
             for block_table in &tables {

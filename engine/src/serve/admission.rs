@@ -73,6 +73,7 @@ impl Core {
                 if sequence.take_blocks(fresh).is_ok() {
                     // What a transfer brought is whole and checked.
                     sequence.store_computed(layout);
+                    sequence.set_running(true);
                     drop(slot);
                     self.running.insert(arrival, sequence);
                 } else {

@@ -5,7 +5,10 @@ use std::{ops::Range, sync::Arc, time::Instant};
 use baton_grammar::Grammar;
 
 use super::SequenceFailure;
-use crate::kv::{BlockId, CacheEvent, CacheScope};
+use crate::{
+    LoraAdapter,
+    kv::{BlockId, CacheEvent, CacheScope},
+};
 
 /// One request, tokenised.
 #[derive(Clone, Debug)]
@@ -18,8 +21,21 @@ pub struct SequenceRequest {
     pub sampling: SamplingParams,
     /// When it is given up, wherever it is then.
     pub deadline: Option<Instant>,
+    /// What computes it beside the engine's model, whose adapter it must be. It shares cached prefixes only with those that have the
+    /// same.
+    pub adapter: Option<LoraAdapter>,
     /// With whom it shares cached prefixes; `None`: with all that have none either.
-    pub scope: Option<Arc<CacheScope>>,
+    pub cache_salt: Option<String>,
+}
+
+impl SequenceRequest {
+    /// With whom it shares cached prefixes.
+    pub(super) fn scope(&self) -> Option<Arc<CacheScope>> {
+        let Self { adapter, cache_salt, .. } = self;
+        let adapter = adapter.as_ref().map(|adapter| adapter.identity().clone());
+        let is_special = adapter.is_some() || cache_salt.is_some();
+        is_special.then(|| Arc::new(CacheScope { adapter, salt: cache_salt.clone() }))
+    }
 }
 
 /// How the next token is chosen; validated by [`SamplingParams::validate`] on submission.

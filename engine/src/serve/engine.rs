@@ -171,7 +171,7 @@ impl Engine {
         if reserved_tokens != prompt_tokens {
             return Err(SubmitError::ReservationMismatch { reserved_tokens, prompt_tokens });
         }
-        if !reservation.is_for(&request.prompt, request.scope.as_ref()) {
+        if !reservation.is_for(&request.prompt, request.scope().as_ref()) {
             return Err(SubmitError::OtherPrompt);
         }
         let arrival = reservation.arrival();

@@ -80,7 +80,7 @@ impl Shared {
         &self,
         request: &SequenceRequest,
     ) -> Result<(Arrival, Purpose, QueueSlot), SubmitError> {
-        let SequenceRequest { prompt, sampling, scope, .. } = request;
+        let SequenceRequest { prompt, sampling, .. } = request;
         let prompt_tokens = prompt.len();
         self.check_serving()?;
         sampling.validate(self.vocab_size)?;
@@ -90,7 +90,7 @@ impl Shared {
         let blocks = self.layout.blocks_for(prompt_tokens + growth).min(self.allocator.counts().total);
         let slot = self.queue.enter(0, self.config.max_waiting)?;
         let purpose =
-            Purpose { prompt: prompt.as_slice().into(), scope: scope.clone(), blocks, shares: true };
+            Purpose { prompt: prompt.as_slice().into(), scope: request.scope(), blocks, shares: true };
         Ok((self.arrive(), purpose, slot))
     }
 

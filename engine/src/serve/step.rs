@@ -46,6 +46,7 @@ impl Core {
                     tokens: sequence.next_tokens(*count),
                     position: sequence.position(),
                     block_table: sequence.block_ids(),
+                    adapter: sequence.adapter(),
                     wants_logits: sequence.uncomputed() == *count,
                 }
             })

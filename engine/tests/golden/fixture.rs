@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use baton_engine::{
-    BlockId, BoundModel, DeviceKind, Dtype, Forward, Isa, KvMemory, LoadOptions, Model, StepSequence,
-    WeightFormat,
+    BlockId, BoundModel, DeviceKind, Dtype, Forward, Isa, KvMemory, LoadOptions, LoraAdapter, Model,
+    StepSequence, WeightFormat,
 };
 use safetensors::SafeTensors;
 
@@ -34,6 +34,16 @@ pub(crate) fn folder(name: &str) -> PathBuf {
     Path::new("tests/fixtures").join(name)
 }
 
+/// The folders of a model's adapters: `lora/MODEL/ADAPTER`.
+pub(crate) fn adapter_folders(model: &str) -> Vec<String> {
+    let Ok(entries) = std::fs::read_dir(folder("lora").join(model)) else { return Vec::new() };
+    let name = |entry: std::fs::DirEntry| format!("lora/{model}/{}", entry.file_name().to_str().unwrap());
+    let mut names: Vec<_> = entries.map(|entry| name(entry.unwrap())).collect();
+    names.sort();
+    names
+}
+
+/// What transformers makes of a model, or PEFT of an adapter.
 pub(crate) fn cases(name: &str) -> Vec<Case> {
     let json = std::fs::read(folder(name).join("golden.json")).unwrap();
     let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
@@ -60,6 +70,11 @@ pub(crate) fn cases(name: &str) -> Vec<Case> {
 
 pub(crate) fn load(name: &str, dtype: Dtype, isa: Isa) -> Model {
     Model::load(&folder(name), &LoadOptions { dtype, isa: Some(isa), ..LoadOptions::default() }).unwrap()
+}
+
+/// The adapter in the folder of that name.
+pub(crate) fn load_adapter(model: &Model, name: &str) -> LoraAdapter {
+    model.load_adapter(name, &folder(name), 2).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
 /// With weights in eight bits.
@@ -89,6 +104,7 @@ pub(crate) struct Sequence {
     pub(crate) tokens: Vec<u32>,
     computed: usize,
     block_table: Vec<BlockId>,
+    adapter: Option<LoraAdapter>,
 }
 
 /// What one step does to one sequence.
@@ -102,6 +118,11 @@ pub(crate) struct Share<'a> {
 impl Sequence {
     pub(crate) fn new(tokens: Vec<u32>) -> Self {
         Self { tokens, ..Self::default() }
+    }
+
+    pub(crate) fn with_adapter(mut self, adapter: Option<LoraAdapter>) -> Self {
+        self.adapter = adapter;
+        self
     }
 
     /// Tokens whose keys and values are in the pool.
@@ -133,11 +154,12 @@ impl Driver {
         let batch: Vec<StepSequence<'_>> = shares
             .iter()
             .map(|share| {
-                let Sequence { tokens, computed, block_table } = &*share.sequence;
+                let Sequence { tokens, computed, block_table, adapter } = &*share.sequence;
                 StepSequence {
                     tokens: &tokens[*computed..computed + share.tokens],
                     position: *computed,
                     block_table,
+                    adapter: adapter.as_ref(),
                     wants_logits: share.wants_logits,
                 }
             })
@@ -156,7 +178,17 @@ impl Driver {
 
     /// Logits after the last token of `prompt`, computed `chunk` tokens a step.
     pub(crate) fn prefill(&mut self, prompt: &[u32], chunk: usize) -> (Sequence, Vec<f32>) {
-        let mut sequence = Sequence::new(prompt.to_vec());
+        self.prefill_with(prompt, chunk, None)
+    }
+
+    /// The same with an adapter, or without.
+    pub(crate) fn prefill_with(
+        &mut self,
+        prompt: &[u32],
+        chunk: usize,
+        adapter: Option<&LoraAdapter>,
+    ) -> (Sequence, Vec<f32>) {
+        let mut sequence = Sequence::new(prompt.to_vec()).with_adapter(adapter.cloned());
         loop {
             let tokens = chunk.min(prompt.len() - sequence.computed);
             let wants_logits = sequence.computed + tokens == prompt.len();
@@ -174,7 +206,18 @@ impl Driver {
         chunk: usize,
         tokens: usize,
     ) -> (Vec<u32>, Vec<Vec<f32>>) {
-        let (mut sequence, row) = self.prefill(prompt, chunk);
+        self.greedy_with(prompt, chunk, tokens, None)
+    }
+
+    /// The same with an adapter, or without.
+    pub(crate) fn greedy_with(
+        &mut self,
+        prompt: &[u32],
+        chunk: usize,
+        tokens: usize,
+        adapter: Option<&LoraAdapter>,
+    ) -> (Vec<u32>, Vec<Vec<f32>>) {
+        let (mut sequence, row) = self.prefill_with(prompt, chunk, adapter);
         let mut rows = vec![row];
         while rows.len() < tokens {
             sequence.tokens.push(best(&rows[rows.len() - 1]));

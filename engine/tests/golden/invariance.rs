@@ -1,8 +1,8 @@
 //! Bit-identical results whatever the cut of the prompt, the batch, the block size or the number of threads.
 
-use baton_engine::{Dtype, Isa, Model};
+use baton_engine::{Dtype, Isa, LoraAdapter, Model};
 
-use crate::fixture::{DTYPES, Driver, MODELS, Sequence, Share, cases, load};
+use crate::fixture::{DTYPES, Driver, MODELS, Sequence, Share, adapter_folders, cases, load, load_adapter};
 
 fn for_each_model(mut check: impl FnMut(&str, &Model)) {
     for name in MODELS {
@@ -59,6 +59,7 @@ fn chunks_threads_and_block_sizes_do_not_change_a_bit() {
 
 /// Logits of a prompt and of the greedy tokens after it, computed alone.
 struct Alone {
+    adapter: Option<LoraAdapter>,
     prompt: Vec<u32>,
     /// The prompt, then the tokens that follow it.
     tokens: Vec<u32>,
@@ -68,14 +69,19 @@ struct Alone {
 
 const DECODED: usize = 6;
 
-fn alone(model: &Model, prompts: Vec<Vec<u32>>) -> Vec<Alone> {
-    let mut driver = Driver::new(model, 16, 1);
-    let one = |prompt: Vec<u32>| {
-        let (generated, rows) = driver.greedy(&prompt, 512, DECODED);
-        let tokens = prompt.iter().chain(&generated[..DECODED - 1]).copied().collect();
-        Alone { prompt, tokens, rows: rows.iter().map(|row| bits(row)).collect() }
+/// Every prompt with every adapter, and without. Each has a driver to itself, so that those without never saw an adapter.
+fn alone(model: &Model, prompts: &[Vec<u32>], adapters: Vec<LoraAdapter>) -> Vec<Alone> {
+    let with = |adapter: Option<LoraAdapter>| {
+        let mut driver = Driver::new(model, 16, 1);
+        let one = |prompt: &Vec<u32>| {
+            let (generated, rows) = driver.greedy_with(prompt, 512, DECODED, adapter.as_ref());
+            let tokens = prompt.iter().chain(&generated[..DECODED - 1]).copied().collect();
+            let rows = rows.iter().map(|row| bits(row)).collect();
+            Alone { adapter: adapter.clone(), prompt: prompt.clone(), tokens, rows }
+        };
+        prompts.iter().map(one).collect::<Vec<_>>()
     };
-    prompts.into_iter().map(one).collect()
+    std::iter::once(None).chain(adapters.into_iter().map(Some)).flat_map(with).collect()
 }
 
 /// Random numbers of a seed.
@@ -98,13 +104,14 @@ fn run_schedule(label: &str, model: &Model, runs: &[Alone], seed: u64) {
     let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
     let block_tokens = [5, 8, 16, 32][random.below(4)];
     let mut driver = Driver::new(model, block_tokens, 1 + random.below(4));
-    let mut waiting: Vec<usize> = (0..2 + random.below(5)).map(|_| random.below(runs.len())).collect();
+    let mut waiting: Vec<usize> = (0..2 + random.below(7)).map(|_| random.below(runs.len())).collect();
     let mut running: Vec<(usize, Sequence)> = Vec::new();
     while !running.is_empty() || !waiting.is_empty() {
         while !waiting.is_empty() && (running.is_empty() || random.below(2) == 0) {
             let run = waiting.swap_remove(0);
             let place = random.below(running.len() + 1);
-            running.insert(place, (run, Sequence::new(runs[run].tokens.clone())));
+            let sequence = Sequence::new(runs[run].tokens.clone()).with_adapter(runs[run].adapter.clone());
+            running.insert(place, (run, sequence));
         }
         let mut shares = Vec::new();
         let mut expected = Vec::new();
@@ -129,7 +136,8 @@ fn run_schedule(label: &str, model: &Model, runs: &[Alone], seed: u64) {
             let prompt = runs[run].prompt.len();
             assert!(
                 bits(&row) == runs[run].rows[token],
-                "{label}, seed {seed}: prompt of {prompt}, token {token}"
+                "{label}, seed {seed}: prompt of {prompt}, token {token}, {:?}",
+                runs[run].adapter
             );
         }
         for (_, sequence) in running.extract_if(.., |(_, s)| s.computed() == s.tokens.len()) {
@@ -144,7 +152,9 @@ fn random_schedules_do_not_change_a_bit() {
         // The fastest kernels are those that are used; each of the others gets a few.
         let schedules = if model.isa() == Isa::detect() { 40 } else { 8 };
         let prompts: Vec<_> = prompts(label).into_iter().filter(|prompt| prompt.len() <= 100).collect();
-        let runs = alone(model, prompts);
+        let name = label.split(' ').next().unwrap();
+        let adapters = adapter_folders(name).iter().map(|adapter| load_adapter(model, adapter)).collect();
+        let runs = alone(model, &prompts, adapters);
         (1..=schedules).for_each(|seed| run_schedule(label, model, &runs, seed));
     });
 }

@@ -2,6 +2,7 @@
 //! (`fixtures/make_golden.py`), batch invariance to the last bit, and refusals of bad folders.
 #![forbid(unsafe_code)]
 
+mod adapters;
 mod fixture;
 mod invariance;
 mod prefix_cache;

@@ -19,7 +19,8 @@ fn submit(engine: &Engine, prompt: &[u32]) -> SequenceHandle {
         prompt: prompt.to_vec(),
         sampling,
         deadline: None,
-        scope: None,
+        adapter: None,
+        cache_salt: None,
     };
     engine.submit(request).unwrap()
 }

@@ -5,7 +5,7 @@ use baton_engine::{DeviceKind, Dtype, Isa};
 use crate::fixture::{Case, Driver, MODELS, cases, load, load_int8, load_reference};
 
 /// |a - b| / |b|, Euclidean norms over the row.
-fn relative_error(a: &[f32], b: &[f32]) -> f64 {
+pub(crate) fn relative_error(a: &[f32], b: &[f32]) -> f64 {
     let norm = |x: &mut dyn Iterator<Item = f64>| x.map(|x| x * x).sum::<f64>().sqrt();
     norm(&mut a.iter().zip(b).map(|(a, b)| f64::from(a - b))) / norm(&mut b.iter().map(|b| f64::from(*b)))
 }

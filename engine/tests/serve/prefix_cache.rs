@@ -1,9 +1,7 @@
 //! The prefix cache: what is computed once is not computed again, and nobody's answer shows it.
 
-use std::sync::Arc;
-
 use baton_engine::{
-    Adapter, CacheEvent, CacheScope, EngineConfig, SamplingParams, SequenceEvent, SequenceHandle,
+    CacheEvent, EngineConfig, HashForward, SamplingParams, SequenceEvent, SequenceHandle, SequenceRequest,
 };
 
 use crate::{
@@ -104,19 +102,47 @@ async fn blocks_are_shared_and_not_copied() {
 }
 
 #[tokio::test]
-async fn scopes_do_not_share() {
+async fn what_adapters_and_salts_set_apart_is_not_shared() {
     let worker = Worker::start(64, EngineConfig::default());
-    let adapter = CacheScope { adapter: Some(Adapter { id: 1, name: "a".to_owned() }), salt: None };
-    let salted = CacheScope { adapter: None, salt: Some("s".to_owned()) };
-    for scope in [None, Some(adapter), Some(salted)] {
-        for cached in [0, 8] {
-            let mut request = request(prompt(3, 9), endless(2));
-            request.scope = scope.clone().map(Arc::new);
+    let adapter = |name, revision| Some(HashForward::adapter(name, revision));
+    let salt = |salt: &str| Some(salt.to_owned());
+    // An adapter that comes back with other weights is another; one that comes back with the same is the same.
+    for (adapter, cache_salt, expected) in [
+        (None, None, 0),
+        (adapter("a", "1"), None, 0),
+        (adapter("a", "2"), None, 0),
+        (adapter("b", "1"), None, 0),
+        (None, salt("a"), 0),
+        (adapter("a", "1"), salt("a"), 0),
+        (adapter("a", "1"), None, 8),
+        (None, None, 8),
+    ] {
+        for cached in [expected, 8] {
+            let (adapter, cache_salt) = (adapter.clone(), cache_salt.clone());
+            let label = format!("{adapter:?} {cache_salt:?}");
+            let request = SequenceRequest { adapter, cache_salt, ..request(prompt(3, 9), endless(2)) };
             let handle = worker.engine.submit(request).unwrap();
-            assert_eq!(cached_tokens(handle).await, cached, "{scope:?}");
+            assert_eq!(cached_tokens(handle).await, cached, "{label}");
         }
     }
     worker.drain().await;
+    // Routers are told, too.
+    let adapters: Vec<_> = worker
+        .mirror
+        .log()
+        .into_iter()
+        .filter_map(|event| match event {
+            CacheEvent::Stored { scope: Some(scope), .. } => scope.adapter.clone(),
+            _ => None,
+        })
+        .map(|adapter| (adapter.name, adapter.revision, adapter.id))
+        .collect();
+    let [one, two] = [&adapters[0], &adapters[1]];
+    assert_eq!((&*one.0, &*one.1, &*two.0, &*two.1), ("a", "1", "a", "2"));
+    assert!(
+        one.2 != two.2 && adapters.iter().all(|adapter| (1..1 << 31).contains(&adapter.2)),
+        "{adapters:?}"
+    );
 }
 
 #[tokio::test]

@@ -17,6 +17,7 @@ async fn greedy_tokens_are_those_of_the_model_computed_token_by_token() {
             tokens: &tokens[position..=position],
             position,
             block_table: &table,
+            adapter: None,
             wants_logits: true,
         }];
         let logits = model.step(&step, &mut |_| ());

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use baton_engine::{EngineConfig, SamplingParams, SequenceEvent, SequenceHandle};
+use baton_engine::{
+    EngineConfig, HashForward, SamplingParams, SequenceEvent, SequenceHandle, SequenceRequest,
+};
 use proptest::prelude::*;
 use tokio::task::{JoinHandle, JoinSet, yield_now};
 
@@ -17,6 +19,8 @@ struct Client {
     prompt_len: usize,
     max_tokens: u32,
     sampling: usize,
+    /// None, or one of two, of which the second has the first one's name and other weights.
+    adapter: usize,
     route: Route,
     /// Tokens after which it goes away.
     leaves_after: Option<usize>,
@@ -47,13 +51,14 @@ fn client() -> impl Strategy<Value = Client> {
     let leaves_after = prop_oneof![3 => Just(None), 1 => (0_usize..8).prop_map(Some)];
     // Few beginnings, so that many begin the same.
     let first = 0..5_u32;
-    (0_usize..30, first, 1_usize..34, 1_u32..24, 0_usize..4, route, leaves_after).prop_map(
-        |(comes_after, first, prompt_len, max_tokens, sampling, route, leaves_after)| Client {
+    (0_usize..30, first, 1_usize..34, 1_u32..24, 0_usize..4, 0_usize..3, route, leaves_after).prop_map(
+        |(comes_after, first, prompt_len, max_tokens, sampling, adapter, route, leaves_after)| Client {
             comes_after,
             first,
             prompt_len,
             max_tokens,
             sampling,
+            adapter,
             route,
             leaves_after,
         },
@@ -137,8 +142,9 @@ async fn serve(client: &Client, prefill: &Worker, decode: &Worker, fences: &mut 
     for _ in 0..client.comes_after {
         yield_now().await;
     }
-    let whole =
-        request(prompt(client.first, client.prompt_len), sampling(client.sampling, client.max_tokens));
+    let adapter = (client.adapter > 0).then(|| HashForward::adapter("a", &client.adapter.to_string()));
+    let sampling = sampling(client.sampling, client.max_tokens);
+    let whole = SequenceRequest { adapter, ..request(prompt(client.first, client.prompt_len), sampling) };
     let expected = alone(whole.clone()).await;
     let (mut tokens, handle) = match start(client, &whole, prefill, decode, fences).await {
         Some(started) => started,

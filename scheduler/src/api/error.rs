@@ -12,7 +12,7 @@ use baton_tokenizer::RenderError;
 use serde::Serialize;
 
 use super::fields::InvalidField;
-use crate::error::GenerateError;
+use crate::{error::GenerateError, fleet::OrderRefused};
 
 /// The answer to a request that was not served.
 #[derive(Clone, Debug)]
@@ -164,6 +164,16 @@ impl From<RenderError> for ApiError {
     }
 }
 
+impl From<OrderRefused> for ApiError {
+    fn from(refused: OrderRefused) -> Self {
+        let status = match refused {
+            OrderRefused::AlreadyLoaded(_) | OrderRefused::TooMany => StatusCode::BAD_REQUEST,
+            OrderRefused::NotFound(_) => StatusCode::NOT_FOUND,
+        };
+        Self::new(status, INVALID, None, refused.to_string()).param("lora_name")
+    }
+}
+
 impl From<GenerateError> for ApiError {
     fn from(error: GenerateError) -> Self {
         let message = error.to_string();
@@ -182,6 +192,9 @@ impl From<GenerateError> for ApiError {
         match &error {
             GenerateError::NoDecodeWorker(_) => unavailable("no_decode_worker"),
             GenerateError::NeverFits(_) => Self::context_length(message, "max_tokens"),
+            GenerateError::NoSuchAdapter(_) => {
+                Self::new(StatusCode::NOT_FOUND, INVALID, Some("model_not_found"), message).param("model")
+            }
             GenerateError::WorkerLost(_) | GenerateError::CallBroken(_) => unavailable("worker_lost"),
             GenerateError::DeadlinePassed(_) => deadline(),
             GenerateError::WorkerFailed(failed) => match failed.kind {

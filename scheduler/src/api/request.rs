@@ -19,12 +19,14 @@ pub(super) use format::OutputFormat;
 pub(super) use sampling::choice_seed;
 pub(super) use tools::{Function, ToolUse};
 
-use super::{error::ApiError, fields::Fields};
+use super::{App, error::ApiError, fields::Fields};
 use crate::completion::TextOptions;
 
 /// One request of either path.
 #[derive(Clone, Debug)]
 pub(super) struct GenerateJob {
+    /// The adapter that the client asked for in place of the model.
+    pub(super) adapter: Option<String>,
     /// Never empty.
     pub(super) prompts: Vec<PromptSource>,
     /// Completions of each prompt; at least 1.
@@ -96,12 +98,20 @@ impl GenerateJob {
     }
 }
 
-/// `model` must be one that is served; a request without one is for the only one there is.
-pub(super) fn check_model(fields: &mut Fields, served: &[String]) -> Result<(), ApiError> {
-    match fields.string("model")? {
-        Some(model) if !served.contains(&model) => Err(ApiError::model_not_found(&model, served)),
-        _ => Ok(()),
+/// `model` must be one that is served, or one of its adapters, which is returned; a request without one is for the only model that
+/// there is.
+pub(super) fn take_model(fields: &mut Fields, app: &App) -> Result<Option<String>, ApiError> {
+    let served = &app.config.served_model_names;
+    let Some(asked) = fields.string("model")?.filter(|asked| !served.contains(asked)) else {
+        return Ok(None);
+    };
+    let adapters = app.fleet.adapters();
+    if adapters.iter().any(|adapter| adapter.name == asked) {
+        return Ok(Some(asked));
     }
+    let names: Vec<String> =
+        served.iter().cloned().chain(adapters.into_iter().map(|adapter| adapter.name)).collect();
+    Err(ApiError::model_not_found(&asked, &names))
 }
 
 fn take_stream(fields: &mut Fields) -> Result<Option<StreamOptions>, ApiError> {

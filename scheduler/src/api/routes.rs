@@ -15,11 +15,11 @@ use baton_proto::v1::Role;
 use serde_json::{Value, json};
 
 use super::{
-    App, body, collect, constrain,
+    App, adapters, body, collect, constrain,
     error::ApiError,
     id,
     record::RequestRecord,
-    request::{GenerateJob, ParseLimits, PromptSource, check_model, parse_chat, parse_completion},
+    request::{GenerateJob, ParseLimits, PromptSource, parse_chat, parse_completion, take_model},
     run::{self, EncodedPrompt},
     stream::EventStream,
     tools,
@@ -33,7 +33,11 @@ struct RequestId(String);
 
 /// The whole front.
 pub(crate) fn router(app: Arc<App>) -> Router {
-    Router::new()
+    let updates = match app.config.allow_runtime_lora_updating {
+        true => adapters::routes(),
+        false => Router::new(),
+    };
+    updates
         .route("/v1/chat/completions", post(chat_completions))
         .route("/v1/completions", post(completions))
         .route("/v1/models", get(models))
@@ -107,13 +111,14 @@ async fn prepare(
     admit(app, 1, record)?;
     let (parts, body) = request.into_parts();
     let mut fields = body::read_fields(&parts.headers, body, &app.config.limits).await?;
-    check_model(&mut fields, &app.config.served_model_names)?;
+    let adapter = take_model(&mut fields, app)?;
     let limits =
         ParseLimits { vocab_size: app.tokenizer.vocab_size(), max_choices: app.config.limits.max_choices };
     let mut job = match shape {
         Shape::Chat => parse_chat(fields, &limits)?,
         Shape::Completion => parse_completion(fields, &limits)?,
     };
+    job.adapter = adapter;
     admit(app, job.choices() - 1, record)?;
     let prompts = run::encode_prompts(app, &job).await?;
     constrain::constrain(app, &mut job, run::think_mark(app, &prompts)).await?;
@@ -141,7 +146,7 @@ async fn answer(
         shape,
         id: format!("{}-{}", if shape == Shape::Chat { "chatcmpl" } else { "cmpl" }, record.request_id),
         created: unix_seconds(),
-        model: app.metrics.model_name().to_owned(),
+        model: job.adapter.clone().unwrap_or_else(|| app.metrics.model_name().to_owned()),
         has_logprobs: job.logprobs.is_some(),
         tokenizer: app.tokenizer.clone(),
         offsets: vec![0; choices],
@@ -176,17 +181,21 @@ fn echoed(app: &App, job: &GenerateJob, prompts: &[EncodedPrompt]) -> Vec<String
 }
 
 async fn models(State(app): State<Arc<App>>) -> Json<Value> {
-    let models: Vec<Value> =
-        app.config.served_model_names.iter().map(|name| describe_model(&app, name)).collect();
+    let names = app.config.served_model_names.iter();
+    let adapters = app.fleet.adapters();
+    let adapters = adapters.iter().map(|adapter| adapters::describe(&app, adapter));
+    let models: Vec<Value> = names.map(|name| describe_model(&app, name)).chain(adapters).collect();
     Json(json!({ "object": "list", "data": models }))
 }
 
 async fn model(State(app): State<Arc<App>>, Path(name): Path<String>) -> Result<Json<Value>, ApiError> {
     let served = &app.config.served_model_names;
     if served.contains(&name) {
-        Ok(Json(describe_model(&app, &name)))
-    } else {
-        Err(ApiError::model_not_found(&name, served))
+        return Ok(Json(describe_model(&app, &name)));
+    }
+    match app.fleet.adapters().iter().find(|adapter| adapter.name == name) {
+        Some(adapter) => Ok(Json(adapters::describe(&app, adapter))),
+        None => Err(ApiError::model_not_found(&name, served)),
     }
 }
 
@@ -265,6 +274,7 @@ fn describe_worker(member: &Member, pairs: &[PairView]) -> Value {
         "model": { "name": model.name, "revision": model.revision, "dtype": model.dtype },
         "fabric": { "name": fabric.name, "provider": fabric.provider },
         "capacity_tokens": member.capacity_tokens(),
+        "adapters": *member.adapters(),
         "load": {
             "waiting": load.waiting,
             "running": load.running,

@@ -94,6 +94,7 @@ pub(super) fn start(
                 seed: choice_seed(job.sampling.seed, choice),
                 ..job.sampling.clone()
             },
+            adapter: job.adapter.clone(),
             deadline,
         };
         let text =

@@ -14,13 +14,13 @@ use super::{
     error::ApiError,
     fields::{InvalidField, token_ids},
     prompt,
-    request::{PromptSource, check_model, take_chat_prompt},
+    request::{PromptSource, take_chat_prompt, take_model},
 };
 
 pub(super) async fn tokenize(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
     let mut fields = body::read_fields(&parts.headers, body, &app.config.limits).await?;
-    check_model(&mut fields, &app.config.served_model_names)?;
+    take_model(&mut fields, &app)?;
     let with_strings = fields.boolean("return_token_strs")?.unwrap_or(false);
     let source = match fields.string("prompt")? {
         Some(text) => {
@@ -43,7 +43,7 @@ pub(super) async fn tokenize(State(app): State<Arc<App>>, request: Request) -> R
 pub(super) async fn detokenize(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
     let mut fields = body::read_fields(&parts.headers, body, &app.config.limits).await?;
-    check_model(&mut fields, &app.config.served_model_names)?;
+    take_model(&mut fields, &app)?;
     let Some(tokens) = fields.array("tokens")? else {
         return Err(InvalidField::new("tokens", "expected an array of token ids, got nothing").into());
     };

@@ -2,17 +2,17 @@
 
 use std::{
     sync::{
-        Mutex, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
 
-use baton_proto::v1::{Role, WorkerInfo, WorkerLoad};
+use baton_proto::v1::{AdapterReport, Role, WorkerInfo, WorkerLoad};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
 
-use super::Pairs;
+use super::{Pairs, Revisions};
 use crate::placement::{DecodeView, PrefillView};
 
 /// A worker from its joining to its loss.
@@ -30,12 +30,15 @@ pub(crate) struct Member {
 }
 
 #[derive(Default)]
-struct State {
+pub(super) struct State {
     load: WorkerLoad,
     reported_at: Option<Instant>,
     failed_at: Option<Instant>,
     /// A prefill worker's.
     pairs: Pairs,
+    pub(super) adapter_report: AdapterReport,
+    /// What of that placement needs.
+    pub(super) adapters: Arc<Revisions>,
 }
 
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
@@ -121,7 +124,7 @@ impl Member {
         self.session.load(Ordering::Relaxed)
     }
 
-    fn with_state<T>(&self, f: impl FnOnce(&mut State) -> T) -> T {
+    pub(super) fn with_state<T>(&self, f: impl FnOnce(&mut State) -> T) -> T {
         f(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
@@ -141,6 +144,7 @@ impl From<&Member> for DecodeView {
             is_draining: load.draining,
             failed_at,
             placed: member.placed.load(Ordering::Relaxed),
+            adapters: member.adapters(),
         }
     }
 }
@@ -155,6 +159,7 @@ impl From<&Member> for PrefillView {
             is_draining: load.draining,
             placed: member.placed.load(Ordering::Relaxed),
             connected: member.pairs().connected,
+            adapters: member.adapters(),
         }
     }
 }

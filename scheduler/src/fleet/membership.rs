@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use baton_proto::v1::{
     RegistryReply, Role, WorkerReport,
-    registry_reply::{Accepted, DecodeWorkers, Rejected, Reply},
+    registry_reply::{Accepted, AdapterOrders, DecodeWorkers, Rejected, Reply},
     worker_report::Report,
 };
 use futures::{Stream, StreamExt as _};
@@ -115,6 +115,9 @@ async fn follow(
             Ok(Some(Ok(WorkerReport { report: Some(Report::Pairs(pairs)) }))) => {
                 fleet.note_pairs(&session.member, pairs);
             }
+            Ok(Some(Ok(WorkerReport { report: Some(Report::Adapters(report)) }))) => {
+                fleet.note_adapters(&session.member, report);
+            }
             // Anything else says at least that it lives.
             Ok(Some(Ok(_))) => {}
             Ok(Some(Err(_)) | None) => return Gone::Ended,
@@ -123,34 +126,59 @@ async fn follow(
     }
 }
 
-/// What a prefill worker is told of decode workers: now, and whenever it changes.
+/// What a worker is told, now and whenever it changes: orders about adapters, and of a prefill worker who the decode workers are.
 struct News {
     decode_workers: Option<watch::Receiver<DecodeWorkers>>,
-    is_due: bool,
+    orders: watch::Receiver<AdapterOrders>,
+    workers_due: bool,
+    orders_due: bool,
     replies: mpsc::Sender<Result<RegistryReply, Status>>,
 }
 
 impl News {
     fn of(fleet: &Fleet, session: &Session, replies: mpsc::Sender<Result<RegistryReply, Status>>) -> Self {
-        let is_due = session.member.role() == Role::Prefill;
-        Self { decode_workers: is_due.then(|| fleet.decode_workers()), is_due, replies }
+        let workers_due = session.member.role() == Role::Prefill;
+        let decode_workers = workers_due.then(|| fleet.decode_workers());
+        let orders = fleet.orders.subscribe();
+        let orders_due = !orders.borrow().orders.is_empty();
+        Self { decode_workers, orders, workers_due, orders_due, replies }
     }
 
-    /// Returns when something was passed on; for others than prefill workers, never.
+    /// Returns when something was passed on.
     ///
     /// # Cancel safety
     /// Cancel safe.
     async fn pass_on(&mut self) {
-        let Some(decode_workers) = &mut self.decode_workers else { return std::future::pending().await };
-        if !self.is_due && decode_workers.changed().await.is_err() {
-            return std::future::pending().await;
+        if !(self.workers_due || self.orders_due) {
+            tokio::select! {
+                () = changed(self.decode_workers.as_mut()) => self.workers_due = true,
+                () = changed(Some(&mut self.orders)) => self.orders_due = true,
+            }
         }
-        self.is_due = true;
         // A worker that has hung up is seen by its reports.
         let Ok(room) = self.replies.reserve().await else { return std::future::pending().await };
-        let reply = Reply::DecodeWorkers(decode_workers.borrow_and_update().clone());
+        let reply = match &mut self.decode_workers {
+            Some(decode_workers) if self.workers_due => {
+                self.workers_due = false;
+                Reply::DecodeWorkers(decode_workers.borrow_and_update().clone())
+            }
+            _ => {
+                self.orders_due = false;
+                Reply::AdapterOrders(self.orders.borrow_and_update().clone())
+            }
+        };
         room.send(Ok(RegistryReply { reply: Some(reply) }));
-        self.is_due = false;
+    }
+}
+
+/// Returns when there is something new; never, when there never will be.
+async fn changed<T>(news: Option<&mut watch::Receiver<T>>) {
+    let is_news = match news {
+        Some(news) => news.changed().await.is_ok(),
+        None => false,
+    };
+    if !is_news {
+        std::future::pending().await
     }
 }
 

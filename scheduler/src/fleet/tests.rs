@@ -15,6 +15,8 @@ use tonic::Status;
 
 use super::*;
 
+mod adapters;
+
 const TTL: Duration = Duration::from_millis(800);
 const GRACE: Duration = Duration::from_millis(600);
 

@@ -6,10 +6,10 @@ use super::{
     AVOID_AFTER_FAILURE, DecodeView, FleetView, MOST_PREFILL_CANDIDATES, Placement, PlacementPolicy,
     PlacementRefused, PlacementRequest, PrefillView,
 };
-use crate::error::{NeverFits, NoDecodeWorker};
+use crate::error::{NeverFits, NoDecodeWorker, NoSuchAdapter};
 
 /// The decode worker with the fewest requests, then the most free blocks; of the prefill workers that are connected to it,
-/// those with the fewest prompt tokens ahead.
+/// those with the fewest prompt tokens ahead. A request with an adapter goes to those that have it, with the same weights.
 ///
 /// A worker's report is up to a fifth of a second old, and counts other schedulers' requests; this scheduler's own count
 /// is exact, and knows only its own. Each is a lower bound of the truth, so the larger one is taken. Equals take turns.
@@ -24,7 +24,7 @@ impl PlacementPolicy for LeastLoaded {
         now: Instant,
     ) -> Result<Placement, PlacementRefused> {
         let decode = choose_decode(request, &fleet.decode, now)?;
-        Ok(Placement { decode, prefill: rank_prefill(&fleet.decode[decode], &fleet.prefill) })
+        Ok(Placement { decode, prefill: rank_prefill(request, &fleet.decode[decode], &fleet.prefill) })
     }
 }
 
@@ -35,6 +35,15 @@ fn choose_decode(
 ) -> Result<usize, PlacementRefused> {
     let needed_tokens = request.prompt_tokens + request.max_tokens;
     let open = |worker: &DecodeView| !worker.is_draining && !request.tried.contains(&worker.worker_id);
+    let has_adapter =
+        |worker: &DecodeView| request.adapter.is_none_or(|name| worker.adapters.contains_key(name));
+    if let Some(name) = request.adapter
+        && workers.iter().any(open)
+        && !workers.iter().any(|worker| open(worker) && has_adapter(worker))
+    {
+        return Err(NoSuchAdapter { name: name.to_owned() }.into());
+    }
+    let open = |worker: &DecodeView| open(worker) && has_adapter(worker);
     let candidates = workers.iter().enumerate().filter(|(_, worker)| open(worker));
     let fitting = candidates.clone().filter(|(_, worker)| worker.capacity_tokens >= needed_tokens);
     let chosen = fitting.min_by_key(|(_, worker)| {
@@ -60,9 +69,11 @@ fn choose_decode(
     })
 }
 
-fn rank_prefill(decode: &DecodeView, workers: &[PrefillView]) -> Vec<usize> {
+fn rank_prefill(request: &PlacementRequest<'_>, decode: &DecodeView, workers: &[PrefillView]) -> Vec<usize> {
     let is_open = |worker: &PrefillView| {
-        !worker.is_draining && worker.connected.get(&decode.worker_id) == Some(&decode.incarnation)
+        !worker.is_draining
+            && worker.connected.get(&decode.worker_id) == Some(&decode.incarnation)
+            && request.adapter.is_none_or(|name| worker.adapters.get(name) == decode.adapters.get(name))
     };
     let mut open: Vec<usize> = (0..workers.len()).filter(|&index| is_open(&workers[index])).collect();
     open.sort_by_key(|&index| {
@@ -79,7 +90,8 @@ mod tests {
 
     use super::*;
 
-    const SMALL: PlacementRequest<'_> = PlacementRequest { prompt_tokens: 10, max_tokens: 10, tried: &[] };
+    const SMALL: PlacementRequest<'_> =
+        PlacementRequest { prompt_tokens: 10, max_tokens: 10, tried: &[], adapter: None };
 
     fn decode(worker_id: &str) -> DecodeView {
         DecodeView { worker_id: worker_id.to_owned(), capacity_tokens: 1_000, ..DecodeView::default() }
@@ -142,7 +154,7 @@ mod tests {
 
     #[test]
     fn a_request_that_fits_nowhere_is_refused_with_both_numbers() {
-        let request = PlacementRequest { prompt_tokens: 990, max_tokens: 11, tried: &[] };
+        let request = PlacementRequest { prompt_tokens: 990, max_tokens: 11, tried: &[], adapter: None };
         let refused =
             NeverFits { needed_tokens: 1_001, prompt_tokens: 990, max_tokens: 11, capacity_tokens: 1_000 };
         check(request, vec![decode("a")], Err(refused.into()));
@@ -161,7 +173,10 @@ mod tests {
         };
         let draining = PrefillView { is_draining: true, ..worker(0, 0, 0) };
         let workers = [worker(500, 0, 0), worker(10, 900, 0), draining, worker(0, 0, 2), worker(0, 0, 1)];
-        assert_eq!(rank_prefill(&DecodeView { incarnation: 1, ..decode("d") }, &workers), [4, 3, 0, 1]);
+        assert_eq!(
+            rank_prefill(&SMALL, &DecodeView { incarnation: 1, ..decode("d") }, &workers),
+            [4, 3, 0, 1]
+        );
     }
 
     fn connected_to(decode: &str, incarnation: u64) -> Arc<BTreeMap<String, u64>> {
@@ -184,12 +199,12 @@ mod tests {
         ];
         let chosen = DecodeView { incarnation: 2, ..decode("d") };
         assert_eq!(
-            rank_prefill(&chosen, &prefill),
+            rank_prefill(&SMALL, &chosen, &prefill),
             [4, 3],
             "not those connected to nobody, others or its former life"
         );
         assert_eq!(
-            rank_prefill(&DecodeView { incarnation: 3, ..decode("d") }, &prefill),
+            rank_prefill(&SMALL, &DecodeView { incarnation: 3, ..decode("d") }, &prefill),
             [0; 0],
             "it prefills itself"
         );
@@ -198,5 +213,23 @@ mod tests {
         let fleet = FleetView { decode: vec![busy, decode("idle")], prefill: prefill.to_vec() };
         let placed = LeastLoaded.place(&SMALL, &fleet, Instant::now()).unwrap();
         assert_eq!(placed, Placement { decode: 1, prefill: vec![] });
+    }
+    #[test]
+    fn a_request_with_an_adapter_goes_where_the_same_one_is() {
+        let with = |revision: &str| Arc::new(BTreeMap::from([("a".to_owned(), revision.to_owned())]));
+        let request = PlacementRequest { adapter: Some("a"), ..SMALL };
+        let busy = DecodeView { reported_requests: 9, adapters: with("1"), ..decode("d") };
+        check(request, vec![decode("idle"), busy.clone()], Ok(1));
+        check(request, vec![decode("idle")], Err(NoSuchAdapter { name: "a".to_owned() }.into()));
+        check(request, vec![], Err(NoDecodeWorker { draining: 0 }.into()));
+        let worker =
+            |adapters| PrefillView { connected: connected_to("d", 0), adapters, ..PrefillView::default() };
+        let prefill = [worker(Arc::default()), worker(with("2")), worker(with("1"))];
+        assert_eq!(
+            rank_prefill(&request, &busy, &prefill),
+            [2],
+            "nobody without it, nobody with other weights"
+        );
+        assert_eq!(rank_prefill(&SMALL, &busy, &prefill).len(), 3, "the model alone is everywhere");
     }
 }

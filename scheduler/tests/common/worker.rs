@@ -80,7 +80,7 @@ impl FakeWorker {
         match replies.message().await.unwrap().unwrap().reply.unwrap() {
             Reply::Accepted(_) => {}
             Reply::Rejected(rejected) => return Err(rejected.reason),
-            Reply::DecodeWorkers(_) => panic!("accepted comes first"),
+            Reply::DecodeWorkers(_) | Reply::AdapterOrders(_) => panic!("accepted comes first"),
         }
         let reporting = tokio::spawn(report_forever(reports.clone()));
         let listening = Some(tokio::spawn(listen(replies, reports.clone(), pairing)));

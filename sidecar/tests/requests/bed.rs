@@ -126,6 +126,7 @@ impl Bed {
             sampling: Some(SamplingParams::default()),
             prefill_candidates,
             deadline_ms,
+            adapter: None,
         };
         let mut client = GenerationClient::new(self.sidecar.channel.clone());
         Reply(within(client.generate(request)).await.unwrap().into_inner())

@@ -11,21 +11,33 @@ pub struct CacheScope {
     pub salt: Option<String>,
 }
 
-/// A low-rank adapter of the model.
+/// A low-rank adapter (LoRA), told apart by what it computes rather than by when it was loaded: one that comes back under its name
+/// with other weights is another.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Adapter {
-    /// Number on this worker.
+    /// For those who tell adapters apart by number, such as readers of KV events: a hash of name and revision, below 2³¹.
     pub id: u64,
     /// Name that requests select it by.
     pub name: String,
+    /// Hash of its configuration and weights.
+    pub revision: String,
+}
+
+impl Adapter {
+    pub(crate) fn new(name: &str, revision: &str) -> Self {
+        let hash = [name, revision]
+            .iter()
+            .fold(0, |seed, part| XxHash3_64::oneshot_with_seed(seed, part.as_bytes()));
+        Self { id: (hash >> 33).max(1), name: name.to_owned(), revision: revision.to_owned() }
+    }
 }
 
 impl CacheScope {
-    /// Start of the hash chain of sequences in `scope`. The adapter's number is left out: other workers number differently.
+    /// Start of the hash chain of sequences in `scope`.
     pub(super) fn seed(scope: Option<&Self>) -> u64 {
         let Some(Self { adapter, salt }) = scope else { return 0 };
-        let name = adapter.as_ref().map(|adapter| adapter.name.as_str());
-        [name, salt.as_deref()].into_iter().fold(1, |seed, part| match part {
+        let adapter = adapter.as_ref().map(|adapter| (&*adapter.name, &*adapter.revision)).unzip();
+        [adapter.0, adapter.1, salt.as_deref()].into_iter().fold(1, |seed, part| match part {
             Some(text) => XxHash3_64::oneshot_with_seed(seed, text.as_bytes()),
             None => seed.wrapping_mul(3),
         })

@@ -6,6 +6,7 @@
 //!                              └► keys, values into the KV pool
 //! ```
 
+mod adapted;
 mod load;
 mod pass;
 
@@ -14,12 +15,15 @@ use std::sync::Arc;
 pub(super) use load::Loader;
 pub(crate) use pass::Pass;
 
-use super::{Forward, ModelConfig};
+use super::{
+    AdapterError, Forward, LoraAdapter, ModelConfig,
+    adapter::{self, AdapterFiles},
+};
 use crate::{
     Isa,
     device::Device,
     kernels::{Gate, KvPool, Routing},
-    kv::Dtype,
+    kv::{Adapter, Dtype},
 };
 
 /// All weights of a model.
@@ -80,6 +84,15 @@ pub(super) trait LoadedWeights: Send + Sync {
     /// Bytes of all matrices in memory.
     fn bytes(&self) -> usize;
 
+    /// An adapter for these weights; packed for an instruction set by so many threads.
+    fn load_adapter(
+        &self,
+        config: &ModelConfig,
+        files: &AdapterFiles,
+        identity: Adapter,
+        host: (Isa, usize),
+    ) -> Result<LoraAdapter, AdapterError>;
+
     /// A forward pass over these weights with threads of its own; and how many those are.
     fn bind(
         self: Arc<Self>,
@@ -112,6 +125,18 @@ impl<D: Device> LoadedWeights for Weights<D> {
         };
         let output = self.output.as_ref().map_or(0, D::matrix_bytes);
         D::matrix_bytes(&self.embedding) + output + self.layers.iter().map(layer).sum::<usize>()
+    }
+
+    fn load_adapter(
+        &self,
+        config: &ModelConfig,
+        files: &AdapterFiles,
+        identity: Adapter,
+        (isa, threads): (Isa, usize),
+    ) -> Result<LoraAdapter, AdapterError> {
+        let (weights, rank) = adapter::load(config, files, D::open(isa, threads))?;
+        let bytes = weights.bytes();
+        Ok(LoraAdapter::new(identity, rank, bytes, Box::new(weights)))
     }
 
     fn bind(

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use super::{FeedForwardWeights, LayerWeights, Weights};
+use super::{FeedForwardWeights, LayerWeights, Weights, adapted::Adapted};
 use crate::{
     device::{Device, Place},
-    kernels::{Batch, Gate, KvPool},
+    kernels::{Gate, KvPool, LowRankRows},
     kv::KvLayout,
-    model::{Forward, ModelConfig, StepSequence},
+    model::{Forward, ModelConfig, StepSequence, adapter::Projection},
 };
 
 /// A model bound to a device and a KV pool.
@@ -18,6 +18,14 @@ pub(crate) struct Pass<D: Device> {
     device: D,
     pool: KvPool,
     activations: Activations<D>,
+}
+
+/// One layer of a step.
+struct LayerOf<'a, D: Device> {
+    step: &'a D::Step,
+    index: usize,
+    weights: &'a LayerWeights<D>,
+    adapted: &'a Adapted<'a, D>,
 }
 
 /// What a step computes on its way; `rows` is the step's number of tokens. Kept from step to step.
@@ -101,25 +109,30 @@ impl<D: Device> Pass<D> {
         }
     }
 
-    fn write_keys_and_values(&mut self, step: &D::Step, layer: usize, weights: &LayerWeights<D>) {
+    fn write_keys_and_values(&mut self, layer: &LayerOf<'_, D>) {
+        let LayerOf { step, index, weights, adapted } = *layer;
         let (a, device, eps) = (&mut self.activations, &mut self.device, self.config.rms_norm_eps);
         device.rms_norm(&a.residual, &weights.input_norm, eps, &mut a.normed);
         device.linear(&a.normed, &weights.qkv.matrix, weights.qkv.bias.as_ref(), &mut a.wide);
-        let place = Place { step, pool: &self.pool, layer };
+        add_changes(device, &a.normed, &adapted.changes(index, Projection::Qkv), &mut a.wide);
+        let place = Place { step, pool: &self.pool, layer: index };
         let norms = weights.head_norms.as_ref().map(|(q, k)| (q, k));
         device.split_heads(&place, norms, eps, &mut a.wide, &a.rope, &mut a.queries);
     }
 
-    fn attend(&mut self, step: &D::Step, layer: usize, weights: &LayerWeights<D>) {
+    fn attend(&mut self, layer: &LayerOf<'_, D>) {
+        let LayerOf { step, index, weights, adapted } = *layer;
         let (a, device) = (&mut self.activations, &mut self.device);
-        let place = Place { step, pool: &self.pool, layer };
-        let window = self.config.layers[layer].attention.window;
+        let place = Place { step, pool: &self.pool, layer: index };
+        let window = self.config.layers[index].attention.window;
         device.attention(&place, window, weights.sinks.as_ref(), &a.queries, &mut a.attended);
         let output = &weights.attention_output;
         device.linear_add(&a.attended, &output.matrix, output.bias.as_ref(), &mut a.residual);
+        add_changes(device, &a.attended, &adapted.changes(index, Projection::Output), &mut a.residual);
     }
 
-    fn feed_forward(&mut self, weights: &LayerWeights<D>) {
+    fn feed_forward(&mut self, layer: &LayerOf<'_, D>) {
+        let LayerOf { index, weights, adapted, .. } = *layer;
         let (a, device) = (&mut self.activations, &mut self.device);
         let norm = &weights.post_attention_norm;
         device.rms_norm(&a.residual, norm, self.config.rms_norm_eps, &mut a.normed);
@@ -138,8 +151,16 @@ impl<D: Device> Pass<D> {
             }
             FeedForwardWeights::Dense { gate_up, down } => {
                 let projection = (&gate_up.matrix, gate_up.bias.as_ref());
-                device.gated_linear(&a.normed, projection, Gate::Silu, &mut a.wide, &mut a.gated);
+                let changes = adapted.changes(index, Projection::GateUp);
+                if changes.is_empty() {
+                    device.gated_linear(&a.normed, projection, Gate::Silu, &mut a.wide, &mut a.gated);
+                } else {
+                    device.linear(&a.normed, projection.0, projection.1, &mut a.wide);
+                    device.add_low_rank(&a.normed, &changes, &mut a.wide);
+                    device.gate(Gate::Silu, &a.wide, &mut a.gated);
+                }
                 device.linear_add(&a.gated, &down.matrix, down.bias.as_ref(), &mut a.residual);
+                add_changes(device, &a.gated, &adapted.changes(index, Projection::Down), &mut a.residual);
             }
         }
     }
@@ -152,6 +173,18 @@ impl<D: Device> Pass<D> {
         let output = self.weights.output.as_ref().unwrap_or(&self.weights.embedding);
         device.linear(&a.normed, output, None, &mut a.logits);
         device.read(&a.logits)
+    }
+}
+
+/// Adds what adapters change, if any do.
+fn add_changes<D: Device>(
+    device: &mut D,
+    x: &D::Operands,
+    changes: &[LowRankRows<'_, D::Matrix>],
+    y: &mut D::Floats,
+) {
+    if !changes.is_empty() {
+        device.add_low_rank(x, changes, y);
     }
 }
 
@@ -174,21 +207,19 @@ impl<D: Device> Forward for Pass<D> {
 
     fn step(&mut self, sequences: &[StepSequence<'_>], on_layer: &mut dyn FnMut(usize)) -> &[f32] {
         self.check(sequences);
-        let mut batch = Batch::default();
-        for s in sequences {
-            batch.push(s.tokens, s.position, s.block_table, s.wants_logits);
-        }
+        let (batch, adapted) = Adapted::batch(sequences);
         let step = self.device.plan(batch, self.config.head_shape());
         let weights = Arc::clone(&self.weights);
         let (a, device) = (&mut self.activations, &mut self.device);
         device.embed(&step, &weights.embedding, &mut a.residual);
         device.rope_table(&step, &self.frequencies, self.config.rope.attention_factor(), &mut a.rope);
         for (index, weights) in weights.layers.iter().enumerate() {
-            self.write_keys_and_values(&step, index, weights);
+            let layer = LayerOf { step: &step, index, weights, adapted: &adapted };
+            self.write_keys_and_values(&layer);
             self.device.wait();
             on_layer(index);
-            self.attend(&step, index, weights);
-            self.feed_forward(weights);
+            self.attend(&layer);
+            self.feed_forward(&layer);
         }
         self.logits(&step)
     }

@@ -110,6 +110,7 @@ impl Sequence {
     /// Gives its blocks to others; what of them is gone when its turn comes again is computed again.
     pub(in crate::serve) fn preempt(&mut self) {
         (self.computed, self.stored_blocks, self.is_cacheable) = (0, 0, true);
+        self.set_running(false);
         self.release();
     }
 

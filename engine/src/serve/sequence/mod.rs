@@ -12,7 +12,11 @@ use super::{
     FirstToken, GeneratedToken, SequenceEvent, SequenceFailure, SequenceRequest, SharedPrefillSink,
     sampler::Sampler,
 };
-use crate::kv::{BlockLease, CacheScope, HeldBlocks};
+use crate::{
+    LoraAdapter,
+    kv::{BlockLease, CacheScope, HeldBlocks},
+    model::AdapterUse,
+};
 use clock::Clock;
 
 pub(super) use blocks::FinalBlocks;
@@ -37,6 +41,7 @@ pub(super) struct Sequence {
     stored_blocks: usize,
     /// Whether the next full block can be added to those.
     is_cacheable: bool,
+    adapter: Option<AdapterUse>,
     scope: Option<Arc<CacheScope>>,
     lease: BlockLease,
     /// Length at which it ends, whatever `max_tokens` says: the context, or the whole pool.
@@ -84,7 +89,8 @@ impl Sequence {
         lease: BlockLease,
         leg: Leg,
     ) -> Self {
-        let SequenceRequest { id, prompt, sampling, deadline, scope } = request;
+        let scope = request.scope();
+        let SequenceRequest { id, prompt, sampling, deadline, adapter, cache_salt: _ } = request;
         Self {
             deadline,
             id,
@@ -94,6 +100,7 @@ impl Sequence {
             cached_tokens: 0,
             stored_blocks: 0,
             is_cacheable: true,
+            adapter: adapter.map(AdapterUse::new),
             scope,
             lease,
             most_tokens,
@@ -148,6 +155,18 @@ impl Sequence {
     /// Position of the first token that is not computed.
     pub(super) fn position(&self) -> usize {
         self.computed
+    }
+
+    /// What computes it beside the model.
+    pub(super) fn adapter(&self) -> Option<&LoraAdapter> {
+        self.adapter.as_ref().map(AdapterUse::adapter)
+    }
+
+    /// Notes that it was let in, or has to wait again.
+    pub(super) fn set_running(&mut self, is_running: bool) {
+        if let Some(adapter) = &mut self.adapter {
+            adapter.set_running(is_running);
+        }
     }
 
     /// Notes the first step that computes it.

@@ -31,6 +31,7 @@ pub(in super::super) fn parse_chat(
     let text = take_text(&mut fields, &sampling)?;
     let format = take_format(&mut fields)?;
     Ok(GenerateJob {
+        adapter: None,
         prompts: vec![PromptSource::Chat(prompt)],
         n,
         max_tokens: take_max_tokens(&mut fields)?,

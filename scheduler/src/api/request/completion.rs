@@ -38,6 +38,7 @@ pub(in super::super) fn parse_completion(
         return Err(InvalidField::new("echo", "not supported together with logprobs").into());
     }
     Ok(GenerateJob {
+        adapter: None,
         prompts,
         n,
         max_tokens,

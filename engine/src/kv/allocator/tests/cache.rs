@@ -279,10 +279,7 @@ proptest! {
 #[test]
 fn scopes_share_nothing_and_number_the_same_tokens_differently() {
     let pool = BlockAllocator::new(BLOCKS, ON, || ());
-    let adapter = |name: &str| CacheScope {
-        adapter: Some(Adapter { id: 1, name: name.to_owned() }),
-        ..CacheScope::default()
-    };
+    let adapter = |name: &str| CacheScope { adapter: Some(Adapter::new(name, "1")), ..CacheScope::default() };
     let salted = CacheScope { salt: Some("a".to_owned()), ..CacheScope::default() };
     let scopes = [None, Some(CacheScope::default()), Some(adapter("a")), Some(adapter("b")), Some(salted)];
     for scope in &scopes {
