@@ -73,8 +73,7 @@ fn prefill(forward: &mut BoundModel, tokens: usize) -> f64 {
     let prompt = some_tokens(forward, tokens);
     let block_table = blocks(0, tokens);
     let clock = Clock::start(forward);
-    let sequence =
-        StepSequence { tokens: &prompt, position: 0, block_table: &block_table, wants_logits: true };
+    let sequence = StepSequence { tokens: &prompt, position: 0, block_table: &block_table, wanted_logits: 1 };
     forward.step(&[sequence], &mut |_| {});
     clock.seconds()
 }
@@ -86,7 +85,7 @@ fn decode(forward: &mut BoundModel, batch: usize, context: usize) -> f64 {
     let tables: Vec<_> = (0..batch).map(|s| blocks(s * per_sequence, context + STEPS)).collect();
     let prompt = some_tokens(forward, context);
     for table in &tables {
-        let sequence = StepSequence { tokens: &prompt, position: 0, block_table: table, wants_logits: false };
+        let sequence = StepSequence { tokens: &prompt, position: 0, block_table: table, wanted_logits: 0 };
         forward.step(&[sequence], &mut |_| {});
     }
     let mut seconds: Vec<f64> = (0..STEPS)
@@ -96,7 +95,7 @@ fn decode(forward: &mut BoundModel, batch: usize, context: usize) -> f64 {
                 tokens: &tokens,
                 position: context + step,
                 block_table: table,
-                wants_logits: true,
+                wanted_logits: 1,
             };
             let sequences: Vec<_> = tables.iter().map(|table| share(table)).collect();
             let clock = Clock::start(forward);

@@ -46,7 +46,7 @@ impl Core {
                     tokens: sequence.next_tokens(*count),
                     position: sequence.position(),
                     block_table: sequence.block_ids(),
-                    wants_logits: sequence.uncomputed() == *count,
+                    wanted_logits: usize::from(sequence.uncomputed() == *count),
                 }
             })
             .collect();

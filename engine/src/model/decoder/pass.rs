@@ -93,6 +93,7 @@ impl<D: Device> Pass<D> {
             assert!(in_pool, "block ids are within the pool");
             let known = s.tokens.iter().all(|t| (*t as usize) < self.config.vocab);
             assert!(known, "token ids are within the vocabulary");
+            assert!(s.wanted_logits <= s.tokens.len(), "logits are wanted of tokens of the step");
         }
     }
 
@@ -139,7 +140,7 @@ impl<D: Device> Pass<D> {
         }
     }
 
-    /// Logits after the last token of each sequence that wants them.
+    /// Logits after the tokens for which they are wanted.
     fn logits(&mut self, step: &D::Step) -> &[f32] {
         let (a, device) = (&mut self.activations, &mut self.device);
         device.wanted_rows(step, &a.residual, &mut a.last);
@@ -171,7 +172,7 @@ impl<D: Device> Forward for Pass<D> {
         self.check(sequences);
         let mut batch = Batch::default();
         for s in sequences {
-            batch.push(s.tokens, s.position, s.block_table, s.wants_logits);
+            batch.push(s.tokens, s.position, s.block_table, s.wanted_logits);
         }
         let step = self.device.plan(batch, self.config.head_shape());
         let weights = Arc::clone(&self.weights);
