@@ -6,4 +6,5 @@ mod fixture;
 mod invariance;
 mod prefix_cache;
 mod refusals;
+mod speculation;
 mod transformers;
