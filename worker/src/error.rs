@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use baton_process::BindError;
 
-use crate::{ByteSize, Rejected};
+use crate::{ByteSize, DraftRefused, Rejected};
 
 /// The worker could not start, or ended by a fault.
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +21,15 @@ pub enum RunError {
     /// Loading did not come to an end.
     #[error("loading the model panicked")]
     LoadPanicked,
+    /// The draft model does not go with the model.
+    #[error("cannot use the draft model from {folder}")]
+    DraftModel {
+        /// The folder.
+        folder: String,
+        /// Why.
+        #[source]
+        source: DraftRefused,
+    },
     /// The context asked for is longer than the model's.
     #[error("--max-context {asked}: the model was made for a context of {model} tokens")]
     ContextTooLong {

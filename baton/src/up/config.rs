@@ -41,6 +41,8 @@ pub(crate) struct Config {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) quantization: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) speculative_config: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) max_context: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) tool_call_parser: Option<String>,
@@ -92,6 +94,7 @@ impl Config {
             kv_blocks: args.kv_blocks,
             dtype: args.dtype,
             quantization: args.quantization,
+            speculative_config: args.speculative_config,
             max_context: args.max_context,
             tool_call_parser: args.tool_call_parser,
             reasoning_parser: args.reasoning_parser,

@@ -71,7 +71,9 @@ impl Engine {
         speculation: Option<Speculation>,
     ) -> Self {
         config.assert_valid();
-        let shared = Arc::new(Shared::new(forward.as_ref(), eos_token_ids, config, observer.is_some()));
+        let mut shared = Shared::new(forward.as_ref(), eos_token_ids, config, observer.is_some());
+        shared.draft_tokens = speculation.as_ref().map_or(0, |speculation| speculation.draft_tokens);
+        let shared = Arc::new(shared);
         let core = Core::new(forward, shared.clone(), observer, speculation.map(Drafter::new));
         thread::Builder::new()
             .name("baton-engine".to_owned())
@@ -230,6 +232,11 @@ impl Engine {
     /// Shape of the KV cache.
     pub fn kv_layout(&self) -> KvLayout {
         self.shared.layout
+    }
+
+    /// Most tokens drafted for a sequence in a step; 0 when the engine does not speculate.
+    pub fn draft_tokens(&self) -> usize {
+        self.shared.draft_tokens
     }
 
     /// Longest sequence, prompt and output, in tokens.

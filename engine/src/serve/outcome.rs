@@ -45,13 +45,10 @@ impl Outcomes<'_> {
         let mut accepted = 0;
         let mut rows_left = guesses.len();
         for guess in guesses {
-            if sequence.last_token() != *guess {
+            if life == Life::Ended || sequence.last_token() != *guess {
                 break;
             }
             accepted += 1;
-            if life == Life::Ended {
-                break;
-            }
             life = self.take(sequence, 1);
             rows_left -= 1;
         }

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-/// Share of a new observation in the averages.
+/// Least share of a new observation in the averages.
 const SHARE: f64 = 1.0 / 32.0;
 /// Observations before one is suspected to be a disturbance of the machine.
 const KNOWN: u32 = 8;
@@ -42,11 +42,13 @@ impl StepCosts {
             time = time.min(OUTLIER * self.step(rows));
         }
         self.steps = self.steps.saturating_add(1);
+        // At first all count alike: the first step is often a slow one.
+        let share = SHARE.max(1.0 / f64::from(self.steps));
         let (more_rows, more_time) = (rows - self.rows, time - self.time);
-        self.rows += SHARE * more_rows;
-        self.time += SHARE * more_time;
-        self.variance = (1.0 - SHARE) * (self.variance + SHARE * more_rows * more_rows);
-        self.covariance = (1.0 - SHARE) * (self.covariance + SHARE * more_rows * more_time);
+        self.rows += share * more_rows;
+        self.time += share * more_time;
+        self.variance = (1.0 - share) * (self.variance + share * more_rows * more_rows);
+        self.covariance = (1.0 - share) * (self.covariance + share * more_rows * more_time);
         if self.variance > LEAST_VARIANCE {
             // A row costs something, and not more than its share of the whole.
             self.slope = Some((self.covariance / self.variance).clamp(0.0, self.time / self.rows));

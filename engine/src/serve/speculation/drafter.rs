@@ -72,6 +72,9 @@ impl Drafter {
         running: &mut BTreeMap<Arrival, Box<Sequence>>,
         limits: DraftLimits<'_>,
     ) -> Drafts {
+        if limits.tokens == 0 {
+            return Drafts::new();
+        }
         let depths = self.depths(running);
         let requests: Vec<DraftRequest<'_>> =
             depths.iter().map(|(arrival, most)| running[arrival].draft_request(arrival.0, *most)).collect();
