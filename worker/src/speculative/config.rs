@@ -8,6 +8,7 @@ use std::{
 use baton_engine::MAX_DRAFT_TOKENS;
 use serde::Deserialize;
 
+const EXAMPLE: &str = r#"{"method": "ngram", "num_speculative_tokens": 4}"#;
 /// n-grams when nobody says how long, as in vLLM.
 const LOOKUP_TOKENS: usize = 5;
 /// Longest n-gram: each length takes an index of its own.
@@ -53,7 +54,14 @@ impl FromStr for SpeculativeConfig {
     type Err = SpeculativeConfigError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let json: Json = serde_json::from_str(text).map_err(|error| refused(error.to_string()))?;
+        let json: Json = serde_json::from_str(text).map_err(|error| {
+            let is_no_json = error.is_syntax() || error.is_eof();
+            refused(if is_no_json {
+                format!("it is no JSON ({error}); write for example {EXAMPLE}")
+            } else {
+                error.to_string()
+            })
+        })?;
         let method = match (json.method.as_deref(), &json.model) {
             (Some("ngram"), None) => json.ngram()?,
             (Some("draft_model") | None, Some(folder)) => json.draft_model(folder)?,
@@ -148,7 +156,8 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_named() {
-        check_refused("ngram", "expected value");
+        check_refused("ngram", r#"write for example {"method": "#);
+        check_refused(r#"{"method":"ngram""#, "it is no JSON");
         check_refused(
             r#"{"method":"ngram","num_speculative_tokens":4,"prompt_lookup":3}"#,
             "`prompt_lookup`",

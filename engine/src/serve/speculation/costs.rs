@@ -14,6 +14,8 @@ const KNOWN: u32 = 8;
 const OUTLIER: f64 = 1.5;
 /// What a row is taken to cost, in steps, while nothing is known: enough rows vary soon.
 const ASSUMED_ROW: f64 = 0.1;
+/// What a row costs at least, in steps: a measured nothing is noise.
+const LEAST_EXTRA: f64 = 0.02;
 /// Variance of the number of rows below which the line has no slope to speak of.
 const LEAST_VARIANCE: f64 = 0.1;
 
@@ -69,7 +71,7 @@ impl StepCosts {
         if step <= 0.0 {
             return ASSUMED_ROW;
         }
-        (self.row() * rows + self.round.unwrap_or(0.0)) / step
+        ((self.row() * rows + self.round.unwrap_or(0.0)) / step).max(LEAST_EXTRA)
     }
 
     fn row(&self) -> f64 {
@@ -109,7 +111,7 @@ mod tests {
 
     #[test]
     fn rows_are_cheap_while_weights_bound_a_step() {
-        check(&costs(10_000, 100), 1, 0.01);
+        check(&costs(10_000, 100), 1, 0.02);
         check(&costs(10_000, 100), 16, 1_600.0 / 11_600.0);
     }
 

@@ -118,6 +118,18 @@ async fn garbage_changes_nothing_and_leaves_nothing_in_the_cache() {
 }
 
 #[tokio::test]
+async fn who_is_always_wrong_is_soon_not_asked_any_more() {
+    let proposer = Box::new(Always(vec![7; 4]));
+    let speculation = Speculation { proposer, draft_tokens: 4, is_adaptive: true };
+    let worker = speculating(32, EngineConfig::default(), Some(speculation));
+    let whole = numbered(1, 3, 5, endless(58));
+    assert_eq!(read(&mut worker.engine.submit(whole.clone()).unwrap()).await, plain(&whole).await);
+    let drafts = drained(&worker).await.speculation.drafts;
+    // Thirteen if rows cost the least that they can, and a probe later on.
+    assert!((1..=15).contains(&drafts), "{drafts} drafts in 57 steps");
+}
+
+#[tokio::test]
 async fn drafts_take_no_block_from_anybody() {
     // Together they need all of the eight blocks in the end. Drafts for the older one would take most of them, as it may become
     // longer for all that is known, but ends after eight tokens.
