@@ -4,8 +4,14 @@
 const PRIOR_WEIGHT: f64 = 2.0;
 /// What is believed of the first drafts of an engine.
 const FIRST_BELIEF: f64 = 0.7;
-/// A sequence for which drafting does not pay gets a draft of one token each so many steps, as its text may have changed.
+/// A sequence for which drafting does not pay gets a draft of one token after so many steps, as its text may have changed; then
+/// after twice as many, and so on.
 const PROBE_STEPS: u32 = 32;
+/// Most steps between such drafts.
+const RAREST_PROBE_STEPS: u32 = 1024;
+/// How much faster than plain steps drafts must promise to be: not all that they cost is measured, such as threads that fall
+/// asleep meanwhile.
+const WORTH_IT: f64 = 1.1;
 
 /// How often drafts were right, recent ones counting more.
 #[derive(Clone, Copy, Debug)]
@@ -15,12 +21,13 @@ pub(super) struct Acceptance {
     /// What is left of an observation when the next one comes.
     decay: f64,
     steps_without: u32,
+    probe_after: u32,
 }
 
 impl Acceptance {
     /// That of one sequence, which remembers some ten drafts.
     pub(super) fn of_sequence() -> Self {
-        Self { accepted: 0.0, refused: 0.0, decay: 0.9, steps_without: 0 }
+        Self { accepted: 0.0, refused: 0.0, decay: 0.9, steps_without: 0, probe_after: PROBE_STEPS }
     }
 
     /// That of all sequences, which remembers some hundred.
@@ -32,6 +39,9 @@ impl Acceptance {
     pub(super) fn note(&mut self, drafted: usize, accepted: usize) {
         self.accepted = self.accepted * self.decay + accepted as f64;
         self.refused = self.refused * self.decay + f64::from(u8::from(accepted < drafted));
+        if self.steps_without >= self.probe_after {
+            self.probe_after = (2 * self.probe_after).min(RAREST_PROBE_STEPS);
+        }
         self.steps_without = 0;
     }
 
@@ -48,23 +58,29 @@ impl Acceptance {
     /// Tokens to draft now, at most `most`, when one more for everybody makes a step longer by the fraction `extra`.
     pub(super) fn depth(&mut self, belief: f64, extra: f64, most: usize) -> usize {
         let depth = best_depth(self.chance(belief), extra, most);
-        self.steps_without = if depth > 0 { 0 } else { self.steps_without + 1 };
-        if self.steps_without < PROBE_STEPS { depth } else { most.min(1) }
+        if depth > 0 {
+            (self.steps_without, self.probe_after) = (0, PROBE_STEPS);
+            return depth;
+        }
+        self.steps_without += 1;
+        if self.steps_without < self.probe_after {
+            return 0;
+        }
+        most.min(1)
     }
 }
 
 /// The depth with the most tokens in the time of a plain step: `1 + chance + chance² + …` over `1 + extra · depth`.
 fn best_depth(chance: f64, extra: f64, most: usize) -> usize {
-    let (mut depth, mut best) = (0, 1.0);
+    let (mut depth, mut best) = (0, WORTH_IT);
     let (mut tokens, mut all_right) = (1.0, 1.0);
     for deeper in 1..=most {
         all_right *= chance;
         tokens += all_right;
         let rate = tokens / (1.0 + extra * deeper as f64);
-        if rate <= best {
-            break;
+        if rate > best {
+            (depth, best) = (deeper, rate);
         }
-        (depth, best) = (deeper, rate);
     }
     depth
 }
@@ -78,6 +94,7 @@ mod tests {
         assert_eq!(best_depth(0.9, 0.02, 8), 8);
         assert_eq!(best_depth(0.8, 0.3, 8), 3);
         assert_eq!(best_depth(0.5, 0.3, 8), 1);
+        assert_eq!(best_depth(0.35, 0.3, 8), 0, "next to nothing to win");
         assert_eq!(best_depth(0.2, 0.3, 8), 0, "a token that costs more than it is likely to give");
         assert_eq!(best_depth(1.0, 1.0, 8), 0, "when rows cost as much as steps there is nothing to win");
         assert_eq!(best_depth(1.0, 0.0, 0), 0);
@@ -88,9 +105,12 @@ mod tests {
         let mut acceptance = Acceptance::of_sequence();
         assert_eq!(acceptance.depth(0.7, 0.1, 4), 4);
         (0..10).for_each(|_| acceptance.note(4, 0));
-        let depths: Vec<_> = (0..PROBE_STEPS).map(|_| acceptance.depth(0.7, 0.4, 4)).collect();
-        assert_eq!(depths.iter().sum::<usize>(), 1);
-        assert_eq!(depths.last(), Some(&1), "a probe");
+        // Each probe comes after twice as many steps as the one before.
+        for steps in [PROBE_STEPS, 2 * PROBE_STEPS, 4 * PROBE_STEPS] {
+            let depths: Vec<_> = (0..steps).map(|_| acceptance.depth(0.7, 0.4, 4)).collect();
+            assert_eq!((depths.iter().sum::<usize>(), depths.last()), (1, Some(&1)));
+            acceptance.note(1, 0);
+        }
         (0..10).for_each(|_| acceptance.note(1, 1));
         assert!(acceptance.depth(0.7, 0.1, 4) > 1);
     }
