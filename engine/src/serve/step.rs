@@ -58,7 +58,8 @@ impl Core {
         if let Some(drafter) = drafter
             && plan.iter().all(|(arrival, _)| running[arrival].is_decoding())
         {
-            drafter.observe_step(plan.iter().map(|(_, count)| count).sum(), now - started);
+            let rows = plan.iter().map(|(_, count)| count).sum();
+            drafter.observe_step(rows, plan.len(), now - started);
         }
         let rows = logits.chunks_exact(shared.vocab_size);
         let mut outcomes = Outcomes { rows, shared, totals, scratch, now };

@@ -63,10 +63,9 @@ impl Acceptance {
             return depth;
         }
         self.steps_without += 1;
-        if self.steps_without < self.probe_after {
-            return 0;
-        }
-        most.min(1)
+        // Where drafts cost too much even if all were right, how often they are right is of no interest.
+        let could_pay = self.steps_without >= self.probe_after && best_depth(1.0, extra, most) > 0;
+        usize::from(could_pay)
     }
 }
 
@@ -111,6 +110,8 @@ mod tests {
             assert_eq!((depths.iter().sum::<usize>(), depths.last()), (1, Some(&1)));
             acceptance.note(1, 0);
         }
+        let too_dear: usize = (0..2000).map(|_| acceptance.depth(0.7, 1.0, 4)).sum();
+        assert_eq!(too_dear, 0, "a probe could not change anything");
         (0..10).for_each(|_| acceptance.note(1, 1));
         assert!(acceptance.depth(0.7, 0.1, 4) > 1);
     }

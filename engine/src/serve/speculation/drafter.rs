@@ -30,7 +30,12 @@ pub(in crate::serve) struct Drafter {
     costs: StepCosts,
     overall: Acceptance,
     acceptance: BTreeMap<Arrival, Acceptance>,
+    /// Steps in which tokens could have been drafted and none were worth it.
+    steps_without: u32,
 }
+
+/// After so many steps for which drafts cost too much, the oldest sequence gets one, as costs may have changed.
+const RETRY_STEPS: u32 = 512;
 
 /// What a step has room for.
 #[derive(Clone, Copy)]
@@ -63,6 +68,7 @@ impl Drafter {
             costs: StepCosts::default(),
             overall: Acceptance::of_all(),
             acceptance: BTreeMap::new(),
+            steps_without: 0,
         }
     }
 
@@ -72,7 +78,7 @@ impl Drafter {
         running: &mut BTreeMap<Arrival, Box<Sequence>>,
         limits: DraftLimits<'_>,
     ) -> Drafts {
-        if limits.tokens == 0 {
+        if limits.tokens == 0 || (self.is_adaptive && self.costs.wants_a_plain_step()) {
             return Drafts::new();
         }
         let depths = self.depths(running);
@@ -114,6 +120,10 @@ impl Drafter {
                 depths.push((*arrival, depth));
             }
         }
+        self.steps_without = if depths.is_empty() { self.steps_without + 1 } else { 0 };
+        if self.steps_without >= RETRY_STEPS {
+            depths.extend(generating().find(|(_, s)| s.most_drafts() > 0).map(|(arrival, _)| (*arrival, 1)));
+        }
         depths
     }
 
@@ -137,8 +147,8 @@ impl Drafter {
     }
 
     /// Takes note of how long a step took in which everybody generated.
-    pub(in crate::serve) fn observe_step(&mut self, rows: usize, took: Duration) {
-        self.costs.observe_step(rows, took);
+    pub(in crate::serve) fn observe_step(&mut self, rows: usize, sequences: usize, took: Duration) {
+        self.costs.observe_step(rows, sequences, took);
     }
 
     /// Forgets all but those who are still there.
