@@ -13,8 +13,8 @@ use std::{collections::HashMap, path::Path};
 
 use anyhow::{Context as _, bail};
 use baton_engine::{
-    BoundModel, DraftModel, Engine, EngineConfig, KvMemory, LoadOptions, Model, NgramLookup, Propose,
-    SamplingParams, SequenceEvent, SequenceRequest, Speculation, SpeculationTotals, physical_cores,
+    BoundModel, DraftModel, Engine, EngineConfig, EngineTotals, KvMemory, LoadOptions, Model, NgramLookup,
+    Propose, SamplingParams, SequenceEvent, SequenceRequest, Speculation, physical_cores,
 };
 use baton_tokenizer::Tokenizer;
 
@@ -26,7 +26,7 @@ struct Way {
     engine: Engine,
     /// Tokens a second.
     rates: Vec<f64>,
-    before: SpeculationTotals,
+    before: EngineTotals,
 }
 
 struct Settings {
@@ -51,8 +51,8 @@ fn main() -> anyhow::Result<()> {
     let model = load(&folder, &settings)?;
     let draft = options.get("draft").map(|folder| load(folder, &settings)).transpose()?;
     let tokenizer = Tokenizer::load(Path::new(&folder))?;
-    println!("| batch | decoding | tokens/s | to plain | tokens a draft |");
-    println!("|---|---|---|---|---|");
+    println!("| batch | decoding | tokens/s | to plain | tokens with a draft | of all tokens |");
+    println!("|---|---|---|---|---|---|");
     for batch in batches {
         let batch = batch?;
         let prompts: Vec<Vec<u32>> = (0..batch)
@@ -77,7 +77,7 @@ fn main() -> anyhow::Result<()> {
                 way.name,
                 way.median(),
                 way.median() / plain,
-                way.tokens_a_draft()
+                way.drafts()
             );
         }
     }
@@ -96,7 +96,7 @@ impl Way {
         let forward = Box::new(bind(model, settings)?);
         let config = EngineConfig::default();
         let engine = Engine::start_speculating(forward, vec![], config, None, speculation);
-        Ok(Self { name, engine, rates: Vec::new(), before: SpeculationTotals::default() })
+        Ok(Self { name, engine, rates: Vec::new(), before: EngineTotals::default() })
     }
 
     /// Decodes all prompts at once; the time counts from the first token of each.
@@ -125,7 +125,7 @@ impl Way {
             }
         }
         if is_warm_up {
-            self.before = self.engine.load().totals.speculation;
+            self.before = self.engine.load().totals;
         } else {
             self.rates.push((tokens - prompts.len()) as f64 / (longest as f64 / 1e6));
         }
@@ -138,12 +138,17 @@ impl Way {
         rates.get(rates.len() / 2).copied().unwrap_or(f64::NAN)
     }
 
-    /// Tokens that a step with a draft gave, the one that is not drafted included.
-    fn tokens_a_draft(&self) -> String {
-        let now = self.engine.load().totals.speculation;
-        let (drafts, accepted) =
-            (now.drafts - self.before.drafts, now.accepted_tokens - self.before.accepted_tokens);
-        if drafts == 0 { "-".to_owned() } else { format!("{:.2}", 1.0 + accepted as f64 / drafts as f64) }
+    /// Tokens that a draft gave, with the one that is not drafted, and what part of all tokens came that way.
+    fn drafts(&self) -> String {
+        let (before, now) = (self.before, self.engine.load().totals);
+        let drafts = now.speculation.drafts - before.speculation.drafts;
+        let accepted = now.speculation.accepted_tokens - before.speculation.accepted_tokens;
+        if drafts == 0 {
+            return "- | 0".to_owned();
+        }
+        let all = now.generation_tokens - before.generation_tokens;
+        let tokens = (drafts + accepted) as f64;
+        format!("{:.2} | {:.2}", tokens / drafts as f64, tokens / all as f64)
     }
 }
 

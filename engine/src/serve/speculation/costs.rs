@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 /// Least share of a new observation in the averages.
-const SHARE: f64 = 1.0 / 16.0;
+const SHARE: f64 = 1.0 / 8.0;
 /// Observations before one is suspected to be a disturbance of the machine.
 const KNOWN: u32 = 8;
 /// A step that takes more than so many times as long as others, for its rows, counts as this.

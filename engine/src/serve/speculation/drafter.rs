@@ -30,11 +30,11 @@ pub(in crate::serve) struct Drafter {
     costs: StepCosts,
     overall: Acceptance,
     acceptance: BTreeMap<Arrival, Acceptance>,
-    /// Steps in which tokens could have been drafted and none were worth it.
+    /// Steps since a draft was checked.
     steps_without: u32,
 }
 
-/// After so many steps for which drafts cost too much, the oldest sequence gets one, as costs may have changed.
+/// After so many steps in which drafts cost too much, the oldest sequence gets one, as costs may have changed.
 const RETRY_STEPS: u32 = 512;
 
 /// What a step has room for.
@@ -120,8 +120,9 @@ impl Drafter {
                 depths.push((*arrival, depth));
             }
         }
-        self.steps_without = if depths.is_empty() { self.steps_without + 1 } else { 0 };
-        if self.steps_without >= RETRY_STEPS {
+        // Until a draft is checked: who proposes may have to catch up first.
+        self.steps_without += 1;
+        if depths.is_empty() && self.steps_without >= RETRY_STEPS {
             depths.extend(generating().find(|(_, s)| s.most_drafts() > 0).map(|(arrival, _)| (*arrival, 1)));
         }
         depths
@@ -140,6 +141,7 @@ impl Drafter {
 
     /// Takes note of what became of a draft.
     pub(in crate::serve) fn note(&mut self, arrival: Arrival, drafted: usize, accepted: usize) {
+        self.steps_without = 0;
         self.overall.note(drafted, accepted);
         if let Some(acceptance) = self.acceptance.get_mut(&arrival) {
             acceptance.note(drafted, accepted);

@@ -129,6 +129,35 @@ async fn who_is_always_wrong_is_soon_not_asked_any_more() {
     assert!((1..=15).contains(&drafts), "{drafts} drafts in 57 steps");
 }
 
+/// Proposes the right tokens, and takes more time for it than any step.
+struct TooSlow(Knowing);
+
+impl baton_engine::Propose for TooSlow {
+    fn propose(&mut self, requests: &[baton_engine::DraftRequest<'_>]) -> Vec<Vec<u32>> {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        self.0.propose(requests)
+    }
+
+    fn keep_only(&mut self, _: &dyn Fn(u64) -> bool) {}
+}
+
+#[tokio::test]
+async fn who_is_right_and_too_slow_is_asked_once_in_hundreds_of_steps() {
+    let answers = Answers::default();
+    let proposer = Box::new(TooSlow(Knowing::all(&answers)));
+    let speculation = Speculation { proposer, draft_tokens: 4, is_adaptive: true };
+    let worker = speculating(32, EngineConfig::default(), Some(speculation));
+    for number in 0..24 {
+        let whole = numbered(number, 3, 5, endless(58));
+        let expected = plain(&whole).await;
+        answers.learn(&whole, &expected);
+        assert_eq!(read(&mut worker.engine.submit(whole).unwrap()).await, expected);
+    }
+    // Of 24 times 57 steps: the first one with a draft shows what it costs, and after 512 steps without there is another one.
+    let drafts = drained(&worker).await.speculation.drafts;
+    assert!((2..=4).contains(&drafts), "{drafts} drafts");
+}
+
 #[tokio::test]
 async fn drafts_take_no_block_from_anybody() {
     // Together they need all of the eight blocks in the end. Drafts for the older one would take most of them, as it may become
