@@ -19,6 +19,7 @@ mod operator;
 mod pairs;
 mod prefix_cache;
 mod recall;
+mod speculation;
 mod start_stop;
 mod structured;
 mod tools;

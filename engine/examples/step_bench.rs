@@ -99,7 +99,7 @@ fn prefill(forward: &mut BoundModel, tokens: usize, adapters: &[LoraAdapter]) ->
         position: 0,
         block_table: &block_table,
         adapter: adapters.first(),
-        wants_logits: true,
+        wanted_logits: 1,
     };
     forward.step(&[sequence], &mut |_| {});
     clock.seconds()
@@ -117,7 +117,7 @@ fn decode(forward: &mut BoundModel, batch: usize, context: usize, adapters: &[Lo
             position: 0,
             block_table: table,
             adapter: None,
-            wants_logits: false,
+            wanted_logits: 0,
         };
         forward.step(&[sequence], &mut |_| {});
     }
@@ -129,7 +129,7 @@ fn decode(forward: &mut BoundModel, batch: usize, context: usize, adapters: &[Lo
                 position: context + step,
                 block_table: table,
                 adapter: adapters.get(index % adapters.len().max(1)),
-                wants_logits: true,
+                wanted_logits: 1,
             };
             let sequences: Vec<_> =
                 tables.iter().enumerate().map(|(index, table)| share((index, table))).collect();

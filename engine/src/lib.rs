@@ -16,8 +16,9 @@ pub use model::{
     LoadedAdapter, LoraAdapter, LoraAdapters, Model, ModelConfig, StepSequence,
 };
 pub use serve::{
-    CacheObserver, Engine, EngineConfig, EngineLoad, EngineState, EngineTotals, FailureKind, FinishReason,
-    FirstToken, GeneratedToken, ParameterError, PrefillHandle, PrefillSink, Prefilled, Reservation,
-    SamplingParams, SequenceEvent, SequenceFailure, SequenceHandle, SequenceRequest, SequenceTiming,
-    SharedPrefillSink, Shutdown, SubmitError, TokenLogprobs,
+    CacheObserver, DraftModel, DraftRequest, Engine, EngineConfig, EngineLoad, EngineState, EngineTotals,
+    FailureKind, FinishReason, FirstToken, GeneratedToken, MAX_DRAFT_TOKENS, NgramLookup, ParameterError,
+    PrefillHandle, PrefillSink, Prefilled, Propose, Reservation, SamplingParams, SequenceEvent,
+    SequenceFailure, SequenceHandle, SequenceRequest, SequenceTiming, SharedPrefillSink, Shutdown,
+    Speculation, SpeculationTotals, SubmitError, TokenLogprobs,
 };

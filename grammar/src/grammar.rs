@@ -74,6 +74,18 @@ impl GrammarState {
         outcome.map_err(|error| self.fail(&error))
     }
 
+    /// How many of `ids`, from the first, may come next, one after the other. The state stays where it is.
+    pub fn count_allowed(&mut self, ids: &[u32]) -> usize {
+        if self.broken.is_some() || self.matcher.is_stopped() || ids.is_empty() {
+            return 0;
+        }
+        self.matcher.validate_tokens(ids).unwrap_or_else(|error| {
+            // Whoever asks next is told.
+            let _ = self.fail(&error);
+            0
+        })
+    }
+
     /// Goes on after `id`. A token that is not allowed breaks it: whoever asks next is told.
     pub fn accept(&mut self, id: u32) {
         if self.broken.is_some() || (self.matcher.is_stopped() && self.is_end(id)) {

@@ -6,7 +6,7 @@ use baton_engine::{Dtype, WeightFormat};
 use baton_kv_events::{Endpoint, Format};
 use baton_kv_transfer::FabricSpec;
 
-use crate::{ByteSize, LoraModule};
+use crate::{ByteSize, LoraModule, SpeculativeConfig};
 
 /// Options of `baton prefill-worker` and `baton decode-worker`.
 #[derive(clap::Args, Clone, Debug)]
@@ -98,6 +98,12 @@ pub struct WorkerArgs {
     /// Compute every prompt in full, rather than keep KV blocks for requests that begin the same
     #[arg(long)]
     pub no_prefix_cache: bool,
+
+    /// Decode several tokens a step from drafts, the same tokens in less time: JSON as vLLM takes it, such as
+    /// {"method": "ngram", "num_speculative_tokens": 4, "prompt_lookup_min": 2, "prompt_lookup_max": 5} or
+    /// {"method": "draft_model", "model": DIR, "num_speculative_tokens": 4}. Of no use to a worker that only prefills
+    #[arg(long, env = "BATON_SPECULATIVE_CONFIG", value_name = "JSON")]
+    pub speculative_config: Option<SpeculativeConfig>,
 
     /// Where each change of the prefix cache is published over ZeroMQ, as vLLM does: tcp://*:5557 to listen, tcp://HOST:5557 to call
     /// a router, @tcp://127.0.0.1:5557 to listen on one address. Says what is in prompts and answers [default: nowhere]

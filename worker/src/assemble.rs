@@ -1,6 +1,6 @@
 //! From a command line to an engine and a transfer node over one pool.
 
-use std::sync::Mutex;
+use std::{path::Path, sync::Mutex};
 
 use baton_engine::{
     CacheObserver, Engine, EngineConfig, Forward, KvLayout, LoadOptions, LoadProgress, LoraAdapters, Model,
@@ -8,11 +8,14 @@ use baton_engine::{
 };
 use baton_grammar::Grammars;
 use baton_kv_transfer::{KvGeometry, TransferConfig, TransferNode};
-use baton_proto::v1::{KvCacheInfo, ModelInfo};
+use baton_proto::v1::{KvCacheInfo, ModelInfo, Role};
 
 use crate::{
-    Adapters, ByteSize, KvBudget, RunError, WorkerArgs, context::LimitedContext, grammars, identity,
-    kv_memory, size::free_memory_bytes,
+    Adapters, ByteSize, KvBudget, RunError, WorkerArgs,
+    context::LimitedContext,
+    grammars, identity, kv_memory,
+    size::free_memory_bytes,
+    speculative::{Target, speculation},
 };
 
 /// Threads that pack an adapter's weights while the engine's threads serve.
@@ -34,10 +37,11 @@ pub(crate) struct Assembly {
 /// `observer` is told what happens to the engine's prefix cache.
 pub(crate) async fn assemble(
     args: &WorkerArgs,
+    role: Role,
     observer: Option<Box<dyn CacheObserver>>,
 ) -> Result<Assembly, RunError> {
     let threads = args.threads.map_or_else(physical_cores, usize::from);
-    let model = load(args, threads).await?;
+    let model = load(&args.model, args, threads).await?;
     // Before anything is started: what is wrong with them should be known at once.
     let adapters = LoraAdapters::new(model.clone(), usize::from(args.max_loras), LOADING_THREADS);
     let adapters = Adapters::start(adapters, &args.lora_modules).await?;
@@ -74,7 +78,18 @@ pub(crate) async fn assemble(
     let vocab_size = forward.vocab_size();
     let eos_token_ids = model.eos_token_ids().to_vec();
     let grammars = load_grammars(args, vocab_size, &eos_token_ids).await?;
-    let engine = Engine::start_observed(Box::new(forward), eos_token_ids, engine_config(args), observer);
+    let target = Target { model: &model, blocks: num_blocks as usize, threads };
+    let speculation = match &args.speculative_config {
+        Some(config) if role == Role::Decode => Some(speculation(args, config, target).await?),
+        Some(_) => {
+            tracing::info!("this worker only prefills: --speculative-config has no effect here");
+            None
+        }
+        None => None,
+    };
+    let forward = Box::new(forward);
+    let engine =
+        Engine::start_speculating(forward, eos_token_ids, engine_config(args), observer, speculation);
     Ok(Assembly {
         engine,
         node,
@@ -108,8 +123,9 @@ pub fn transfer_config(
     TransferConfig::new(fabric, geometry, format!("revision {revision}"))
 }
 
-async fn load(args: &WorkerArgs, threads: usize) -> Result<Model, RunError> {
-    let (folder, dtype, weights) = (args.model.clone(), args.dtype, args.quantization);
+/// Loads a model in the worker's type and format of weights.
+pub(crate) async fn load(folder: &Path, args: &WorkerArgs, threads: usize) -> Result<Model, RunError> {
+    let (folder, dtype, weights) = (folder.to_owned(), args.dtype, args.quantization);
     let shown = folder.display().to_string();
     let start = std::time::Instant::now();
     tracing::info!(folder = shown, %dtype, threads, "loading the model");

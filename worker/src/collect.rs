@@ -13,7 +13,7 @@ use prometheus_client::{
     metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
 };
 
-use crate::{Adapters, pairs::Pairs};
+use crate::{Adapters, pairs::Pairs, speculative};
 
 /// Reads load and counters on each scrape, so that nothing has to be kept up to date.
 #[derive(Debug)]
@@ -112,6 +112,10 @@ impl WorkerCollector {
             &model,
             load.totals.prefix_hit_tokens,
         )?;
+        let draft_tokens = self.engine.draft_tokens();
+        if draft_tokens > 0 {
+            speculative::encode(encoder, &load.totals.speculation, draft_tokens, &self.model_name)?;
+        }
         counter(encoder, "baton_engine_steps", "Steps computed", &[], load.totals.steps)?;
         let (block_size, blocks) = (layout.block_tokens.to_string(), load.blocks.total.to_string());
         let config = [
@@ -317,7 +321,7 @@ fn gauge(
     if labels.is_empty() { value.encode(metric) } else { value.encode(metric.encode_family(&labels)?) }
 }
 
-fn counter(
+pub(crate) fn counter(
     encoder: &mut DescriptorEncoder<'_>,
     name: &str,
     help: &str,

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use baton_process::BindError;
 
-use crate::{ByteSize, Rejected};
+use crate::{ByteSize, DraftRefused, Rejected};
 
 /// The worker could not start, or ended by a fault.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +28,15 @@ pub enum RunError {
         name: String,
         /// Why.
         reason: String,
+    },
+    /// The draft model does not go with the model.
+    #[error("cannot use the draft model from {folder}")]
+    DraftModel {
+        /// The folder.
+        folder: String,
+        /// Why.
+        #[source]
+        source: DraftRefused,
     },
     /// The context asked for is longer than the model's.
     #[error("--max-context {asked}: the model was made for a context of {model} tokens")]

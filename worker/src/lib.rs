@@ -35,6 +35,7 @@ mod pool;
 mod registration;
 mod run;
 mod size;
+mod speculative;
 mod warm_up;
 mod wire;
 mod worker;
@@ -48,6 +49,7 @@ pub use pool::kv_memory;
 pub use registration::{Registration, Rejected};
 pub use run::run;
 pub use size::{ByteSize, KvBudget};
+pub use speculative::{DraftRefused, SpeculativeConfig, SpeculativeConfigError};
 pub use warm_up::warm_up;
 pub use wire::{
     failure_of_sequence, failure_of_submit, finish_from_engine, token_from_engine, token_from_wire,

@@ -67,7 +67,7 @@ pub async fn run(
         keepers.spawn(publisher.run(closing.clone()));
     }
     let started = async {
-        let assembly = assemble(&args, events.observer).await?;
+        let assembly = assemble(&args, role, events.observer).await?;
         readiness.set_not_ready("warming up");
         warm_up(&assembly.engine).await?;
         Ok::<_, RunError>(assembly)

@@ -10,6 +10,8 @@ use crate::RunError;
 const PROMPT_TOKENS: usize = 64;
 /// Tokens that are generated.
 const NEW_TOKENS: u32 = 2;
+/// Tokens that are generated beside these when some can be drafted.
+const DRAFTED_TOKENS: u32 = 2;
 
 struct Nowhere;
 
@@ -24,8 +26,9 @@ impl PrefillSink for Nowhere {
 pub async fn warm_up(engine: &Engine) -> Result<(), RunError> {
     let pool_tokens = engine.load().blocks.total * engine.kv_layout().block_tokens;
     let room = engine.max_context_tokens().min(pool_tokens);
-    let prompt = vec![0; PROMPT_TOKENS.min(room.saturating_sub(NEW_TOKENS as usize)).max(1)];
-    let sampling = SamplingParams { ignore_eos: true, ..SamplingParams::greedy(NEW_TOKENS) };
+    let new_tokens = if engine.draft_tokens() > 0 { NEW_TOKENS + DRAFTED_TOKENS } else { NEW_TOKENS };
+    let prompt = vec![0; PROMPT_TOKENS.min(room.saturating_sub(new_tokens as usize)).max(1)];
+    let sampling = SamplingParams { ignore_eos: true, ..SamplingParams::greedy(new_tokens) };
     let request = SequenceRequest {
         id: "warm-up".to_owned(),
         prompt,

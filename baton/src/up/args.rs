@@ -4,6 +4,7 @@ use std::{net::IpAddr, path::PathBuf};
 
 use baton_hub::HubArgs;
 use baton_kv_transfer::FabricSpec;
+use baton_worker::{SpeculativeConfig, SpeculativeConfigError};
 use clap::{Args, value_parser};
 
 /// Options of `baton up`.
@@ -99,6 +100,12 @@ pub(crate) struct UpArgs {
     #[arg(long)]
     pub(crate) allow_runtime_lora_updating: bool,
 
+    /// Decode several tokens a step from drafts, the same tokens in less time: JSON as vLLM takes it, such as
+    /// {"method": "ngram", "num_speculative_tokens": 4, "prompt_lookup_min": 2, "prompt_lookup_max": 5} or
+    /// {"method": "draft_model", "model": DIR, "num_speculative_tokens": 4}
+    #[arg(long, value_name = "JSON", value_parser = checked_speculative_config)]
+    pub(crate) speculative_config: Option<String>,
+
     /// Longest prompt plus answer in tokens [default: the model's]
     #[arg(long, value_name = "TOKENS", value_parser = value_parser!(u32).range(1..))]
     pub(crate) max_context: Option<u32>,
@@ -129,4 +136,9 @@ pub(crate) struct UpArgs {
 
     #[command(flatten)]
     pub(crate) hub: HubArgs,
+}
+
+/// The workers read it; whoever types it should be told here what is wrong with it.
+fn checked_speculative_config(text: &str) -> Result<String, SpeculativeConfigError> {
+    text.parse::<SpeculativeConfig>().map(|_| text.to_owned())
 }

@@ -46,6 +46,8 @@ pub(crate) struct Config {
     pub(crate) max_loras: Option<u16>,
     pub(crate) allow_runtime_lora_updating: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) speculative_config: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) max_context: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) tool_call_parser: Option<String>,
@@ -100,6 +102,7 @@ impl Config {
             lora_modules: args.lora_modules,
             max_loras: args.max_loras,
             allow_runtime_lora_updating: args.allow_runtime_lora_updating,
+            speculative_config: args.speculative_config,
             max_context: args.max_context,
             tool_call_parser: args.tool_call_parser,
             reasoning_parser: args.reasoning_parser,

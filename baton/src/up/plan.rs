@@ -150,8 +150,11 @@ fn prefill_worker(index: u16, config: &Config) -> ProcessPlan {
 /// It joins through its sidecar.
 fn decode_worker(index: u16, config: &Config) -> ProcessPlan {
     let registry = Arg::AddressOf { process: format!("sidecar-{index}"), listener: "grpc" };
-    worker("decode-worker", format!("decode-{index}"), registry, config)
-        .into_plan(format!("decode-{index}"), Kind::DecodeWorker)
+    let mut line = worker("decode-worker", format!("decode-{index}"), registry, config);
+    if let Some(speculative) = &config.speculative_config {
+        line.option("--speculative-config", speculative);
+    }
+    line.into_plan(format!("decode-{index}"), Kind::DecodeWorker)
 }
 
 fn worker(subcommand: &str, id: String, registry: Arg, config: &Config) -> Line {

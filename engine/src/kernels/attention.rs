@@ -352,9 +352,9 @@ mod tests {
         // Another sequence in the batch, of which nothing is looked at.
         let mut run = |position: usize, tokens: usize, neighbour: bool| {
             let mut batch = Batch::default();
-            batch.push(&vec![0; tokens], position, &table, false);
+            batch.push(&vec![0; tokens], position, &table, 0);
             if neighbour {
-                batch.push(&[0; 3], 0, &table, false);
+                batch.push(&[0; 3], 0, &table, 0);
             }
             let mut queries = q[position * shape.q_width()..][..tokens * shape.q_width()].to_vec();
             queries.resize(batch.rows() * shape.q_width(), 0.5);

@@ -39,13 +39,14 @@ impl Batch {
         self.tokens.len()
     }
 
-    /// Adds the tokens of a sequence from `position` on; `block_table` covers them and all before.
+    /// Adds the tokens of a sequence from `position` on; `block_table` covers them and all before. After the last
+    /// `wanted_logits` of them logits are wanted.
     pub(crate) fn push(
         &mut self,
         tokens: &[u32],
         position: usize,
         block_table: &[BlockId],
-        wants_logits: bool,
+        wanted_logits: usize,
     ) {
         let (first_row, first_block) = (self.rows(), self.block_tables.len());
         self.tokens.extend(tokens);
@@ -58,9 +59,7 @@ impl Batch {
             position,
             table: first_block..self.block_tables.len(),
         });
-        if wants_logits {
-            self.wanted.push(self.rows() - 1);
-        }
+        self.wanted.extend(self.rows() - wanted_logits..self.rows());
     }
 
     /// Blocks of sequence `sequence`, in order.

@@ -30,8 +30,8 @@ mod tests {
         let values = random(rows * width, 1);
         let table = device.weights(&values, width);
         let mut batch = Batch::default();
-        batch.push(&[36, 0, 17, 16, 36], 0, &[], false);
-        batch.push(&[5], 0, &[], false);
+        batch.push(&[36, 0, 17, 16, 36], 0, &[], 0);
+        batch.push(&[5], 0, &[], 0);
         let step = device.plan(batch, HeadShape { heads: 1, kv_heads: 1, head_dim: 2 });
         let mut out = D::Floats::default();
         device.embed(&step, &table, &mut out);

@@ -141,8 +141,8 @@ mod tests {
         let pool = KvPool::new(KvMemory::allocate(&layout, 5), layout, 5);
         let tables = [[BlockId(2), BlockId(0)], [BlockId(4), BlockId(1)]];
         let mut batch = Batch::default();
-        batch.push(&[0; 5], 0, &tables[0], false);
-        batch.push(&[0; 3], 3, &tables[1], false);
+        batch.push(&[0; 5], 0, &tables[0], 0);
+        batch.push(&[0; 3], 3, &tables[1], 0);
         let rows = batch.rows();
         let places: Vec<_> = batch.sequence_of.iter().copied().zip(batch.positions.clone()).collect();
         let step = device.plan(batch, SHAPE);

@@ -22,8 +22,8 @@ mod tests {
 
     fn agrees<D: Probe>(device: &mut D, label: &str) {
         let mut batch = Batch::default();
-        batch.push(&[0; 2], 0, &[BlockId(0)], false);
-        batch.push(&[0], 40_000, &[], false);
+        batch.push(&[0; 2], 0, &[BlockId(0)], 0);
+        batch.push(&[0], 40_000, &[], 0);
         let step = device.plan(batch, HeadShape { heads: 1, kv_heads: 1, head_dim: 4 });
         let frequencies = device.vector(&[1.0, 0.25]);
         let mut out = D::Floats::default();

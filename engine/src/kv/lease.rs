@@ -66,6 +66,14 @@ impl BlockLease {
         self.pool.lock().take(blocks, &mut self.ids)
     }
 
+    /// Gives back all but the first `blocks` blocks, which nobody else may know.
+    pub(crate) fn shrink(&mut self, blocks: usize) {
+        if blocks < self.ids.len() {
+            let beyond = self.ids.split_off(blocks);
+            self.pool.give_back(&beyond, self.is_fence);
+        }
+    }
+
     /// From block `from` on, takes cached blocks that hold the sequence's tokens, in place of its own if it has some there;
     /// says up to which block. Blocks before `from` are in the cache already.
     pub(crate) fn share_cached(&mut self, from: usize, prefix: &Prefix<'_>) -> usize {

@@ -106,12 +106,14 @@ impl Forward for HashForward {
         }
         let mut logits = std::mem::take(&mut self.logits);
         logits.clear();
-        for sequence in batch.iter().filter(|sequence| sequence.wants_logits) {
-            let last = sequence.position + sequence.tokens.len() - 1;
-            let hash = self.history(self.layout.layers - 1, sequence.block_table, last);
-            // 24 random bits, spread over -8..8.
-            let logit = |id| (mix(hash ^ mix(id)) >> 40) as f32 / (1_u64 << 20) as f32 - 8.0;
-            logits.extend((0..self.vocab_size as u64).map(logit));
+        for sequence in batch {
+            let end = sequence.position + sequence.tokens.len();
+            for position in end - sequence.wanted_logits..end {
+                let hash = self.history(self.layout.layers - 1, sequence.block_table, position);
+                // 24 random bits, spread over -8..8.
+                let logit = |id| (mix(hash ^ mix(id)) >> 40) as f32 / (1_u64 << 20) as f32 - 8.0;
+                logits.extend((0..self.vocab_size as u64).map(logit));
+            }
         }
         self.logits = logits;
         &self.logits

@@ -14,8 +14,8 @@ pub struct StepSequence<'a> {
     pub block_table: &'a [BlockId],
     /// What computes them beside the model: the same for all tokens of a sequence.
     pub adapter: Option<&'a LoraAdapter>,
-    /// Whether the logits after the last of `tokens` are wanted.
-    pub wants_logits: bool,
+    /// After how many of `tokens`, the last ones, logits are wanted.
+    pub wanted_logits: usize,
 }
 
 /// A model bound to a KV pool: runs steps.
@@ -35,7 +35,8 @@ pub trait Forward: Send {
     /// Longest sequence, in tokens.
     fn max_context_tokens(&self) -> usize;
 
-    /// Computes `batch`, writes its keys and values, and returns the wanted logits, `[sequences that want logits, vocab_size]` in batch order.
+    /// Computes `batch`, writes its keys and values, and returns the wanted logits, `[wanted, vocab_size]` in batch order, of a
+    /// sequence in its own order.
     ///
     /// `on_layer(l)` is called on the calling thread as soon as the keys and values of layer `l` are in the pool, for
     /// l = 0, 1, … in order; it must be quick.

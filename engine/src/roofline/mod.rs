@@ -97,7 +97,7 @@ impl Roofline {
             tokens: &tokens[..count],
             position,
             block_table,
-            wants_logits: true,
+            wanted_logits: 1,
             adapter: None,
         };
         if context > 0 {

@@ -14,6 +14,7 @@ use super::{
     sampler::Scratch,
     sequence::Sequence,
     shared::{Progress, Shared},
+    speculation::Drafter,
     waiting::Waiting,
 };
 use crate::model::Forward;
@@ -28,6 +29,7 @@ pub(super) struct Core {
     pub(super) totals: EngineTotals,
     pub(super) scratch: Scratch,
     observer: Option<Box<dyn CacheObserver>>,
+    pub(super) drafter: Option<Drafter>,
 }
 
 impl Core {
@@ -35,6 +37,7 @@ impl Core {
         forward: Box<dyn Forward>,
         shared: Arc<Shared>,
         observer: Option<Box<dyn CacheObserver>>,
+        drafter: Option<Drafter>,
     ) -> Self {
         Self {
             forward,
@@ -45,6 +48,7 @@ impl Core {
             totals: EngineTotals::default(),
             scratch: Scratch::default(),
             observer,
+            drafter,
         }
     }
 
@@ -75,8 +79,17 @@ impl Core {
             if !self.running.is_empty() {
                 self.step();
             }
+            self.forget_drafts();
             self.publish();
             self.tell_observer();
+        }
+    }
+
+    fn forget_drafts(&mut self) {
+        let Self { drafter, running, waiting, .. } = self;
+        if let Some(drafter) = drafter {
+            // Who was preempted waits, and comes back with the same tokens.
+            drafter.keep_only(&|arrival| running.contains_key(&arrival) || waiting.contains_key(&arrival));
         }
     }
 

@@ -12,12 +12,13 @@ use tokio::sync::oneshot;
 
 use super::{
     CacheObserver, EngineConfig, EngineLoad, EngineState, GeneratedToken, PrefillHandle, Reservation,
-    SequenceHandle, SequenceRequest, SharedPrefillSink, Shutdown, SubmitError,
+    SequenceHandle, SequenceRequest, SharedPrefillSink, Shutdown, Speculation, SubmitError,
     core::Core,
     handle::CancelOnDrop,
     mailbox::Command,
     sequence::{Leg, Sequence},
     shared::Shared,
+    speculation::Drafter,
 };
 use crate::{
     kv::{BlockId, HeldBlocks, KvLayout},
@@ -26,7 +27,7 @@ use crate::{
 
 /// A running engine; clones are handles to the same one. When the last is dropped the engine aborts.
 ///
-/// Its thread owns the model and computes step after step: one token of each running sequence, then prompts in order of
+/// Its thread owns the model and computes step after step: one token of each running sequence (more with drafts), then prompts in order of
 /// arrival, cut to what the step has room for. It sleeps when there is nothing to compute.
 #[derive(Clone)]
 pub struct Engine {
@@ -55,9 +56,25 @@ impl Engine {
         config: EngineConfig,
         observer: Option<Box<dyn CacheObserver>>,
     ) -> Self {
+        Self::start_speculating(forward, eos_token_ids, config, observer, None)
+    }
+
+    /// Starts the engine's thread, which decodes with drafts if `speculation` is given: the same tokens, in fewer steps.
+    ///
+    /// # Panics
+    /// As [`Self::start`], or when drafts are of no tokens or more than [`MAX_DRAFT_TOKENS`](super::MAX_DRAFT_TOKENS).
+    pub fn start_speculating(
+        forward: Box<dyn Forward>,
+        eos_token_ids: Vec<u32>,
+        config: EngineConfig,
+        observer: Option<Box<dyn CacheObserver>>,
+        speculation: Option<Speculation>,
+    ) -> Self {
         config.assert_valid();
-        let shared = Arc::new(Shared::new(forward.as_ref(), eos_token_ids, config, observer.is_some()));
-        let core = Core::new(forward, shared.clone(), observer);
+        let mut shared = Shared::new(forward.as_ref(), eos_token_ids, config, observer.is_some());
+        shared.draft_tokens = speculation.as_ref().map_or(0, |speculation| speculation.draft_tokens);
+        let shared = Arc::new(shared);
+        let core = Core::new(forward, shared.clone(), observer, speculation.map(Drafter::new));
         thread::Builder::new()
             .name("baton-engine".to_owned())
             .spawn(move || core.run())
@@ -215,6 +232,11 @@ impl Engine {
     /// Shape of the KV cache.
     pub fn kv_layout(&self) -> KvLayout {
         self.shared.layout
+    }
+
+    /// Most tokens drafted for a sequence in a step; 0 when the engine does not speculate.
+    pub fn draft_tokens(&self) -> usize {
+        self.shared.draft_tokens
     }
 
     /// Longest sequence, prompt and output, in tokens.

@@ -1,5 +1,6 @@
 //! What an engine tells about itself.
 
+use super::MAX_DRAFT_TOKENS;
 use crate::kv::BlockCounts;
 
 /// An engine's load and totals at one moment.
@@ -36,6 +37,31 @@ pub struct EngineTotals {
     pub prefix_query_tokens: u64,
     /// Of these, tokens that were found there and not computed.
     pub prefix_hit_tokens: u64,
+    /// What became of drafts.
+    pub speculation: SpeculationTotals,
+}
+
+/// Counts of drafts that were put to the test. Drafted tokens that were cut before that are not counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SpeculationTotals {
+    /// Drafts, each for one sequence in one step.
+    pub drafts: u64,
+    /// Tokens of these.
+    pub draft_tokens: u64,
+    /// Of these, tokens that were right, and so came without a step of their own.
+    pub accepted_tokens: u64,
+    /// The same by their place in the draft.
+    pub accepted_at: [u64; MAX_DRAFT_TOKENS],
+}
+
+impl SpeculationTotals {
+    /// Of `drafted` tokens the first `accepted` were right.
+    pub(super) fn note(&mut self, drafted: usize, accepted: usize) {
+        self.drafts += 1;
+        self.draft_tokens += drafted as u64;
+        self.accepted_tokens += accepted as u64;
+        self.accepted_at[..accepted].iter_mut().for_each(|count| *count += 1);
+    }
 }
 
 /// Where an engine stands in its life.

@@ -15,7 +15,7 @@
 //! What a sequence computes goes into the prefix cache block by block, and what is there already is not computed: when it is
 //! let in, and again before each step, as somebody else may have computed it meanwhile.
 //!
-//! Deliberately absent: speculative decoding, priorities.
+//! Deliberately absent: priorities.
 
 mod admission;
 mod api;
@@ -27,6 +27,7 @@ mod error;
 mod handle;
 mod load;
 mod mailbox;
+mod outcome;
 mod params;
 mod queue_bound;
 mod reservation;
@@ -34,6 +35,7 @@ mod sampler;
 mod schedule;
 mod sequence;
 mod shared;
+mod speculation;
 mod step;
 mod waiting;
 
@@ -45,6 +47,7 @@ pub use config::EngineConfig;
 pub use engine::Engine;
 pub use error::{FailureKind, SequenceFailure, SubmitError};
 pub use handle::{PrefillHandle, SequenceHandle};
-pub use load::{EngineLoad, EngineState, EngineTotals, Shutdown};
+pub use load::{EngineLoad, EngineState, EngineTotals, Shutdown, SpeculationTotals};
 pub use params::ParameterError;
 pub use reservation::Reservation;
+pub use speculation::{DraftModel, DraftRequest, MAX_DRAFT_TOKENS, NgramLookup, Propose, Speculation};

@@ -32,6 +32,8 @@ pub(super) struct Work {
     pub(super) uncomputed: usize,
     /// Whether it generates, one token a step.
     pub(super) is_decoding: bool,
+    /// Tokens drafted for it, which are computed beside that one.
+    pub(super) drafted: usize,
 }
 
 /// How many tokens a step computes.
@@ -45,13 +47,14 @@ pub(super) struct StepLimits {
     pub(super) least_prompt_tokens: usize,
 }
 
-/// How many tokens of which sequence a step computes: all that generate, one token each, and then prompts in order of arrival,
-/// which share what the limits leave.
+/// How many tokens of which sequence a step computes: all that generate, one token each and what is drafted for them, and then
+/// prompts in order of arrival, which share what the limits leave.
 pub(super) fn plan_step(work: &[Work], limits: StepLimits) -> Vec<(Arrival, usize)> {
     let mut plan: Vec<_> =
-        work.iter().filter(|work| work.is_decoding).map(|work| (work.arrival, 1)).collect();
+        work.iter().filter(|work| work.is_decoding).map(|work| (work.arrival, 1 + work.drafted)).collect();
     let most = if plan.is_empty() { limits.tokens } else { limits.mixed_prompt_tokens };
-    let mut left = limits.tokens.saturating_sub(plan.len()).min(most).max(limits.least_prompt_tokens);
+    let rows: usize = plan.iter().map(|(_, count)| count).sum();
+    let mut left = limits.tokens.saturating_sub(rows).min(most).max(limits.least_prompt_tokens);
     for prompt in work.iter().filter(|work| !work.is_decoding) {
         let chunk = prompt.uncomputed.min(left);
         if chunk == 0 {
@@ -61,6 +64,13 @@ pub(super) fn plan_step(work: &[Work], limits: StepLimits) -> Vec<(Arrival, usiz
         left -= chunk;
     }
     plan
+}
+
+/// How many tokens a step may draft beside the one of each that generates: what the limits leave, but no more than a quarter of
+/// a step in which prompts are computed.
+pub(super) fn most_drafts(generating: usize, has_prompts: bool, limits: StepLimits) -> usize {
+    let left = limits.tokens.saturating_sub(generating);
+    if has_prompts { left.min(limits.tokens / 4) } else { left }
 }
 
 /// Whether the next in the queue may be given what they want while `growing` sequences run: one block for each of them
@@ -74,11 +84,11 @@ mod tests {
     use super::*;
 
     fn decoding(arrival: u64) -> Work {
-        Work { arrival: Arrival(arrival), uncomputed: 1, is_decoding: true }
+        Work { arrival: Arrival(arrival), uncomputed: 1, is_decoding: true, drafted: 0 }
     }
 
     fn prompt(arrival: u64, uncomputed: usize) -> Work {
-        Work { arrival: Arrival(arrival), uncomputed, is_decoding: false }
+        Work { arrival: Arrival(arrival), uncomputed, is_decoding: false, drafted: 0 }
     }
 
     #[track_caller]
@@ -107,6 +117,15 @@ mod tests {
     #[test]
     fn prompts_get_their_least_share_beside_many_decodes() {
         check(&[decoding(0), decoding(1), decoding(2), prompt(3, 9)], 3, &[(0, 1), (1, 1), (2, 1), (3, 4)]);
+    }
+
+    #[test]
+    fn drafts_take_from_what_prompts_share() {
+        let drafted = |arrival, drafted| Work { drafted, ..decoding(arrival) };
+        check(&[drafted(0, 3), prompt(1, 9), drafted(2, 1)], 12, &[(0, 4), (2, 2), (1, 6)]);
+        let limits = StepLimits { tokens: 12, mixed_prompt_tokens: 10, least_prompt_tokens: 4 };
+        assert_eq!([most_drafts(5, false, limits), most_drafts(5, true, limits)], [7, 3]);
+        assert_eq!([most_drafts(10, true, limits), most_drafts(13, false, limits)], [2, 0]);
     }
 
     #[test]

@@ -39,6 +39,8 @@ pub(super) struct Shared {
     pub(super) eos_token_ids: Vec<u32>,
     pub(super) vocab_size: usize,
     pub(super) max_context_tokens: usize,
+    /// Most tokens drafted for a sequence in a step; 0: none ever.
+    pub(super) draft_tokens: usize,
 }
 
 /// What the engine's thread says about itself after each step.
@@ -72,6 +74,7 @@ impl Shared {
             eos_token_ids,
             vocab_size: forward.vocab_size(),
             max_context_tokens: forward.max_context_tokens(),
+            draft_tokens: 0,
         }
     }
 

@@ -4,34 +4,25 @@ use std::time::Instant;
 
 use super::{
     core::Core,
+    mailbox::Arrival,
+    outcome::Outcomes,
     schedule::{self, StepLimits, Work},
     sequence::{FinalBlocks, Life},
+    speculation::{DraftLimits, Drafts},
 };
 use crate::model::StepSequence;
 
 impl Core {
     /// Computes one step and sends what it gave.
     pub(super) fn step(&mut self) {
-        let Self { forward, shared, running, totals, scratch, .. } = self;
-        let layout = &shared.layout;
+        let layout = self.shared.layout;
         // What somebody else has computed since they were let in, they need not compute again.
-        for sequence in running.values_mut() {
-            sequence.share_cached(layout, shared.config.layer_group);
+        for sequence in self.running.values_mut() {
+            sequence.share_cached(&layout, self.shared.config.layer_group);
         }
-        let work: Vec<Work> = running
-            .iter()
-            .map(|(arrival, sequence)| Work {
-                arrival: *arrival,
-                uncomputed: sequence.uncomputed(),
-                is_decoding: sequence.is_decoding(),
-            })
-            .collect();
-        let limits = StepLimits {
-            tokens: shared.config.max_step_tokens,
-            mixed_prompt_tokens: shared.config.mixed_prompt_tokens,
-            least_prompt_tokens: layout.block_tokens,
-        };
-        let plan = schedule::plan_step(&work, limits);
+        let mut drafts = self.draft();
+        let plan = self.plan(&drafts);
+        let Self { forward, shared, running, totals, scratch, drafter, .. } = self;
         let started = Instant::now();
         for (arrival, _) in &plan {
             if let Some(sequence) = running.get_mut(arrival) {
@@ -42,18 +33,22 @@ impl Core {
             .iter()
             .map(|(arrival, count)| {
                 let sequence = &running[arrival];
+                let draft = drafts.get(arrival);
                 StepSequence {
-                    tokens: sequence.next_tokens(*count),
+                    tokens: draft.map_or_else(|| sequence.next_tokens(*count), |draft| draft.tokens()),
                     position: sequence.position(),
                     block_table: sequence.block_ids(),
                     adapter: sequence.adapter(),
-                    wants_logits: sequence.uncomputed() == *count,
+                    wanted_logits: match draft {
+                        Some(draft) => draft.tokens().len(),
+                        None => usize::from(sequence.uncomputed() == *count),
+                    },
                 }
             })
             .collect();
         let final_blocks: Vec<FinalBlocks<'_>> = plan
             .iter()
-            .filter_map(|(arrival, count)| running[arrival].final_blocks(*count, layout))
+            .filter_map(|(arrival, count)| running[arrival].final_blocks(*count, &layout))
             .collect();
         let logits = forward.step(&batch, &mut |layer| {
             report_layer(layer, layout.layers, shared.config.layer_group, &final_blocks);
@@ -61,25 +56,62 @@ impl Core {
         totals.steps += 1;
 
         let now = Instant::now();
-        let mut rows = logits.chunks_exact(shared.vocab_size);
+        if let Some(drafter) = drafter
+            && plan.iter().all(|(arrival, _)| running[arrival].is_decoding())
+        {
+            let rows = plan.iter().map(|(_, count)| count).sum();
+            drafter.observe_step(rows, plan.len(), now - started);
+        }
+        let rows = logits.chunks_exact(shared.vocab_size);
+        let mut outcomes = Outcomes { rows, shared, totals, scratch, now };
         for (arrival, count) in plan {
             let Some(sequence) = running.get_mut(&arrival) else { continue };
-            let (of_prompt, again) = sequence.advance(count);
-            totals.prompt_tokens += of_prompt as u64;
-            totals.recomputed_tokens += again as u64;
-            sequence.store_computed(layout);
-            if sequence.uncomputed() > 0 {
-                continue;
-            }
-            let row = rows.next().expect("the model gives a row of logits for each sequence that wants one");
-            totals.generation_tokens += 1;
-            if sequence.output_len() == 0 && shared.config.prefix_cache {
-                totals.prefix_query_tokens += sequence.prompt_len() as u64;
-                totals.prefix_hit_tokens += sequence.cached_tokens() as u64;
-            }
-            if sequence.sample(row, scratch, now) == Life::Ended {
+            let life = match (drafts.remove(&arrival), &mut *drafter) {
+                (Some(draft), Some(drafter)) => {
+                    let (accepted, life) = outcomes.check(sequence, draft.guesses());
+                    drafter.note(arrival, draft.guesses().len(), accepted);
+                    sequence.give_back_draft_blocks(draft.blocks_before, &layout);
+                    life
+                }
+                _ => outcomes.take(sequence, count),
+            };
+            if life == Life::Ended {
                 running.remove(&arrival);
             }
+        }
+    }
+
+    /// Guesses the next tokens of those that generate, if the engine speculates.
+    fn draft(&mut self) -> Drafts {
+        let limits = self.limits();
+        let Self { drafter, running, shared, .. } = self;
+        let Some(drafter) = drafter else { return Drafts::new() };
+        let generating = running.values().filter(|sequence| sequence.is_decoding()).count();
+        let tokens = schedule::most_drafts(generating, generating < running.len(), limits);
+        let limits = DraftLimits { layout: &shared.layout, vocab_size: shared.vocab_size, tokens };
+        drafter.draft(running, limits)
+    }
+
+    fn plan(&self, drafts: &Drafts) -> Vec<(Arrival, usize)> {
+        let work: Vec<Work> = self
+            .running
+            .iter()
+            .map(|(arrival, sequence)| Work {
+                arrival: *arrival,
+                uncomputed: sequence.uncomputed(),
+                is_decoding: sequence.is_decoding(),
+                drafted: drafts.get(arrival).map_or(0, |draft| draft.guesses().len()),
+            })
+            .collect();
+        schedule::plan_step(&work, self.limits())
+    }
+
+    fn limits(&self) -> StepLimits {
+        let config = &self.shared.config;
+        StepLimits {
+            tokens: config.max_step_tokens,
+            mixed_prompt_tokens: config.mixed_prompt_tokens,
+            least_prompt_tokens: self.shared.layout.block_tokens,
         }
     }
 }

@@ -112,7 +112,22 @@ pub(crate) struct Share<'a> {
     pub(crate) sequence: &'a mut Sequence,
     /// Tokens of the sequence to compute now.
     pub(crate) tokens: usize,
-    pub(crate) wants_logits: bool,
+    /// After how many of these, the last ones, logits are wanted.
+    pub(crate) wanted_logits: usize,
+    /// Tokens computed after these, and not kept: drafts that are refused.
+    pub(crate) refused: &'a [u32],
+}
+
+impl Share<'_> {
+    fn computed_tokens(&self) -> Vec<u32> {
+        let Sequence { tokens, computed, .. } = &*self.sequence;
+        [&tokens[*computed..computed + self.tokens], self.refused].concat()
+    }
+
+    /// Rows of logits that the step gives for it: with refused tokens also those after them, as nobody knows that before.
+    fn wanted_rows(&self) -> usize {
+        self.wanted_logits + self.refused.len()
+    }
 }
 
 impl Sequence {
@@ -143,32 +158,37 @@ impl Driver {
         Self { forward, block_tokens, free }
     }
 
-    /// One step; logits rows of those that want them, in order.
+    /// One step; the logits rows that are wanted, in order.
     pub(crate) fn step(&mut self, shares: &mut [Share<'_>]) -> Vec<Vec<f32>> {
         for share in shares.iter_mut() {
-            let end = share.sequence.computed + share.tokens;
+            let end = share.sequence.computed + share.tokens + share.refused.len();
             while share.sequence.block_table.len() * self.block_tokens < end {
                 share.sequence.block_table.push(self.free.pop().expect("the test's pool is large enough"));
             }
         }
+        let tokens: Vec<_> = shares.iter().map(Share::computed_tokens).collect();
         let batch: Vec<StepSequence<'_>> = shares
             .iter()
-            .map(|share| {
-                let Sequence { tokens, computed, block_table, adapter } = &*share.sequence;
-                StepSequence {
-                    tokens: &tokens[*computed..computed + share.tokens],
-                    position: *computed,
-                    block_table,
-                    adapter: adapter.as_ref(),
-                    wants_logits: share.wants_logits,
-                }
+            .zip(&tokens)
+            .map(|(share, tokens)| StepSequence {
+                tokens,
+                position: share.sequence.computed,
+                block_table: &share.sequence.block_table,
+                adapter: share.sequence.adapter.as_ref(),
+                wanted_logits: share.wanted_rows(),
             })
             .collect();
         let layers = self.forward.kv_layout().layers;
         let mut reported = Vec::new();
         let vocab = self.forward.vocab_size();
         let logits = self.forward.step(&batch, &mut |layer| reported.push(layer));
-        let rows = logits.chunks(vocab).map(<[f32]>::to_vec).collect();
+        let mut computed = logits.chunks(vocab).map(<[f32]>::to_vec);
+        let mut rows = Vec::new();
+        for share in &*shares {
+            let wanted: Vec<_> = computed.by_ref().take(share.wanted_rows()).collect();
+            rows.extend(wanted.into_iter().take(share.wanted_logits));
+        }
+        assert_eq!(computed.next(), None, "as many rows as are wanted");
         assert_eq!(reported, (0..layers).collect::<Vec<_>>(), "each layer is reported once, in order");
         for share in shares {
             share.sequence.computed += share.tokens;
@@ -191,8 +211,9 @@ impl Driver {
         let mut sequence = Sequence::new(prompt.to_vec()).with_adapter(adapter.cloned());
         loop {
             let tokens = chunk.min(prompt.len() - sequence.computed);
-            let wants_logits = sequence.computed + tokens == prompt.len();
-            let rows = self.step(&mut [Share { sequence: &mut sequence, tokens, wants_logits }]);
+            let wanted_logits = usize::from(sequence.computed + tokens == prompt.len());
+            let share = Share { sequence: &mut sequence, tokens, wanted_logits, refused: &[] };
+            let rows = self.step(&mut [share]);
             if let Some(row) = rows.into_iter().next() {
                 return (sequence, row);
             }
@@ -221,7 +242,7 @@ impl Driver {
         let mut rows = vec![row];
         while rows.len() < tokens {
             sequence.tokens.push(best(&rows[rows.len() - 1]));
-            let share = Share { sequence: &mut sequence, tokens: 1, wants_logits: true };
+            let share = Share { sequence: &mut sequence, tokens: 1, wanted_logits: 1, refused: &[] };
             rows.append(&mut self.step(&mut [share]));
         }
         self.release(sequence);

@@ -68,6 +68,8 @@ struct Alone {
 }
 
 const DECODED: usize = 6;
+/// Drafts that are refused.
+const WRONG: [u32; 3] = [1, 2, 3];
 
 /// Every prompt with every adapter, and without. Each has a driver to itself, so that those without never saw an adapter.
 fn alone(model: &Model, prompts: &[Vec<u32>], adapters: Vec<LoraAdapter>) -> Vec<Alone> {
@@ -122,12 +124,15 @@ fn run_schedule(label: &str, model: &Model, runs: &[Alone], seed: u64) {
             }
             let (computed, prompt) = (sequence.computed(), runs[*run].prompt.len());
             let left = prompt.saturating_sub(computed);
-            let tokens = if left == 0 { 1 } else { left.min(1 + random.below(longest)) };
-            let wants_logits = computed + tokens >= prompt;
-            if wants_logits {
-                expected.push((*run, computed + tokens - prompt));
-            }
-            shares.push(Share { sequence, tokens, wants_logits });
+            // Who generates may have drafts: some right, and behind them some wrong.
+            let most = if left == 0 { (sequence.tokens.len() - computed).min(5) } else { left.min(longest) };
+            let tokens = 1 + random.below(most);
+            let generates = computed + tokens >= prompt;
+            let wanted_logits = if left == 0 { tokens } else { usize::from(generates) };
+            let first = (computed + tokens).saturating_sub(prompt) + 1 - wanted_logits.max(1);
+            expected.extend((first..first + wanted_logits).map(|token| (*run, token)));
+            let refused = if generates { &WRONG[..random.below(4)] } else { &[] };
+            shares.push(Share { sequence, tokens, wanted_logits, refused });
         }
         if shares.is_empty() {
             continue;

@@ -7,4 +7,5 @@ mod fixture;
 mod invariance;
 mod prefix_cache;
 mod refusals;
+mod speculation;
 mod transformers;

@@ -8,4 +8,5 @@ mod prefix_cache;
 mod requests;
 mod reservations;
 mod schedules;
+mod speculation;
 mod support;

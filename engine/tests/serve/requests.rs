@@ -18,7 +18,7 @@ async fn greedy_tokens_are_those_of_the_model_computed_token_by_token() {
             position,
             block_table: &table,
             adapter: None,
-            wants_logits: true,
+            wanted_logits: 1,
         }];
         let logits = model.step(&step, &mut |_| ());
         let best = (0..VOCAB).max_by(|a, b| logits[*a].total_cmp(&logits[*b]).then(b.cmp(a))).unwrap();

@@ -8,7 +8,8 @@ use std::{
 
 use baton_engine::{
     BlockId, Dtype, Engine, EngineConfig, FinishReason, Forward, HashForward, KvLayout, KvMemory,
-    SamplingParams, SequenceEvent, SequenceFailure, SequenceHandle, SequenceRequest, StepSequence,
+    SamplingParams, SequenceEvent, SequenceFailure, SequenceHandle, SequenceRequest, Speculation,
+    StepSequence,
 };
 
 use crate::mirror::Mirror;
@@ -88,12 +89,22 @@ impl Worker {
         config: EngineConfig,
         before_step: impl FnMut(&[StepSequence<'_>]) -> Answer + Send + 'static,
     ) -> Self {
+        Self::start_speculating(blocks, config, None, before_step)
+    }
+
+    /// An engine that drafts, if `speculation` is given.
+    pub(crate) fn start_speculating(
+        blocks: usize,
+        config: EngineConfig,
+        speculation: Option<Speculation>,
+        before_step: impl FnMut(&[StepSequence<'_>]) -> Answer + Send + 'static,
+    ) -> Self {
         let memory = KvMemory::allocate(&LAYOUT, blocks);
         let model = HashForward::new(LAYOUT, memory.clone(), VOCAB, CONTEXT);
         let forward = Box::new(Hooked { model, before_step });
         let mirror = Mirror::default();
         let observer = Box::new(mirror.clone());
-        let engine = Engine::start_observed(forward, EOS.to_vec(), config, Some(observer));
+        let engine = Engine::start_speculating(forward, EOS.to_vec(), config, Some(observer), speculation);
         Self { engine, memory, blocks, mirror }
     }
 

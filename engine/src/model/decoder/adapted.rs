@@ -29,7 +29,7 @@ impl<'a, D: Device> Adapted<'a, D> {
         for index in order {
             let s = &sequences[index];
             let (first_row, first_wanted) = (batch.rows(), batch.wanted.len());
-            batch.push(s.tokens, s.position, s.block_table, s.wants_logits);
+            batch.push(s.tokens, s.position, s.block_table, s.wanted_logits);
             wanted[index] = first_wanted..batch.wanted.len();
             if let Some(adapter) = s.adapter {
                 add_run(&mut runs, first_row..batch.rows(), adapter);

@@ -106,6 +106,7 @@ impl<D: Device> Pass<D> {
             assert!(in_pool, "block ids are within the pool");
             let known = s.tokens.iter().all(|t| (*t as usize) < self.config.vocab);
             assert!(known, "token ids are within the vocabulary");
+            assert!(s.wanted_logits <= s.tokens.len(), "logits are wanted of tokens of the step");
         }
     }
 
@@ -165,7 +166,7 @@ impl<D: Device> Pass<D> {
         }
     }
 
-    /// Logits after the last token of each sequence that wants them.
+    /// Logits after the tokens for which they are wanted.
     fn logits(&mut self, step: &D::Step) -> &[f32] {
         let (a, device) = (&mut self.activations, &mut self.device);
         device.wanted_rows(step, &a.residual, &mut a.last);

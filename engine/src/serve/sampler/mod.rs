@@ -104,11 +104,7 @@ impl Sampler {
         if is_greedy {
             return Ok(best);
         }
-        filter::fill(candidates, logits, logits[best as usize], self.params.temperature);
-        filter::min_p(candidates, self.params.min_p);
-        filter::top_k(candidates, self.params.top_k);
-        filter::top_p(candidates, self.params.top_p);
-        Ok(draw::pick(candidates, draw::uniform(self.params.seed, self.generated)))
+        Ok(draw_from(logits, best, candidates, &self.params, self.generated))
     }
 
     /// Everything that is done to logits before the grammar.
@@ -141,6 +137,25 @@ impl Sampler {
         self.generated += 1;
     }
 
+    /// Cuts `draft` before the first token that can't be the next one, or after which there is none.
+    pub(super) fn cut(&mut self, draft: &mut Vec<u32>) {
+        let end = draft.iter().position(|id| self.ends.contains(id));
+        draft.truncate(end.unwrap_or(draft.len()));
+        if let Some(grammar) = &mut self.grammar {
+            let allowed = grammar.count_allowed(draft);
+            draft.truncate(allowed);
+        }
+    }
+
+    pub(super) fn params(&self) -> &SamplingParams {
+        &self.params
+    }
+
+    /// How many tokens may still come.
+    pub(super) fn left(&self) -> usize {
+        self.params.max_tokens.saturating_sub(self.generated) as usize
+    }
+
     /// Whether `id` ends the output.
     pub(super) fn ends_with(&self, id: u32) -> bool {
         self.ends.contains(&id)
@@ -150,6 +165,41 @@ impl Sampler {
     pub(super) fn is_exhausted(&self) -> bool {
         self.generated >= self.params.max_tokens
     }
+}
+
+/// What these parameters would choose at output index `index` if only `raw` counted, and no token before: a guess at what a
+/// [`Sampler`] chooses from similar logits. The draw is the same one, so that where the two distributions are alike the guess
+/// is right, however many tokens are likely.
+pub(super) fn guess(
+    params: &SamplingParams,
+    index: usize,
+    raw: &[f32],
+    scratch: &mut Scratch,
+) -> Option<u32> {
+    let Scratch { logits, candidates } = scratch;
+    logits.clear();
+    logits.extend_from_slice(raw);
+    adjust::add_bias(logits, &params.logit_bias);
+    let best = math::argmax(logits).filter(|best| logits[*best as usize].is_finite())?;
+    if params.temperature < GREEDY_BELOW || logits.iter().any(|logit| logit.is_nan()) {
+        return Some(best);
+    }
+    Some(draw_from(logits, best, candidates, params, u32::try_from(index).ok()?))
+}
+
+/// Temperature, filters and the draw for output index `index`; `best` is the most likely token.
+fn draw_from(
+    logits: &[f32],
+    best: u32,
+    candidates: &mut Vec<Candidate>,
+    params: &SamplingParams,
+    index: u32,
+) -> u32 {
+    filter::fill(candidates, logits, logits[best as usize], params.temperature);
+    filter::min_p(candidates, params.min_p);
+    filter::top_k(candidates, params.top_k);
+    filter::top_p(candidates, params.top_p);
+    draw::pick(candidates, draw::uniform(params.seed, index))
 }
 
 /// The most likely token that the grammar allows, with all others forbidden. When only that one is of interest and the most

@@ -293,3 +293,20 @@ fn unusable_logits_are_said_to_be_so() {
     assert_eq!(sample(&[1.0, f32::INFINITY]), infinite);
     assert_eq!(sample(&[OFF, OFF]), NoToken::BadLogits("no token is allowed"));
 }
+
+#[test]
+fn a_guess_is_what_would_be_sampled_if_the_tokens_before_did_not_count() {
+    for (temperature, top_p, top_k) in [(0.0, 1.0, 0), (1.0, 1.0, 0), (0.7, 0.9, 0), (1.5, 1.0, 3)] {
+        let biased = SamplingParams { temperature, top_p, top_k, logit_bias: vec![(2, 1.5)], ..params() };
+        let mut sampler = Sampler::new(SamplingParams { seed: 8, ..biased.clone() }, &[0], &[]);
+        let mut scratch = Scratch::default();
+        for index in 0..50 {
+            let logits: Vec<f32> = (0..9).map(|id| draw::uniform(id, index) as f32 * 4.0).collect();
+            let sampled = sampler.sample(&logits, &mut scratch).unwrap().id;
+            let params = SamplingParams { seed: 8, ..biased.clone() };
+            assert_eq!(guess(&params, index as usize, &logits, &mut scratch), Some(sampled));
+        }
+    }
+    assert_eq!(guess(&params(), 0, &[f32::NAN, 1.0], &mut Scratch::default()), Some(1));
+    assert_eq!(guess(&params(), 0, &[OFF, OFF], &mut Scratch::default()), None);
+}

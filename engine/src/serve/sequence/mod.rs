@@ -3,6 +3,7 @@
 mod blocks;
 mod clock;
 mod delivery;
+mod drafts;
 
 use std::{sync::Arc, time::Instant};
 
@@ -142,7 +143,7 @@ impl Sequence {
         self.tokens.len() - self.computed
     }
 
-    /// Whether it generates, one token a step.
+    /// Whether it generates: one token a step, or more with drafts.
     pub(super) fn is_decoding(&self) -> bool {
         self.output_len() > 0 && self.uncomputed() == 1
     }

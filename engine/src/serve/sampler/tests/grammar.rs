@@ -124,3 +124,26 @@ fn a_grammar_needs_the_models_own_end() {
     let error = params.validate(LOGITS).unwrap_err();
     assert_eq!(error.field, "ignore_eos");
 }
+
+#[test]
+fn a_draft_is_cut_before_what_the_grammar_forbids_and_before_the_end() {
+    let cut = |sampler: &mut Sampler, draft: &[u8], end: &[u32]| {
+        let mut draft: Vec<u32> =
+            draft.iter().map(|byte| u32::from(*byte)).chain(end.iter().copied()).collect();
+        sampler.cut(&mut draft);
+        draft.len()
+    };
+    for temperature in [0.0, 1.0] {
+        let params = SamplingParams { temperature, seed: 3, ..params() };
+        let mut sampler = under("/[a-f]{3}(xy|z)/", params.clone());
+        assert_eq!(cut(&mut sampler, b"abcqq", &[]), 3);
+        assert_eq!(cut(&mut sampler, b"abcz", &[END, 7]), 4);
+        assert_eq!(cut(&mut sampler, b"abcxy", &[]), 5);
+        assert_eq!(cut(&mut sampler, b"z", &[]), 0);
+        assert_eq!(cut(&mut sampler, b"", &[END]), 0);
+        // It is where it was.
+        let undisturbed = generate(&mut under("/[a-f]{3}(xy|z)/", params), 10);
+        assert_eq!(generate(&mut sampler, 10), undisturbed);
+        assert_eq!(cut(&mut sampler, b"a", &[]), 0, "after the end there is nothing");
+    }
+}
