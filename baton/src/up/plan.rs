@@ -119,16 +119,9 @@ fn front(config: &Config) -> ProcessPlan {
     if config.prefill == 0 {
         line.flag("--aggregated");
     }
-    if let Some(tokens) = config.max_context {
-        line.option("--max-context", tokens.to_string());
-    }
-    for (option, format) in
-        [("--tool-call-parser", &config.tool_call_parser), ("--reasoning-parser", &config.reasoning_parser)]
-    {
-        if let Some(format) = format {
-            line.option(option, format);
-        }
-    }
+    line.if_given("--max-context", config.max_context.map(|tokens| tokens.to_string()));
+    line.if_given("--tool-call-parser", config.tool_call_parser.as_ref());
+    line.if_given("--reasoning-parser", config.reasoning_parser.as_ref());
     line.into_plan(FRONT.to_owned(), Kind::Front)
 }
 
@@ -151,9 +144,7 @@ fn prefill_worker(index: u16, config: &Config) -> ProcessPlan {
 fn decode_worker(index: u16, config: &Config) -> ProcessPlan {
     let registry = Arg::AddressOf { process: format!("sidecar-{index}"), listener: "grpc" };
     let mut line = worker("decode-worker", format!("decode-{index}"), registry, config);
-    if let Some(speculative) = &config.speculative_config {
-        line.option("--speculative-config", speculative);
-    }
+    line.if_given("--speculative-config", config.speculative_config.as_ref());
     line.into_plan(format!("decode-{index}"), Kind::DecodeWorker)
 }
 
@@ -168,23 +159,16 @@ fn worker(subcommand: &str, id: String, registry: Arg, config: &Config) -> Line 
     line.option("--fabric", &config.fabric);
     line.option("--threads", config.threads.to_string());
     line.option("--drain-timeout", config.drain_timeout.to_string());
-    let optional = [
-        ("--libfabric", config.libfabric.as_ref().map(OsString::from)),
-        ("--rails", (!config.rails.is_empty()).then(|| config.rails.join(",").into())),
-        ("--nixl", config.nixl.as_ref().map(OsString::from)),
-        ("--ucx", config.ucx.as_ref().map(OsString::from)),
-        ("--kv-memory", config.kv_memory.as_ref().map(OsString::from)),
-        ("--kv-blocks", config.kv_blocks.map(|blocks| blocks.to_string().into())),
-        ("--dtype", config.dtype.as_ref().map(OsString::from)),
-        ("--quantization", config.quantization.as_ref().map(OsString::from)),
-        ("--max-context", config.max_context.map(|tokens| tokens.to_string().into())),
-        ("--max-loras", config.max_loras.map(|adapters| adapters.to_string().into())),
-    ];
-    for (option, value) in optional {
-        if let Some(value) = value {
-            line.option(option, value);
-        }
-    }
+    line.if_given("--libfabric", config.libfabric.as_ref());
+    line.if_given("--rails", (!config.rails.is_empty()).then(|| config.rails.join(",")));
+    line.if_given("--nixl", config.nixl.as_ref());
+    line.if_given("--ucx", config.ucx.as_ref());
+    line.if_given("--kv-memory", config.kv_memory.as_ref());
+    line.if_given("--kv-blocks", config.kv_blocks.map(|blocks| blocks.to_string()));
+    line.if_given("--dtype", config.dtype.as_ref());
+    line.if_given("--quantization", config.quantization.as_ref());
+    line.if_given("--max-context", config.max_context.map(|tokens| tokens.to_string()));
+    line.if_given("--max-loras", config.max_loras.map(|adapters| adapters.to_string()));
     for module in &config.lora_modules {
         line.option("--lora-modules", module);
     }
@@ -221,6 +205,12 @@ impl Line {
 
     fn option(&mut self, name: &str, value: impl Into<OsString>) {
         self.word(name, Arg::Text(value.into()));
+    }
+
+    fn if_given(&mut self, name: &str, value: Option<impl Into<OsString>>) {
+        if let Some(value) = value {
+            self.option(name, value);
+        }
     }
 
     fn word(&mut self, name: &str, value: Arg) {

@@ -134,7 +134,7 @@ pub(crate) struct Write {
     pub(crate) destination: u64,
     /// Bytes of a row; all of the write, unless the fabric takes [strided](Capabilities::strided_writes) ones.
     pub(crate) len: u64,
-    /// Rows, as a [`Tile`](crate::plan::Tile) has them.
+    /// Rows, as a [`Tile`] has them.
     pub(crate) inner: Step,
     pub(crate) outer: Step,
     pub(crate) immediate: u32,
