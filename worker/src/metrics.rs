@@ -75,13 +75,16 @@ impl TokenClock {
         let Some(count) = u32::try_from(count).ok().filter(|count| *count > 0) else { return };
         let now = Instant::now();
         let observe = |histogram: &Histogram, length: Duration| histogram.observe(length.as_secs_f64());
-        match self.last_token.replace(now) {
-            None => observe(&self.metrics.time_to_first_token, now - self.arrival),
-            Some(last) => {
-                for _ in 0..count {
-                    observe(&self.metrics.inter_token_latency, (now - last) / count);
-                }
+        // Tokens that come together share the time since the last ones; those that come with the first came at once.
+        let (gaps, each) = match self.last_token.replace(now) {
+            None => {
+                observe(&self.metrics.time_to_first_token, now - self.arrival);
+                (count - 1, Duration::ZERO)
             }
+            Some(last) => (count, (now - last) / count),
+        };
+        for _ in 0..gaps {
+            observe(&self.metrics.inter_token_latency, each);
         }
     }
 
@@ -93,5 +96,30 @@ impl TokenClock {
     /// Since the request's arrival.
     pub fn elapsed(&self) -> Duration {
         self.arrival.elapsed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(batches: &[usize], gaps: usize) {
+        let metrics = Metrics::new();
+        let mut clock = RequestMetrics::register(&metrics, "m").start();
+        batches.iter().for_each(|count| clock.tokens(*count));
+        let text = metrics.encode();
+        for (name, count) in [("inter_token_latency", gaps), ("time_to_first_token", 1)] {
+            let line = format!("vllm:{name}_seconds_count{{model_name=\"m\"}} {count}\n");
+            assert!(text.contains(&line), "no {line} in {text}");
+        }
+    }
+
+    #[test]
+    fn each_token_after_the_first_has_a_gap_however_they_come() {
+        check(&[1, 1, 1, 1], 3);
+        check(&[1, 3], 3);
+        check(&[3, 1], 3);
+        check(&[4, 0], 3);
     }
 }
