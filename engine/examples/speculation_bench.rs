@@ -101,13 +101,9 @@ impl Way {
 
     /// Decodes all prompts at once; the time counts from the first token of each.
     fn measure(&mut self, prompts: &[Vec<u32>], settings: &Settings, is_warm_up: bool) -> anyhow::Result<()> {
-        let request = |prompt: &Vec<u32>| SequenceRequest {
-            id: "bench".to_owned(),
-            prompt: prompt.clone(),
-            sampling: SamplingParams { ignore_eos: true, ..SamplingParams::greedy(settings.tokens) },
-            deadline: None,
-            adapter: None,
-            cache_salt: None,
+        let request = |prompt: &Vec<u32>| {
+            let sampling = SamplingParams { ignore_eos: true, ..SamplingParams::greedy(settings.tokens) };
+            SequenceRequest::new("bench", prompt.clone(), sampling)
         };
         let handles: Result<Vec<_>, _> = prompts.iter().map(|p| self.engine.submit(request(p))).collect();
         let (mut tokens, mut longest) = (0, 0);

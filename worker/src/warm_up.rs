@@ -29,14 +29,7 @@ pub async fn warm_up(engine: &Engine) -> Result<(), RunError> {
     let new_tokens = if engine.draft_tokens() > 0 { NEW_TOKENS + DRAFTED_TOKENS } else { NEW_TOKENS };
     let prompt = vec![0; PROMPT_TOKENS.min(room.saturating_sub(new_tokens as usize)).max(1)];
     let sampling = SamplingParams { ignore_eos: true, ..SamplingParams::greedy(new_tokens) };
-    let request = SequenceRequest {
-        id: "warm-up".to_owned(),
-        prompt,
-        sampling,
-        deadline: None,
-        adapter: None,
-        cache_salt: None,
-    };
+    let request = SequenceRequest::new("warm-up", prompt, sampling);
     if room <= request.prompt.len() {
         // A pool of a token or two has nothing to warm up.
         return Ok(());

@@ -233,7 +233,7 @@ impl<T: Element> Device for Cpu<T> {
 
     fn gate(&mut self, gate: Gate, gate_up: &Rows<f32>, out: &mut Operands<T>) {
         let (rows, width, kernel) = (gate_up.rows(), gate_up.width() / 2, self.kernels.gate);
-        out.fill(&mut self.threads, (rows, width), |row, out| kernel(gate, gate_up.row(row), width, out));
+        out.fill(&mut self.threads, (rows, width), |row, out| kernel(gate, gate_up.row(row), out));
     }
 
     fn route(&mut self, logits: &Rows<f32>, routing: Routing, routes: &mut Routes) {

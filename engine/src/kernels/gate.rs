@@ -20,15 +20,15 @@ pub(crate) enum Gate {
 }
 
 multiversion! {
-    /// `gate_up` is `[rows, 2, width]`, `out` is `[rows, width]`.
-    pub(crate) fn gate<T: Element>(gate: Gate, gate_up: &[f32], width: usize, out: &mut [T]) = body;
+    /// One row: `gate_up` is `[2, width]`, `out` is `[width]`.
+    pub(crate) fn gate<T: Element>(gate: Gate, gate_up: &[f32], out: &mut [T]) = body;
 }
 
 #[inline(always)]
-fn body<T: Element, A: Arith>(gate: Gate, gate_up: &[f32], width: usize, out: &mut [T]) {
+fn body<T: Element, A: Arith>(gate: Gate, gate_up: &[f32], out: &mut [T]) {
     match gate {
-        Gate::Silu => each(gate_up, width, out, |gate, up| swish::<A>(gate, 1.0) * up),
-        Gate::Clamped { alpha, limit } => each(gate_up, width, out, |gate, up| {
+        Gate::Silu => each(gate_up, out, |gate, up| swish::<A>(gate, 1.0) * up),
+        Gate::Clamped { alpha, limit } => each(gate_up, out, |gate, up| {
             let (gate, up) = (gate.min(limit), up.clamp(-limit, limit));
             swish::<A>(gate, alpha) * (up + 1.0)
         }),
@@ -36,12 +36,10 @@ fn body<T: Element, A: Arith>(gate: Gate, gate_up: &[f32], width: usize, out: &m
 }
 
 #[inline(always)]
-fn each<T: Element>(gate_up: &[f32], width: usize, out: &mut [T], join: impl Fn(f32, f32) -> f32) {
-    for (gate_up, out) in gate_up.chunks_exact(2 * width).zip(out.chunks_exact_mut(width)) {
-        let (gate, up) = gate_up.split_at(width);
-        for ((gate, up), out) in gate.iter().zip(up).zip(out) {
-            *out = T::from_f32(join(*gate, *up));
-        }
+fn each<T: Element>(gate_up: &[f32], out: &mut [T], join: impl Fn(f32, f32) -> f32) {
+    let (gate, up) = gate_up.split_at(out.len());
+    for ((gate, up), out) in gate.iter().zip(up).zip(out) {
+        *out = T::from_f32(join(*gate, *up));
     }
 }
 

@@ -6,7 +6,7 @@ use super::{
 };
 
 multiversion! {
-    /// `out = x / sqrt(mean(x²) + eps) · weight` for each row of `weight.len()` elements; `x` and `out` are `[rows, weight.len()]`.
+    /// One row: `out = x / sqrt(mean(x²) + eps) · weight`.
     pub(crate) fn rms_norm<T: Element>(x: &[f32], weight: &[f32], eps: f32, out: &mut [T]) = body;
 }
 
@@ -22,12 +22,9 @@ pub(crate) fn reference(x: &[f32], weight: &[f32], eps: f32) -> Vec<f32> {
 
 #[inline(always)]
 fn body<T: Element, A: Arith>(x: &[f32], weight: &[f32], eps: f32, out: &mut [T]) {
-    let width = weight.len();
-    for (x, out) in x.chunks_exact(width).zip(out.chunks_exact_mut(width)) {
-        let scale = inverse_rms::<A>(x, eps);
-        for ((x, weight), out) in x.iter().zip(weight).zip(out) {
-            *out = T::from_f32(x * scale * weight);
-        }
+    let scale = inverse_rms::<A>(x, eps);
+    for ((x, weight), out) in x.iter().zip(weight).zip(out) {
+        *out = T::from_f32(x * scale * weight);
     }
 }
 

@@ -6,7 +6,7 @@ use super::{Element, Gate, Isa, attention, gate, gemm, heads, int8, mxfp4, norm}
 #[derive(Clone, Copy)]
 pub(crate) struct Kernels<T> {
     pub(crate) attention: attention::Kernel<T>,
-    pub(crate) gate: fn(Gate, &[f32], usize, &mut [T]),
+    pub(crate) gate: fn(Gate, &[f32], &mut [T]),
     pub(crate) gemm: gemm::Kernel<T>,
     pub(crate) int8: int8::Kernel,
     pub(crate) quantise: int8::Quantise<T>,

@@ -80,19 +80,8 @@ impl Model {
     /// # Errors
     /// Says which file, setting or tensor is missing, damaged or unsupported.
     pub fn load(folder: &Path, options: &LoadOptions<'_>) -> Result<Self, LoadError> {
-        let isa = options.isa.unwrap_or_else(Isa::detect);
-        if isa > Isa::detect() {
-            return Err(LoadError::IsaMissing { wanted: isa, best: Isa::detect() });
-        }
-        if !folder.is_dir() {
-            return Err(LoadError::FolderMissing(folder.to_owned()));
-        }
-        let config_path = folder.join("config.json");
-        if !config_path.exists() {
-            return Err(LoadError::FileMissing { folder: folder.to_owned(), file: "config.json".to_owned() });
-        }
-        let config_json = read_json(&config_path)?;
-        let config = ModelConfig::parse(&config_json)?;
+        let isa = usable_isa(options)?;
+        let (config_json, config) = read_config(folder)?;
         let eos_token_ids = eos_token_ids(folder, &config_json)?;
         let checkpoint = Checkpoint::open(folder)?;
         let halves = checkpoint.count_stored_as_f16();
@@ -217,6 +206,29 @@ impl Forward for BoundModel {
     fn step(&mut self, batch: &[StepSequence<'_>], on_layer: &mut dyn FnMut(usize)) -> &[f32] {
         self.forward.step(batch, on_layer)
     }
+}
+
+/// The instruction set that is asked for, which this CPU must have, or its best.
+pub(super) fn usable_isa(options: &LoadOptions<'_>) -> Result<Isa, LoadError> {
+    let best = Isa::detect();
+    match options.isa {
+        Some(wanted) if wanted > best => Err(LoadError::IsaMissing { wanted, best }),
+        wanted => Ok(wanted.unwrap_or(best)),
+    }
+}
+
+/// `config.json` of `folder`, and what it says.
+pub(super) fn read_config(folder: &Path) -> Result<(Value, ModelConfig), LoadError> {
+    if !folder.is_dir() {
+        return Err(LoadError::FolderMissing(folder.to_owned()));
+    }
+    let path = folder.join("config.json");
+    if !path.exists() {
+        return Err(LoadError::FileMissing { folder: folder.to_owned(), file: "config.json".to_owned() });
+    }
+    let json = read_json(&path)?;
+    let config = ModelConfig::parse(&json)?;
+    Ok((json, config))
 }
 
 /// Puts all weights of a model on a device.

@@ -8,7 +8,7 @@ use super::{
     LoadError, LoadOptions, ModelConfig,
     checkpoint::Checkpoint,
     decoder::{Loader, Pass, Weights},
-    load::read_json,
+    load::{read_config, usable_isa},
 };
 use crate::{
     Isa,
@@ -28,8 +28,8 @@ pub(crate) struct MeteredModel {
 impl MeteredModel {
     /// Reads `folder` as [`super::Model::load`] does.
     pub(crate) fn load(folder: &Path, options: &LoadOptions<'_>) -> Result<Self, LoadError> {
-        let (isa, threads) = (options.isa.unwrap_or_else(Isa::detect), options.threads);
-        let config = ModelConfig::parse(&read_json(&folder.join("config.json"))?)?;
+        let (isa, threads) = (usable_isa(options)?, options.threads);
+        let (_, config) = read_config(folder)?;
         let checkpoint = Checkpoint::open(folder)?;
         let device = Metered::open(isa, threads);
         let loader = Loader::new(&checkpoint, device, options);

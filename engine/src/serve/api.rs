@@ -29,6 +29,11 @@ pub struct SequenceRequest {
 }
 
 impl SequenceRequest {
+    /// For the model alone, without a deadline.
+    pub fn new(id: impl Into<String>, prompt: Vec<u32>, sampling: SamplingParams) -> Self {
+        Self { id: id.into(), prompt, sampling, deadline: None, adapter: None, cache_salt: None }
+    }
+
     /// With whom it shares cached prefixes.
     pub(super) fn scope(&self) -> Option<Arc<CacheScope>> {
         let Self { adapter, cache_salt, .. } = self;

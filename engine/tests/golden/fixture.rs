@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use baton_engine::{
-    BlockId, BoundModel, DeviceKind, Dtype, Forward, Isa, KvMemory, LoadOptions, LoraAdapter, Model,
-    StepSequence, WeightFormat,
+    BlockId, BoundModel, DeviceKind, Dtype, Forward, GeneratedToken, Isa, KvMemory, LoadOptions, LoraAdapter,
+    Model, SequenceEvent, SequenceHandle, StepSequence, WeightFormat,
 };
 use safetensors::SafeTensors;
 
@@ -257,4 +257,23 @@ impl Driver {
 
 pub(crate) fn best(row: &[f32]) -> u32 {
     (0..row.len()).fold(0, |best, i| if row[i] > row[best] { i } else { best }) as u32
+}
+
+/// The tokens with the bits of their log-probabilities, and how much of the prompt was cached.
+pub(crate) fn finish(mut handle: SequenceHandle) -> (Vec<(u32, Vec<u32>)>, usize) {
+    let bits = |token: GeneratedToken| {
+        let logprobs = token.logprobs.expect("asked for");
+        let top = logprobs.top.into_iter().flat_map(|(id, logprob)| [id, logprob.to_bits()]);
+        (token.id, std::iter::once(logprobs.chosen.to_bits()).chain(top).collect())
+    };
+    let (mut tokens, mut cached) = (Vec::new(), 0);
+    loop {
+        match handle.try_recv() {
+            None => std::thread::yield_now(),
+            Some(SequenceEvent::Prefilled(prefilled)) => cached = prefilled.cached_tokens,
+            Some(SequenceEvent::Token(token)) => tokens.push(bits(token)),
+            Some(SequenceEvent::Finished(..)) => return (tokens, cached),
+            Some(SequenceEvent::Failed(failure)) => panic!("{failure}"),
+        }
+    }
 }

@@ -1,11 +1,10 @@
 //! A real model's tokens and log-probabilities, with the prefix cache and without, to the last bit.
 
 use baton_engine::{
-    Dtype, Engine, EngineConfig, GeneratedToken, Isa, Model, SamplingParams, SequenceEvent, SequenceHandle,
-    SequenceRequest,
+    Dtype, Engine, EngineConfig, Isa, Model, SamplingParams, SequenceHandle, SequenceRequest,
 };
 
-use crate::fixture::{Driver, MODELS, cases, load};
+use crate::fixture::{Driver, MODELS, cases, finish, load};
 
 fn engine(model: &Model, prefix_cache: bool) -> Engine {
     let config = EngineConfig { prefix_cache, max_step_tokens: 48, ..EngineConfig::default() };
@@ -14,34 +13,7 @@ fn engine(model: &Model, prefix_cache: bool) -> Engine {
 
 fn submit(engine: &Engine, prompt: &[u32]) -> SequenceHandle {
     let sampling = SamplingParams { logprobs: Some(20), ..SamplingParams::greedy(12) };
-    let request = SequenceRequest {
-        id: "test".to_owned(),
-        prompt: prompt.to_vec(),
-        sampling,
-        deadline: None,
-        adapter: None,
-        cache_salt: None,
-    };
-    engine.submit(request).unwrap()
-}
-
-/// The tokens with the bits of their log-probabilities, and how much of the prompt was cached.
-fn finish(mut handle: SequenceHandle) -> (Vec<(u32, Vec<u32>)>, usize) {
-    let bits = |token: GeneratedToken| {
-        let logprobs = token.logprobs.expect("asked for");
-        let top = logprobs.top.into_iter().flat_map(|(id, logprob)| [id, logprob.to_bits()]);
-        (token.id, std::iter::once(logprobs.chosen.to_bits()).chain(top).collect())
-    };
-    let (mut tokens, mut cached) = (Vec::new(), 0);
-    loop {
-        match handle.try_recv() {
-            None => std::thread::yield_now(),
-            Some(SequenceEvent::Prefilled(prefilled)) => cached = prefilled.cached_tokens,
-            Some(SequenceEvent::Token(token)) => tokens.push(bits(token)),
-            Some(SequenceEvent::Finished(..)) => return (tokens, cached),
-            Some(SequenceEvent::Failed(failure)) => panic!("{failure}"),
-        }
-    }
+    engine.submit(SequenceRequest::new("test", prompt.to_vec(), sampling)).unwrap()
 }
 
 #[test]

@@ -2,11 +2,11 @@
 //! and in a batch.
 
 use baton_engine::{
-    DraftModel, Dtype, Engine, EngineConfig, EngineTotals, GeneratedToken, Isa, Model, NgramLookup, Propose,
-    SamplingParams, SequenceEvent, SequenceHandle, SequenceRequest, Shutdown, Speculation,
+    DraftModel, Dtype, Engine, EngineConfig, EngineTotals, Isa, Model, NgramLookup, Propose, SamplingParams,
+    SequenceHandle, SequenceRequest, Shutdown, Speculation,
 };
 
-use crate::fixture::{Driver, MODELS, cases, load};
+use crate::fixture::{Driver, MODELS, cases, finish, load};
 
 fn engine(model: &Model, proposer: Option<Box<dyn Propose>>) -> Engine {
     let config = EngineConfig { max_step_tokens: 48, ..EngineConfig::default() };
@@ -23,36 +23,7 @@ fn submit(engine: &Engine, prompt: &[u32], temperature: f32) -> SequenceHandle {
     let greedy = SamplingParams::greedy(14);
     let sampling =
         SamplingParams { temperature, seed: 11, logprobs: Some(5), repetition_penalty: 1.1, ..greedy };
-    let prompt = prompt.to_vec();
-    engine
-        .submit(SequenceRequest {
-            id: "test".to_owned(),
-            prompt,
-            sampling,
-            deadline: None,
-            adapter: None,
-            cache_salt: None,
-        })
-        .unwrap()
-}
-
-/// The tokens with the bits of their log-probabilities.
-fn finish(mut handle: SequenceHandle) -> Vec<(u32, Vec<u32>)> {
-    let bits = |token: GeneratedToken| {
-        let logprobs = token.logprobs.expect("asked for");
-        let top = logprobs.top.into_iter().flat_map(|(id, logprob)| [id, logprob.to_bits()]);
-        (token.id, std::iter::once(logprobs.chosen.to_bits()).chain(top).collect())
-    };
-    let mut tokens = Vec::new();
-    loop {
-        match handle.try_recv() {
-            None => std::thread::yield_now(),
-            Some(SequenceEvent::Prefilled(_)) => {}
-            Some(SequenceEvent::Token(token)) => tokens.push(bits(token)),
-            Some(SequenceEvent::Finished(..)) => return tokens,
-            Some(SequenceEvent::Failed(failure)) => panic!("{failure}"),
-        }
-    }
+    engine.submit(SequenceRequest::new("test", prompt.to_vec(), sampling)).unwrap()
 }
 
 fn ended(engine: &Engine) -> EngineTotals {
@@ -74,7 +45,7 @@ fn drafts_do_not_change_a_bit() {
         let plain = engine(&model, None);
         let requests: Vec<_> =
             prompts(name).into_iter().flat_map(|prompt| [(prompt.clone(), 0.0), (prompt, 0.8)]).collect();
-        let expected: Vec<_> = requests.iter().map(|(p, t)| finish(submit(&plain, p, *t))).collect();
+        let expected: Vec<_> = requests.iter().map(|(p, t)| finish(submit(&plain, p, *t)).0).collect();
         for (how, proposer) in [
             ("n-grams", Box::new(NgramLookup::new(1, 3)) as Box<dyn Propose>),
             ("itself", draft_model(&model)),
@@ -89,7 +60,7 @@ fn drafts_do_not_change_a_bit() {
                     .filter(|_| *at_once)
                     .map(|(prompt, temperature)| submit(&drafting, prompt, *temperature))
                     .collect();
-                let tokens = finish(submit(&drafting, &request.0, request.1));
+                let (tokens, _) = finish(submit(&drafting, &request.0, request.1));
                 assert!(tokens == *expected, "{name}, drafts by {how}: prompt of {}", request.0.len());
                 drop(others);
             }

@@ -218,14 +218,7 @@ pub(crate) fn endless(max_tokens: u32) -> SamplingParams {
 }
 
 pub(crate) fn request(prompt: Vec<u32>, sampling: SamplingParams) -> SequenceRequest {
-    SequenceRequest {
-        id: "test".to_owned(),
-        prompt,
-        sampling,
-        deadline: None,
-        adapter: None,
-        cache_salt: None,
-    }
+    SequenceRequest::new("test", prompt, sampling)
 }
 
 /// A request whose blocks are reserved, for a prompt that starts with 3.

@@ -37,7 +37,7 @@ pub(super) fn sums(context: &Context, next: &Context, s: Sizes, scratch: &mut Sc
 /// `[pairs][64]`.
 #[target_feature(enable = "avx512f,avx512bw")]
 fn load_keys(context: &Context, next: &Context, s: Sizes, keys: &mut [Line]) {
-    for wide in 0..WIDE {
+    for wide in 0..context.tokens.div_ceil(LANES) {
         for pair in (0..s.pairs).step_by(LANES) {
             next.fetch_keys(share(wide, pair, s), s);
             for (lane, column) in context.keys(wide, pair, s).into_iter().enumerate() {

@@ -122,10 +122,10 @@ fn take(
     s: Sizes,
     scratch: &mut Scratch,
 ) {
-    let is_few = s.rows <= few_rows::MAX_ROWS;
-    // With a whole tile to compute, the next one is fetched bit by bit.
+    // The next one is fetched bit by bit while this one is read; what a tile that is not whole leaves is fetched first.
     next.fetch_keys(context.tokens.next_multiple_of(LANES)..TILE, s);
     (context.tokens.div_ceil(2)..TILE / 2).for_each(|pair| next.fetch_values(pair, s));
+    let is_few = s.rows <= few_rows::MAX_ROWS;
     match is_few {
         true => few_rows::scores(context, next, s, scratch),
         false => many_rows::scores(context, next, s, scratch),

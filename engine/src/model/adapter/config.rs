@@ -41,13 +41,13 @@ pub(super) struct AdapterConfig {
 impl AdapterConfig {
     pub(super) fn parse(json: &Value) -> Result<Self, AdapterError> {
         refuse_unsupported(json)?;
-        let rank = rank(&json["r"]).ok_or_else(|| wrong("r", &json["r"], "a whole number from 1"))?;
+        let rank = read_rank(&json["r"]).ok_or_else(|| wrong("r", &json["r"], "a whole number from 1"))?;
         let alpha = json["lora_alpha"].as_f64().filter(|alpha| alpha.is_finite());
         Ok(Self {
             rank,
             alpha: alpha.ok_or_else(|| wrong("lora_alpha", &json["lora_alpha"], "a number"))?,
             is_rank_stabilised: json["use_rslora"].as_bool().unwrap_or(false),
-            ranks: patterns(json, "rank_pattern", rank_of_value)?,
+            ranks: patterns(json, "rank_pattern", read_rank)?,
             alphas: patterns(json, "alpha_pattern", Value::as_f64)?,
             targets: targets(&json["target_modules"])?,
         })
@@ -66,12 +66,8 @@ impl AdapterConfig {
     }
 }
 
-fn rank(value: &Value) -> Option<usize> {
+fn read_rank(value: &Value) -> Option<usize> {
     value.as_u64().filter(|rank| (1..=MOST_RANK).contains(rank)).map(|rank| rank as usize)
-}
-
-fn rank_of_value(value: &Value) -> Option<usize> {
-    rank(value)
 }
 
 /// As PEFT looks a module up: the first pattern that its whole name, or an end of it after a dot, matches.
