@@ -264,11 +264,15 @@ impl<T: Element> Device for Cpu<T> {
         experts::combine(&mut self.threads, y, routes, out);
     }
 
-    fn wanted_rows(&mut self, step: &Step, x: &Rows<f32>, out: &mut Rows<f32>) {
-        let (wanted, width) = (&step.batch.wanted, x.width());
-        for (row, out) in wanted.iter().zip(out.shape(wanted.len(), width).chunks_exact_mut(width)) {
+    fn take_rows(&mut self, rows: &[usize], x: &Rows<f32>, out: &mut Rows<f32>) {
+        let width = x.width();
+        for (row, out) in rows.iter().zip(out.shape(rows.len(), width).chunks_exact_mut(width)) {
             out.copy_from_slice(x.row(*row));
         }
+    }
+
+    fn take_operand_rows(&mut self, rows: &[usize], x: &Operands<T>, out: &mut Operands<T>) {
+        out.fill(&mut self.threads, (rows.len(), x.width()), |row, out| out.copy_from_slice(x.row(rows[row])));
     }
 
     fn read<'a>(&'a mut self, x: &'a Rows<f32>) -> &'a [f32] {

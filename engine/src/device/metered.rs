@@ -252,10 +252,16 @@ impl<T: Element> Device for Metered<T> {
         self.note_moved("combine", start, (y.len() + 2 * out.len()) * FLOAT);
     }
 
-    fn wanted_rows(&mut self, step: &Self::Step, x: &Rows<f32>, out: &mut Rows<f32>) {
+    fn take_rows(&mut self, rows: &[usize], x: &Rows<f32>, out: &mut Rows<f32>) {
         let start = Instant::now();
-        self.cpu.wanted_rows(step, x, out);
-        self.note_moved("wanted rows", start, 2 * out.len() * FLOAT);
+        self.cpu.take_rows(rows, x, out);
+        self.note_moved("take rows", start, 2 * out.len() * FLOAT);
+    }
+
+    fn take_operand_rows(&mut self, rows: &[usize], x: &Operands<T>, out: &mut Operands<T>) {
+        let start = Instant::now();
+        self.cpu.take_operand_rows(rows, x, out);
+        self.note_moved("take rows", start, 2 * out.bytes());
     }
 
     fn read<'a>(&'a mut self, x: &'a Rows<f32>) -> &'a [f32] {

@@ -234,8 +234,11 @@ pub(crate) trait Device: Sized + Send + 'static {
     /// Adds to each row of `out` its pairs' results by their weights, in the order of the row's choices.
     fn combine(&mut self, y: &Self::Floats, routes: &Self::Routes, out: &mut Self::Floats);
 
-    /// The rows of `x` whose logits are wanted, in order.
-    fn wanted_rows(&mut self, step: &Self::Step, x: &Self::Floats, out: &mut Self::Floats);
+    /// Row `i` of `out` is row `rows[i]` of `x`.
+    fn take_rows(&mut self, rows: &[usize], x: &Self::Floats, out: &mut Self::Floats);
+
+    /// The same of operands.
+    fn take_operand_rows(&mut self, rows: &[usize], x: &Self::Operands, out: &mut Self::Operands);
 
     /// Returns when everything asked for so far is done and what it wrote can be seen by others.
     fn wait(&mut self) {}

@@ -238,8 +238,12 @@ impl Device for Reference {
         }
     }
 
-    fn wanted_rows(&mut self, (batch, _): &(Batch, HeadShape), x: &Table, out: &mut Table) {
-        out.set(x.width, batch.wanted.iter().flat_map(|row| x.row(*row).to_vec()).collect());
+    fn take_rows(&mut self, rows: &[usize], x: &Table, out: &mut Table) {
+        out.set(x.width, rows.iter().flat_map(|row| x.row(*row).to_vec()).collect());
+    }
+
+    fn take_operand_rows(&mut self, rows: &[usize], x: &Table, out: &mut Table) {
+        self.take_rows(rows, x, out);
     }
 
     fn read<'a>(&'a mut self, x: &'a Table) -> &'a [f32] {

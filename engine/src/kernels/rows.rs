@@ -54,3 +54,27 @@ impl<T: Element> ops::DerefMut for Rows<T> {
         &mut self.buffer[..self.rows * self.width]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::device::testing::{Probe, on_each_device, random};
+
+    fn are_taken<D: Probe>(device: &mut D, label: &str) {
+        let (values, width) = (D::rounded(&random(9 * 33, 1)), 33);
+        let rows = [8, 0, 3, 3];
+        let want: Vec<f32> = rows.iter().flat_map(|row| values[row * width..][..width].to_vec()).collect();
+        let x = device.floats(&values, width);
+        let mut taken = D::Floats::default();
+        device.take_rows(&rows, &x, &mut taken);
+        assert_eq!(device.float_values(&taken), want, "{label}");
+        let x = device.operands(&values, width);
+        let mut taken = D::Operands::default();
+        device.take_operand_rows(&rows, &x, &mut taken);
+        assert_eq!(device.operand_values(&taken), want, "{label}");
+    }
+
+    #[test]
+    fn rows_are_taken_by_number() {
+        on_each_device!(are_taken);
+    }
+}

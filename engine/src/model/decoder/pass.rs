@@ -1,6 +1,6 @@
 //! The forward pass: the order of a device's operations that makes a step.
 
-use std::sync::Arc;
+use std::{mem::swap, sync::Arc};
 
 use super::{FeedForwardWeights, LayerWeights, Weights, adapted::Adapted};
 use crate::{
@@ -45,8 +45,10 @@ struct Activations<D: Device> {
     /// Input of the down projection, `[rows or pairs, width]`.
     gated: D::Operands,
     experts: ExpertActivations<D>,
-    /// The residual of rows that want logits.
-    last: D::Floats,
+    /// Rows taken of `residual`.
+    taken: D::Floats,
+    /// Rows taken of `queries`.
+    taken_queries: D::Operands,
     /// `[rows that want logits, vocab]`.
     logits: D::Floats,
 }
@@ -78,7 +80,8 @@ impl<D: Device> Default for Activations<D> {
                 input: Default::default(),
                 output: Default::default(),
             },
-            last: Default::default(),
+            taken: Default::default(),
+            taken_queries: Default::default(),
             logits: Default::default(),
         }
     }
@@ -110,7 +113,7 @@ impl<D: Device> Pass<D> {
         }
     }
 
-    fn write_keys_and_values(&mut self, layer: &LayerOf<'_, D>) {
+    fn write_keys_and_values(&mut self, layer: &LayerOf<'_, D>, on_layer: &mut dyn FnMut(usize)) {
         let LayerOf { step, index, weights, adapted } = *layer;
         let (a, device, eps) = (&mut self.activations, &mut self.device, self.config.rms_norm_eps);
         device.rms_norm(&a.residual, &weights.input_norm, eps, &mut a.normed);
@@ -119,6 +122,8 @@ impl<D: Device> Pass<D> {
         let place = Place { step, pool: &self.pool, layer: index };
         let norms = weights.head_norms.as_ref().map(|(q, k)| (q, k));
         device.split_heads(&place, norms, eps, &mut a.wide, &a.rope, &mut a.queries);
+        device.wait();
+        on_layer(index);
     }
 
     fn attend(&mut self, layer: &LayerOf<'_, D>) {
@@ -166,15 +171,49 @@ impl<D: Device> Pass<D> {
         }
     }
 
-    /// Logits after the tokens for which they are wanted.
-    fn logits(&mut self, step: &D::Step) -> &[f32] {
+    /// The last layer after its keys and values, and the logits, of `wanted` rows alone: nobody reads what it would make of
+    /// the others.
+    fn finish(
+        &mut self,
+        sequences: &[StepSequence<'_>],
+        mut wanted: Vec<usize>,
+        layer: &LayerOf<'_, D>,
+    ) -> &[f32] {
+        if wanted.is_empty() {
+            return &[];
+        }
+        let heard: Vec<_> = sequences.iter().filter_map(heard).collect();
+        let (batch, adapted) = Adapted::batch(&heard);
+        wanted.sort_unstable();
         let (a, device) = (&mut self.activations, &mut self.device);
-        device.wanted_rows(step, &a.residual, &mut a.last);
-        device.rms_norm(&a.last, &self.weights.final_norm, self.config.rms_norm_eps, &mut a.normed);
+        device.take_rows(&wanted, &a.residual, &mut a.taken);
+        device.take_operand_rows(&wanted, &a.queries, &mut a.taken_queries);
+        swap(&mut a.residual, &mut a.taken);
+        swap(&mut a.queries, &mut a.taken_queries);
+        let wanted = batch.wanted.clone();
+        let step = device.plan(batch, self.config.head_shape());
+        let layer = LayerOf { step: &step, adapted: &adapted, ..*layer };
+        self.attend(&layer);
+        self.feed_forward(&layer);
+        self.logits(&wanted)
+    }
+
+    /// Logits after `wanted` rows.
+    fn logits(&mut self, wanted: &[usize]) -> &[f32] {
+        let (a, device) = (&mut self.activations, &mut self.device);
+        device.take_rows(wanted, &a.residual, &mut a.taken);
+        device.rms_norm(&a.taken, &self.weights.final_norm, self.config.rms_norm_eps, &mut a.normed);
         let output = self.weights.output.as_ref().unwrap_or(&self.weights.embedding);
         device.linear(&a.normed, output, None, &mut a.logits);
         device.read(&a.logits)
     }
+}
+
+/// Of a sequence's share the tokens after which logits are wanted, if there are any.
+fn heard<'a>(share: &StepSequence<'a>) -> Option<StepSequence<'a>> {
+    let unheard = share.tokens.len() - share.wanted_logits;
+    let tokens = &share.tokens[unheard..];
+    (!tokens.is_empty()).then_some(StepSequence { tokens, position: share.position + unheard, ..*share })
 }
 
 /// Adds what adapters change, if any do.
@@ -209,19 +248,28 @@ impl<D: Device> Forward for Pass<D> {
     fn step(&mut self, sequences: &[StepSequence<'_>], on_layer: &mut dyn FnMut(usize)) -> &[f32] {
         self.check(sequences);
         let (batch, adapted) = Adapted::batch(sequences);
+        let (rows, wanted) = (batch.rows(), batch.wanted.clone());
         let step = self.device.plan(batch, self.config.head_shape());
         let weights = Arc::clone(&self.weights);
         let (a, device) = (&mut self.activations, &mut self.device);
         device.embed(&step, &weights.embedding, &mut a.residual);
         device.rope_table(&step, &self.frequencies, self.config.rope.attention_factor(), &mut a.rope);
-        for (index, weights) in weights.layers.iter().enumerate() {
-            let layer = LayerOf { step: &step, index, weights, adapted: &adapted };
-            self.write_keys_and_values(&layer);
-            self.device.wait();
-            on_layer(index);
+        let mut layers = weights.layers.iter().enumerate();
+        let last = layers.next_back().expect("a model has a layer");
+        let layer_of =
+            |(index, weights): (usize, _)| LayerOf { step: &step, index, weights, adapted: &adapted };
+        for layer in layers.map(layer_of) {
+            self.write_keys_and_values(&layer, on_layer);
             self.attend(&layer);
             self.feed_forward(&layer);
         }
-        self.logits(&step)
+        let layer = layer_of(last);
+        self.write_keys_and_values(&layer, on_layer);
+        if wanted.len() == rows {
+            self.attend(&layer);
+            self.feed_forward(&layer);
+            return self.logits(&wanted);
+        }
+        self.finish(sequences, wanted, &layer)
     }
 }
