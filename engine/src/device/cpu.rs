@@ -2,13 +2,13 @@
 
 use std::{io, sync::Mutex};
 
-use super::{Device, Place, WeightFormat, or_empty};
+use super::{Device, HeadRules, Place, WeightFormat, or_empty};
 use crate::{
     Isa,
     kernels::{
-        AttentionParams, Batch, Buffer, Element, Gate, HeadParams, HeadShape, Int8Matrix, Int8Rows, Kernels,
+        AttentionParams, Batch, Buffer, Element, Gate, HeadParams, HeadShape, Heads, Int8Matrix, Int8Rows, Kernels,
         LANES, LowRankRows, Operands, Output, Packed, PackedExperts, PackedMatrix, PackedMxfp4, Routes,
-        Routing, Rows, SequenceLayer, Threads, attention, embed, experts, gemm, int8, low_rank, rope,
+        Routing, Rows, Threads, attention, embed, experts, gate, gemm, heads, int8, low_rank, rope,
         routing,
     },
     kv::Dtype,
@@ -21,6 +21,8 @@ pub(crate) struct Cpu<T: Element> {
     threads: Threads,
     /// Of each thread.
     scratch: Vec<Mutex<attention::Scratch>>,
+    /// Pieces of products, of each thread.
+    pieces: Vec<Mutex<Buffer<f32>>>,
     /// Panels of experts that a thread unpacked.
     unpacked: Vec<Mutex<Buffer<T>>>,
     /// Operands of a product with weights in eight bits.
@@ -93,6 +95,20 @@ impl<T: Element> Cpu<T> {
     }
 }
 
+/// As the kernels take it.
+fn heads_of<'a>(
+    &Place { step, pool, layer }: &Place<'a, Step>,
+    &HeadRules { norms, eps, rope }: &HeadRules<'a, Vec<f32>, Rows<f32>>,
+) -> Heads<'a> {
+    let params = HeadParams {
+        shape: step.shape,
+        q_norm: or_empty(norms.map(|(q, _)| q)),
+        k_norm: or_empty(norms.map(|(_, k)| k)),
+        eps,
+    };
+    Heads { params, batch: &step.batch, pool, layer, rope }
+}
+
 impl<T: Element> Device for Cpu<T> {
     const DTYPE: Dtype = T::DTYPE;
 
@@ -109,6 +125,7 @@ impl<T: Element> Device for Cpu<T> {
         Self {
             kernels: Kernels::of(isa),
             scratch: (0..threads.count()).map(|_| Mutex::default()).collect(),
+            pieces: (0..threads.count()).map(|_| Mutex::new(Buffer::new())).collect(),
             unpacked: (0..threads.count()).map(|_| Mutex::new(Buffer::new())).collect(),
             threads,
             quantised: Int8Rows::default(),
@@ -194,28 +211,33 @@ impl<T: Element> Device for Cpu<T> {
 
     fn split_heads(
         &mut self,
-        &Place { step, pool, layer }: &Place<'_, Step>,
-        norms: Option<(&Vec<f32>, &Vec<f32>)>,
-        eps: f32,
+        place: &Place<'_, Step>,
+        rules: &HeadRules<'_, Vec<f32>, Rows<f32>>,
         qkv: &mut Rows<f32>,
-        rope: &Rows<f32>,
         out: &mut Operands<T>,
     ) {
-        let (batch, shape, kernel) = (&step.batch, step.shape, self.kernels.split_heads);
-        let params = HeadParams {
-            shape,
-            q_norm: or_empty(norms.map(|(q, _)| q)),
-            k_norm: or_empty(norms.map(|(_, k)| k)),
-            eps,
-        };
-        out.shape(qkv.rows(), shape.q_width());
-        let (stride, q_width) = (out.stride(), shape.q_width());
-        let qkv = (&mut qkv[..], shape.qkv_width());
-        self.threads.for_chunk_pairs(qkv, (out.storage_mut(), stride), |row, qkv, q| {
-            let block_table = batch.block_table(batch.sequence_of[row]);
-            let cache = SequenceLayer { pool, layer, block_table };
-            kernel(&params, qkv, rope.row(row), batch.positions[row], cache, &mut q[..q_width]);
-        });
+        heads::split(self.kernels.split_heads, &mut self.threads, &heads_of(place, rules), qkv, out);
+    }
+
+    fn linear_heads(
+        &mut self,
+        place: &Place<'_, Step>,
+        x: &Operands<T>,
+        (w, bias): (&Packed<T>, Option<&Vec<f32>>),
+        rules: &HeadRules<'_, Vec<f32>, Rows<f32>>,
+        qkv: &mut Rows<f32>,
+        out: &mut Operands<T>,
+    ) {
+        match w {
+            Packed::Plain(w) if heads::fuses(x.rows(), place.step.shape) => {
+                let workers = (&mut self.threads, &self.pieces[..]);
+                heads::project(&self.kernels, workers, x, (w, or_empty(bias)), &heads_of(place, rules), out);
+            }
+            _ => {
+                self.linear(x, w, bias, qkv);
+                self.split_heads(place, rules, qkv, out);
+            }
+        }
     }
 
     fn attention(
@@ -234,6 +256,26 @@ impl<T: Element> Device for Cpu<T> {
     fn gate(&mut self, gate: Gate, gate_up: &Rows<f32>, out: &mut Operands<T>) {
         let (rows, width, kernel) = (gate_up.rows(), gate_up.width() / 2, self.kernels.gate);
         out.fill(&mut self.threads, (rows, width), |row, out| kernel(gate, gate_up.row(row), out));
+    }
+
+    fn gated_linear(
+        &mut self,
+        x: &Operands<T>,
+        (w, bias): (&Packed<T>, Option<&Vec<f32>>),
+        gate: Gate,
+        wide: &mut Rows<f32>,
+        out: &mut Operands<T>,
+    ) {
+        match w {
+            Packed::Plain(w) if gate::fuses(x.rows(), w.n()) => {
+                let workers = (&mut self.threads, &self.pieces[..]);
+                gate::gated_linear(&self.kernels, workers, x, (w, or_empty(bias)), gate, out);
+            }
+            _ => {
+                self.linear(x, w, bias, wide);
+                self.gate(gate, wide, out);
+            }
+        }
     }
 
     fn route(&mut self, logits: &Rows<f32>, routing: Routing, routes: &mut Routes) {

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Cpu, Device, Place, WeightFormat};
+use super::{Cpu, Device, HeadRules, Place, WeightFormat};
 use crate::{
     Isa,
     kernels::{
@@ -66,12 +66,13 @@ impl<T: Element> Metered<T> {
         self.note(operator.to_owned(), start, cost);
     }
 
-    fn note_product(&mut self, w: &Packed<T>, rows: usize, start: Instant, passes_over_y: usize) {
+    /// A product whose result is `moved` bytes, read or written; `then` is what is done to it in the same call.
+    fn note_product(&mut self, w: &Packed<T>, (rows, moved): (usize, usize), start: Instant, then: &str) {
         let (n, k) = (w.n(), w.k());
         let unit = if matches!(w, Packed::Int8(_)) { Unit::Int8Dot } else { unit_of::<T>() };
-        let bytes = w.bytes() + rows * (k * size_of::<T>() + passes_over_y * n * FLOAT);
+        let bytes = w.bytes() + rows * k * size_of::<T>() + moved;
         let cost = Cost { bytes: bytes as u64, operations: (2 * rows * n * k) as u64, unit };
-        self.note(format!("product {n} x {k}"), start, cost);
+        self.note(format!("product {n} x {k}{then}"), start, cost);
     }
 }
 
@@ -150,13 +151,13 @@ impl<T: Element> Device for Metered<T> {
     fn linear(&mut self, x: &Operands<T>, w: &Packed<T>, bias: Option<&Vec<f32>>, y: &mut Rows<f32>) {
         let start = Instant::now();
         self.cpu.linear(x, w, bias, y);
-        self.note_product(w, x.rows(), start, 1);
+        self.note_product(w, (x.rows(), y.len() * FLOAT), start, "");
     }
 
     fn linear_add(&mut self, x: &Operands<T>, w: &Packed<T>, bias: Option<&Vec<f32>>, y: &mut Rows<f32>) {
         let start = Instant::now();
         self.cpu.linear_add(x, w, bias, y);
-        self.note_product(w, x.rows(), start, 2);
+        self.note_product(w, (x.rows(), 2 * y.len() * FLOAT), start, "");
     }
 
     fn add_low_rank(&mut self, x: &Operands<T>, changes: &[LowRankRows<'_, Packed<T>>], y: &mut Rows<f32>) {
@@ -175,15 +176,28 @@ impl<T: Element> Device for Metered<T> {
     fn split_heads(
         &mut self,
         place: &Place<'_, Self::Step>,
-        norms: Option<(&Vec<f32>, &Vec<f32>)>,
-        eps: f32,
+        rules: &HeadRules<'_, Vec<f32>, Rows<f32>>,
         qkv: &mut Rows<f32>,
-        rope: &Rows<f32>,
         out: &mut Operands<T>,
     ) {
         let start = Instant::now();
-        self.cpu.split_heads(place, norms, eps, qkv, rope, out);
+        self.cpu.split_heads(place, rules, qkv, out);
         self.note_moved("split heads", start, qkv.len() * (FLOAT + size_of::<T>()));
+    }
+
+    fn linear_heads(
+        &mut self,
+        place: &Place<'_, Self::Step>,
+        x: &Operands<T>,
+        (w, bias): (&Packed<T>, Option<&Vec<f32>>),
+        rules: &HeadRules<'_, Vec<f32>, Rows<f32>>,
+        qkv: &mut Rows<f32>,
+        out: &mut Operands<T>,
+    ) {
+        let start = Instant::now();
+        self.cpu.linear_heads(place, x, (w, bias), rules, qkv, out);
+        let moved = x.rows() * w.n() * size_of::<T>();
+        self.note_product(w, (x.rows(), moved), start, ", heads split");
     }
 
     fn attention(
@@ -214,6 +228,19 @@ impl<T: Element> Device for Metered<T> {
         let start = Instant::now();
         self.cpu.gate(gate, gate_up, out);
         self.note_moved("gate", start, gate_up.len() * FLOAT + out.bytes());
+    }
+
+    fn gated_linear(
+        &mut self,
+        x: &Operands<T>,
+        (w, bias): (&Packed<T>, Option<&Vec<f32>>),
+        gate: Gate,
+        wide: &mut Rows<f32>,
+        out: &mut Operands<T>,
+    ) {
+        let start = Instant::now();
+        self.cpu.gated_linear(x, (w, bias), gate, wide, out);
+        self.note_product(w, (x.rows(), out.bytes()), start, ", gated");
     }
 
     fn route(&mut self, logits: &Rows<f32>, routing: Routing, routes: &mut Routes) {

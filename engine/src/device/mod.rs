@@ -67,6 +67,16 @@ impl FromStr for WeightFormat {
     }
 }
 
+/// What a layer does to queries and keys before they meet.
+pub(crate) struct HeadRules<'a, V, F> {
+    /// Weights of the norms of queries and of keys, head by head, if they are normalised.
+    pub(crate) norms: Option<(&'a V, &'a V)>,
+    /// Of those norms.
+    pub(crate) eps: f32,
+    /// [`Device::rope_table`].
+    pub(crate) rope: &'a F,
+}
+
 /// Where a layer's keys and values go: a step's block tables, a pool, a layer of it.
 pub(crate) struct Place<'a, S> {
     pub(crate) step: &'a S,
@@ -81,7 +91,7 @@ pub(crate) struct Place<'a, S> {
 /// [`Self::wait`] promise that something is done.
 ///
 /// Operations that a device does better together are methods here with a default made of single ones
-/// ([`Self::gated_linear`]); a device overrides what it has a fused kernel for.
+/// ([`Self::gated_linear`], [`Self::linear_heads`]); a device overrides what it has a fused kernel for.
 pub(crate) trait Device: Sized + Send + 'static {
     /// Type of weights, matrix operands and the KV cache.
     const DTYPE: Dtype;
@@ -174,18 +184,30 @@ pub(crate) trait Device: Sized + Send + 'static {
         y: &mut Self::Floats,
     );
 
-    /// From the joint projection `[rows, heads + 2 kv_heads, head_dim]`: queries and keys are normalised per head if `norms`
-    /// (theirs) are given, and rotated by `rope` ([`Self::rope_table`]); keys and values go into the pool, queries into `out`.
-    /// `qkv` is scratch afterwards.
+    /// From the joint projection `[rows, heads + 2 kv_heads, head_dim]`: queries and keys are normalised and rotated; keys and
+    /// values go into the pool, queries into `out`. `qkv` is scratch afterwards.
     fn split_heads(
         &mut self,
         place: &Place<'_, Self::Step>,
-        norms: Option<(&Self::Vector, &Self::Vector)>,
-        eps: f32,
+        rules: &HeadRules<'_, Self::Vector, Self::Floats>,
         qkv: &mut Self::Floats,
-        rope: &Self::Floats,
         out: &mut Self::Operands,
     );
+
+    /// The joint projection `x · wᵀ + bias` and its heads, with the bits of [`Self::linear`] and then [`Self::split_heads`].
+    /// `qkv` is scratch.
+    fn linear_heads(
+        &mut self,
+        place: &Place<'_, Self::Step>,
+        x: &Self::Operands,
+        (w, bias): (&Self::Matrix, Option<&Self::Vector>),
+        rules: &HeadRules<'_, Self::Vector, Self::Floats>,
+        qkv: &mut Self::Floats,
+        out: &mut Self::Operands,
+    ) {
+        self.linear(x, w, bias, qkv);
+        self.split_heads(place, rules, qkv, out);
+    }
 
     /// Causal attention of each row over its sequence in the pool, its own token included, or over the newest `window` tokens
     /// of it. A sink is a logit of each query head that takes part in the softmax and has no value.

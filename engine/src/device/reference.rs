@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::{Device, Place, WeightFormat, or_empty};
+use super::{Device, HeadRules, Place, WeightFormat, or_empty};
 use crate::{
     Isa,
     kernels::{
@@ -141,10 +141,8 @@ impl Device for Reference {
     fn split_heads(
         &mut self,
         &Place { step: (batch, shape), pool, layer }: &Place<'_, Self::Step>,
-        norms: Option<(&Vec<f32>, &Vec<f32>)>,
-        eps: f32,
+        &HeadRules { norms, eps, rope }: &HeadRules<'_, Vec<f32>, Table>,
         qkv: &mut Table,
-        rope: &Table,
         out: &mut Table,
     ) {
         let HeadShape { heads, kv_heads, head_dim } = *shape;

@@ -51,7 +51,8 @@ pub(crate) fn exp<A: Arith>(x: f32) -> f32 {
     // Adding and subtracting 1.5 * 2^23 rounds to an integer.
     const ROUND: f32 = 12_582_912.0;
     let clamped = x.clamp(-87.0, 88.0);
-    let n = A::mul_add(clamped, std::f32::consts::LOG2_E, ROUND) - ROUND;
+    let shifted = A::mul_add(clamped, std::f32::consts::LOG2_E, ROUND);
+    let n = shifted - ROUND;
     let r = A::mul_add(n, -0.693_359_4, clamped);
     let r = A::mul_add(n, 2.121_944_4e-4, r);
     let mut p = 1.987_569_1e-4;
@@ -59,7 +60,8 @@ pub(crate) fn exp<A: Arith>(x: f32) -> f32 {
         p = A::mul_add(p, r, c);
     }
     let e = A::mul_add(p, r * r, r + 1.0);
-    let scale = f32::from_bits((((n as i32) + 127) << 23) as u32);
+    // The integer is in the lowest bits; a cast of `n` would not vectorise.
+    let scale = f32::from_bits((shifted.to_bits().wrapping_sub(ROUND.to_bits()).wrapping_add(127)) << 23);
     if x < -87.0 { 0.0 } else { e * scale }
 }
 

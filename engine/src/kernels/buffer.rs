@@ -1,6 +1,6 @@
 //! Memory for weights and activations: zeroed, on page borders, in huge pages where the system gives them.
 
-use std::{marker::PhantomData, ops};
+use std::{marker::PhantomData, ops, sync::Mutex};
 
 use memmap2::MmapMut;
 
@@ -27,6 +27,9 @@ pub(crate) struct Buffer<T> {
     len: usize,
     element: PhantomData<T>,
 }
+
+/// Memory of each thread.
+pub(crate) type Scratches<T> = [Mutex<Buffer<T>>];
 
 impl<T> Buffer<T> {
     /// No elements, no memory.

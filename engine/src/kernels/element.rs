@@ -2,9 +2,9 @@
 
 use half::bf16;
 
-use super::{Isa, attention, buffer::Bits, gemm, mxfp4};
+use super::{Isa, attention, buffer::Bits, gemm, heads, mxfp4};
 #[cfg(target_arch = "x86_64")]
-use super::{attention_avx512, gemm_avx512, mxfp4_avx512};
+use super::{attention_avx512, gemm_avx512, heads_avx512, mxfp4_avx512};
 use crate::{kv::Dtype, model::Tensor};
 
 /// Lanes of a packed panel: outputs that are computed side by side.
@@ -37,6 +37,11 @@ pub(crate) trait Element: Bits + Default + PartialEq + std::fmt::Debug {
     /// The attention kernel for this type.
     fn attention(isa: Isa) -> attention::Kernel<Self> {
         attention::tiles(isa)
+    }
+
+    /// The kernel of a row's heads for this type.
+    fn heads(isa: Isa) -> heads::Kernel<Self> {
+        heads::one_row(isa)
     }
 
     /// The kernel that unpacks four-bit weights to this type.
@@ -110,6 +115,14 @@ impl Element for bf16 {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512Bf16 => attention_avx512::kernel,
             _ => attention::tiles(isa),
+        }
+    }
+
+    fn heads(isa: Isa) -> heads::Kernel<Self> {
+        match isa {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Bf16 => heads_avx512::kernel,
+            _ => heads::one_row(isa),
         }
     }
 

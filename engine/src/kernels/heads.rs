@@ -1,8 +1,10 @@
 //! From the joint projection to attention's inputs: per-head norm, rope; queries out, keys and values into the pool.
 
 use super::{
-    Element, SequenceLayer,
+    Batch, Element, Kernels, KvPool, Operands, PackedMatrix, Rows, Scratches, SequenceLayer, Threads,
     arith::{Arith, multiversion},
+    element::LANES,
+    fused::{self, Groups},
     norm::inverse_rms,
 };
 
@@ -39,20 +41,81 @@ pub(crate) struct HeadParams<'a> {
     pub(crate) eps: f32,
 }
 
-/// A compiled kernel; see [`split_heads`].
-pub(crate) type Kernel<T> = fn(&HeadParams<'_>, &mut [f32], &[f32], usize, SequenceLayer<'_>, &mut [T]);
+/// A compiled kernel; see [`one_row`].
+pub(crate) type Kernel<T> =
+    fn(&HeadParams<'_>, usize, &mut [f32], &[f32], usize, SequenceLayer<'_>, &mut [T]);
 
 multiversion! {
-    /// One token: `qkv` is its row of the joint projection, `rope` the cosines and then the sines of its position
-    /// (`head_dim / 2` each), `q` its row of queries.
-    pub(crate) fn split_heads<T: Element>(
-        params: &HeadParams<'_>, qkv: &mut [f32], rope: &[f32], token: usize, cache: SequenceLayer<'_>, q: &mut [T],
+    /// One token: `qkv` is its row of the joint projection from head `first` on, `rope` the cosines and then the sines of its
+    /// position (`head_dim / 2` each), `q` its row of queries from that head on.
+    pub(crate) fn one_row<T: Element>(
+        params: &HeadParams<'_>, first: usize, qkv: &mut [f32], rope: &[f32], token: usize, cache: SequenceLayer<'_>,
+        q: &mut [T],
     ) = body;
+}
+
+/// What [`split`] and [`project`] take and fill beside the projection.
+pub(crate) struct Heads<'a> {
+    pub(crate) params: HeadParams<'a>,
+    pub(crate) batch: &'a Batch,
+    pub(crate) pool: &'a KvPool,
+    pub(crate) layer: usize,
+    /// Cosines and sines, `[rows, head_dim]`.
+    pub(crate) rope: &'a Rows<f32>,
+}
+
+impl Heads<'_> {
+    /// Takes some heads of a row, from `first` on.
+    fn take<T: Element>(&self, kernel: Kernel<T>, row: usize, first: usize, qkv: &mut [f32], q: &mut [T]) {
+        let block_table = self.batch.block_table(self.batch.sequence_of[row]);
+        let cache = SequenceLayer { pool: self.pool, layer: self.layer, block_table };
+        kernel(&self.params, first, qkv, self.rope.row(row), self.batch.positions[row], cache, q);
+    }
+}
+
+/// From the joint projection, `[rows, heads + 2 kv_heads, head_dim]`, to queries and to keys and values in the pool.
+pub(crate) fn split<T: Element>(
+    kernel: Kernel<T>,
+    threads: &mut Threads,
+    heads: &Heads<'_>,
+    qkv: &mut Rows<f32>,
+    q: &mut Operands<T>,
+) {
+    let shape = heads.params.shape;
+    q.shape(qkv.rows(), shape.q_width());
+    let (stride, q_width) = (q.stride(), shape.q_width());
+    let qkv = (&mut qkv[..], shape.qkv_width());
+    threads.for_chunk_pairs(qkv, (q.storage_mut(), stride), |row, qkv, q| {
+        heads.take(kernel, row, 0, qkv, &mut q[..q_width]);
+    });
+}
+
+/// Whether [`project`] can do it, and pays.
+pub(crate) fn fuses(rows: usize, shape: HeadShape) -> bool {
+    rows >= fused::LEAST_ROWS && shape.head_dim.is_multiple_of(LANES)
+}
+
+/// The joint projection of `x`, and then as [`split`].
+pub(crate) fn project<T: Element>(
+    kernels: &Kernels<T>,
+    (threads, scratch): (&mut Threads, &Scratches<f32>),
+    x: &Operands<T>,
+    projection: (&PackedMatrix<T>, &[f32]),
+    heads: &Heads<'_>,
+    q: &mut Operands<T>,
+) {
+    let (shape, kernel) = (heads.params.shape, kernels.split_heads);
+    let groups = Groups { parts: 1, panels: shape.head_dim / LANES };
+    q.shape(x.rows(), shape.q_width());
+    fused::linear(kernels.gemm, (threads, scratch), x, projection, groups, q, &|row, column, qkv, q| {
+        heads.take(kernel, row, column / shape.head_dim, qkv, q);
+    });
 }
 
 #[inline(always)]
 fn body<T: Element, A: Arith>(
     params: &HeadParams<'_>,
+    first: usize,
     qkv: &mut [f32],
     rope: &[f32],
     token: usize,
@@ -60,10 +123,11 @@ fn body<T: Element, A: Arith>(
     q: &mut [T],
 ) {
     let HeadShape { heads, kv_heads, head_dim } = params.shape;
-    for (head, x) in qkv.chunks_exact_mut(head_dim).enumerate() {
+    for (index, x) in qkv.chunks_exact_mut(head_dim).enumerate() {
+        let head = first + index;
         if head < heads {
             prepare::<A>(x, params.q_norm, params.eps, rope);
-            for (q, x) in q[head * head_dim..].iter_mut().zip(x) {
+            for (q, x) in q[index * head_dim..].iter_mut().zip(x) {
                 *q = T::from_f32(*x);
             }
         } else if head < heads + kv_heads {
@@ -126,7 +190,7 @@ mod tests {
     use super::*;
     use crate::{
         device::{
-            Place,
+            HeadRules, Place,
             testing::{Probe, close, on_each_device, random},
         },
         kernels::{Batch, KvPool},
@@ -137,7 +201,12 @@ mod tests {
 
     /// Two sequences in a batch, the second from a position in the middle of a block on.
     fn agrees<D: Probe>(device: &mut D, label: &str) {
-        let layout = KvLayout { layers: 2, kv_heads: 2, head_dim: 10, block_tokens: 4, dtype: D::DTYPE };
+        [10, 32, 96].into_iter().for_each(|head_dim| heads_of(head_dim, device, label));
+    }
+
+    fn heads_of<D: Probe>(head_dim: usize, device: &mut D, label: &str) {
+        let shape = HeadShape { head_dim, ..SHAPE };
+        let layout = KvLayout { layers: 2, kv_heads: 2, head_dim, block_tokens: 4, dtype: D::DTYPE };
         let pool = KvPool::new(KvMemory::allocate(&layout, 5), layout, 5);
         let tables = [[BlockId(2), BlockId(0)], [BlockId(4), BlockId(1)]];
         let mut batch = Batch::default();
@@ -145,27 +214,28 @@ mod tests {
         batch.push(&[0; 3], 3, &tables[1], 0);
         let rows = batch.rows();
         let places: Vec<_> = batch.sequence_of.iter().copied().zip(batch.positions.clone()).collect();
-        let step = device.plan(batch, SHAPE);
-        let values = random(rows * SHAPE.qkv_width(), 1);
-        let angles = random(rows * SHAPE.head_dim, 2);
+        let step = device.plan(batch, shape);
+        let values = random(rows * shape.qkv_width(), 1);
+        let angles = random(rows * shape.head_dim, 2);
         for norms in [true, false] {
-            let (q_norm, k_norm) = (random(10, 3), random(10, 4));
+            let (q_norm, k_norm) = (random(head_dim, 3), random(head_dim, 4));
             let (q, k) = (device.vector(&q_norm), device.vector(&k_norm));
             let norms_on_device = norms.then_some((&q, &k));
-            let mut qkv = device.floats(&values, SHAPE.qkv_width());
-            let rope = device.floats(&angles, SHAPE.head_dim);
+            let mut qkv = device.floats(&values, shape.qkv_width());
+            let rope = device.floats(&angles, shape.head_dim);
             let mut queries = D::Operands::default();
             let place = Place { step: &step, pool: &pool, layer: 1 };
-            device.split_heads(&place, norms_on_device, 1e-6, &mut qkv, &rope, &mut queries);
+            let rules = HeadRules { norms: norms_on_device, eps: 1e-6, rope: &rope };
+            device.split_heads(&place, &rules, &mut qkv, &mut queries);
             let queries = device.operand_values(&queries);
             let none: &[f32] = &[];
             let (q_norm, k_norm) = if norms { (&q_norm[..], &k_norm[..]) } else { (none, none) };
-            let params = HeadParams { shape: SHAPE, q_norm, k_norm, eps: 1e-6 };
+            let params = HeadParams { shape, q_norm, k_norm, eps: 1e-6 };
             for (row, (sequence, position)) in places.iter().enumerate() {
-                let qkv = &values[row * SHAPE.qkv_width()..][..SHAPE.qkv_width()];
-                let want = reference(&params, qkv, &angles[row * 10..][..10]);
+                let qkv = &values[row * shape.qkv_width()..][..shape.qkv_width()];
+                let want = reference(&params, qkv, &angles[row * head_dim..][..head_dim]);
                 let cache = SequenceLayer { pool: &pool, layer: 1, block_table: &tables[*sequence] };
-                let mut got = queries[row * SHAPE.q_width()..][..SHAPE.q_width()].to_vec();
+                let mut got = queries[row * shape.q_width()..][..shape.q_width()].to_vec();
                 got.extend((0..2).flat_map(|head| cache.read_key::<D::Element>(head, *position)));
                 got.extend((0..2).flat_map(|head| cache.read_value::<D::Element>(head, *position)));
                 close(label, &got, &want, D::ROUNDING + 2e-6);
@@ -173,8 +243,46 @@ mod tests {
         }
     }
 
+    /// Adapters come between the two; rows without one must not see whether they were made together.
+    fn fused_is_the_same_to_the_last_bit<D: Probe>(device: &mut D, label: &str) {
+        let k = 34;
+        for (rows, head_dim) in [(5, 10), (70, 10), (70, 16), (211, 48)] {
+            let shape = HeadShape { head_dim, ..SHAPE };
+            let x = device.operands(&random(rows * k, 1), k);
+            let w = device.weights(&random(shape.qkv_width() * k, 2), k);
+            let bias = device.vector(&random(shape.qkv_width(), 3));
+            let norm = device.vector(&random(head_dim, 4));
+            let rope = device.floats(&random(rows * head_dim, 5), head_dim);
+            let rules = HeadRules { norms: Some((&norm, &norm)), eps: 1e-6, rope: &rope };
+            let layout = KvLayout { layers: 1, kv_heads: 2, head_dim, block_tokens: 4, dtype: D::DTYPE };
+            let table: Vec<_> = (0..rows as u32).rev().map(BlockId).collect();
+            let [apart, together] = [false, true].map(|fused| {
+                let pool = KvPool::new(KvMemory::allocate(&layout, rows), layout, rows);
+                let mut batch = Batch::default();
+                batch.push(&vec![0; rows], 3, &table, 0);
+                let step = device.plan(batch, shape);
+                let place = Place { step: &step, pool: &pool, layer: 0 };
+                let (mut qkv, mut queries) = Default::default();
+                if fused {
+                    device.linear_heads(&place, &x, (&w, Some(&bias)), &rules, &mut qkv, &mut queries);
+                } else {
+                    device.linear(&x, &w, Some(&bias), &mut qkv);
+                    device.split_heads(&place, &rules, &mut qkv, &mut queries);
+                }
+                let cache = SequenceLayer { pool: &pool, layer: 0, block_table: &table };
+                let mut all = device.operand_values(&queries);
+                for (head, token) in (0..2).flat_map(|head| (3..3 + rows).map(move |token| (head, token))) {
+                    all.extend(cache.read_key::<D::Element>(head, token));
+                    all.extend(cache.read_value::<D::Element>(head, token));
+                }
+                all
+            });
+            assert!(apart == together, "{label}: {rows} rows, heads of {head_dim}");
+        }
+    }
+
     #[test]
     fn heads_agree_with_the_formula_and_land_in_their_blocks() {
-        on_each_device!(agrees);
+        on_each_device!(agrees, fused_is_the_same_to_the_last_bit);
     }
 }

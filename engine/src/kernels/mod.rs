@@ -16,11 +16,14 @@ mod buffer;
 mod element;
 pub(crate) mod embed;
 pub(crate) mod experts;
+mod fused;
 pub(crate) mod gate;
 pub(crate) mod gemm;
 #[cfg(target_arch = "x86_64")]
 mod gemm_avx512;
 pub(crate) mod heads;
+#[cfg(target_arch = "x86_64")]
+mod heads_avx512;
 pub(crate) mod int8;
 #[cfg(target_arch = "x86_64")]
 mod int8_avx512;
@@ -45,12 +48,12 @@ mod threads;
 
 pub(crate) use attention::AttentionParams;
 pub(crate) use batch::Batch;
-pub(crate) use buffer::Buffer;
+pub(crate) use buffer::{Buffer, Scratches};
 pub(crate) use element::{Element, LANES};
 pub(crate) use experts::PackedExperts;
 pub(crate) use gate::Gate;
 pub(crate) use gemm::Output;
-pub(crate) use heads::{HeadParams, HeadShape};
+pub(crate) use heads::{HeadParams, HeadShape, Heads};
 pub(crate) use int8::{Int8Matrix, Int8Rows};
 pub use isa::Isa;
 pub(crate) use low_rank::LowRankRows;

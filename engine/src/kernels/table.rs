@@ -25,7 +25,7 @@ impl<T: Element> Kernels<T> {
             int8: int8::kernel(isa),
             quantise: int8::quantise(isa),
             rms_norm: norm::rms_norm(isa),
-            split_heads: heads::split_heads(isa),
+            split_heads: T::heads(isa),
             unpack: T::unpack(isa),
         }
     }

@@ -4,7 +4,7 @@ use std::{mem::swap, sync::Arc};
 
 use super::{FeedForwardWeights, LayerWeights, Weights, adapted::Adapted};
 use crate::{
-    device::{Device, Place},
+    device::{Device, HeadRules, Place},
     kernels::{Gate, KvPool, LowRankRows},
     kv::KvLayout,
     model::{Forward, ModelConfig, StepSequence, adapter::Projection},
@@ -117,11 +117,18 @@ impl<D: Device> Pass<D> {
         let LayerOf { step, index, weights, adapted } = *layer;
         let (a, device, eps) = (&mut self.activations, &mut self.device, self.config.rms_norm_eps);
         device.rms_norm(&a.residual, &weights.input_norm, eps, &mut a.normed);
-        device.linear(&a.normed, &weights.qkv.matrix, weights.qkv.bias.as_ref(), &mut a.wide);
-        add_changes(device, &a.normed, &adapted.changes(index, Projection::Qkv), &mut a.wide);
         let place = Place { step, pool: &self.pool, layer: index };
         let norms = weights.head_norms.as_ref().map(|(q, k)| (q, k));
-        device.split_heads(&place, norms, eps, &mut a.wide, &a.rope, &mut a.queries);
+        let rules = HeadRules { norms, eps, rope: &a.rope };
+        let projection = (&weights.qkv.matrix, weights.qkv.bias.as_ref());
+        let changes = adapted.changes(index, Projection::Qkv);
+        if changes.is_empty() {
+            device.linear_heads(&place, &a.normed, projection, &rules, &mut a.wide, &mut a.queries);
+        } else {
+            device.linear(&a.normed, projection.0, projection.1, &mut a.wide);
+            device.add_low_rank(&a.normed, &changes, &mut a.wide);
+            device.split_heads(&place, &rules, &mut a.wide, &mut a.queries);
+        }
         device.wait();
         on_layer(index);
     }
