@@ -18,7 +18,7 @@ pub(super) const TILE: usize = 64;
 /// Tasks for each thread at least, where there are as many tiles.
 const TASKS: usize = 8;
 /// Query rows that share the unpacking of a context tile.
-const MAX_ROWS: usize = 64;
+const MAX_ROWS: usize = 128;
 
 /// What a layer's attention is like.
 #[derive(Clone, Copy)]

@@ -15,12 +15,12 @@ mod context;
 mod few_rows;
 mod many_rows;
 
-use std::{arch::x86_64::*, ops::Range};
+use std::{arch::x86_64::*, f32::consts::LOG2_E, ops::Range};
 
 use half::bf16;
 
 use super::{
-    HeadShape, arith,
+    HeadShape,
     attention::{self, Job, TILE, Tile},
     element::LANES,
 };
@@ -54,12 +54,15 @@ pub(super) struct Scratch {
     rows: Vec<RowState>,
 }
 
-/// Online softmax of one query row; `shrink` is what the last tile did to older sums.
+/// Online softmax of one query row, in powers of two; `shrink` is what the last tile did to older sums.
 #[derive(Clone, Copy)]
 struct RowState {
     max: f32,
     shrink: f32,
 }
+
+/// Below every score. (An infinity would have no difference from itself.)
+const LOWEST: f32 = -1e30;
 
 /// Sizes of a tile.
 #[derive(Clone, Copy)]
@@ -71,6 +74,8 @@ struct Sizes {
     pairs: usize,
     /// Registers of a row of values, two and two.
     dim_lines: usize,
+    /// From a product of query and key to a power of two.
+    scale: f32,
 }
 
 /// The kernel, for a CPU that has the instructions.
@@ -125,19 +130,15 @@ fn take(
     // The next one is fetched bit by bit while this one is read; what a tile that is not whole leaves is fetched first.
     next.fetch_keys(context.tokens.next_multiple_of(LANES)..TILE, s);
     (context.tokens.div_ceil(2)..TILE / 2).for_each(|pair| next.fetch_values(pair, s));
-    let is_few = s.rows <= few_rows::MAX_ROWS;
-    match is_few {
-        true => few_rows::scores(context, next, s, scratch),
-        false => many_rows::scores(context, next, s, scratch),
+    let visible = |row: usize| job.visible(tile.position + row / s.group, start);
+    if s.rows > few_rows::MAX_ROWS {
+        return many_rows::take(context, next, s, visible, scratch);
     }
-    let scale = 1.0 / (s.head_dim as f32).sqrt();
+    few_rows::scores(context, next, s, scratch);
     for row in 0..s.rows {
-        soften(row, job.visible(tile.position + row / s.group, start), scale, scratch);
+        soften(row, visible(row), s, scratch);
     }
-    match is_few {
-        true => few_rows::sums(context, next, s, scratch),
-        false => many_rows::sums(context, next, s, scratch),
-    }
+    few_rows::sums(context, next, s, scratch);
 }
 
 impl Sizes {
@@ -150,6 +151,7 @@ impl Sizes {
             head_dim,
             pairs: head_dim.div_ceil(2 * LANES) * LANES,
             dim_lines: head_dim.div_ceil(2 * LANES) * 2,
+            scale: LOG2_E / (head_dim as f32).sqrt(),
         }
     }
 }
@@ -170,7 +172,7 @@ impl Scratch {
         self.rows.extend((0..s.rows).map(|row| {
             let (max, total) = job.start(tile.kv_head * s.group + row % s.group);
             self.totals[row].0[0] = total.to_bits();
-            RowState { max, shrink: 0.0 }
+            RowState { max: (max * LOG2_E).max(LOWEST), shrink: 0.0 }
         }));
         load_queries(job, tile, s, &mut self.queries);
     }
@@ -188,39 +190,61 @@ fn load_queries(job: &Job<'_, bf16>, tile: &Tile, s: Sizes, queries: &mut [u32])
 
 /// From a row's scores to its weights, of which those of `visible` tokens count.
 #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
-fn soften(row: usize, visible: Range<usize>, scale: f32, scratch: &mut Scratch) {
-    let state = &mut scratch.rows[row];
-    let weights = &mut scratch.weights[row * WIDE / 2..][..WIDE / 2];
+fn soften(row: usize, visible: Range<usize>, s: Sizes, scratch: &mut Scratch) {
     if visible.is_empty() {
-        state.shrink = 1.0;
-        weights.fill(ZERO);
+        scratch.rows[row].shrink = 1.0;
+        scratch.weights[row * WIDE / 2..][..WIDE / 2].fill(ZERO);
         return;
     }
-    let hidden = _mm512_set1_ps(f32::NEG_INFINITY);
-    let mut scores = [hidden; WIDE];
-    for (score, raw) in scores.iter_mut().zip(&scratch.scores[row * WIDE..][..WIDE]) {
-        *score = _mm512_mul_ps(_mm512_castsi512_ps(get(raw)), _mm512_set1_ps(scale));
+    let lanes_below = |wide: usize, token: usize| lane_mask(token.saturating_sub(wide * LANES));
+    let masks =
+        std::array::from_fn(|wide| lanes_below(wide, visible.end) & !lanes_below(wide, visible.start));
+    let mut seen = [_mm512_set1_ps(LOWEST); WIDE];
+    for ((seen, mask), raw) in seen.iter_mut().zip(masks).zip(&scratch.scores[row * WIDE..][..WIDE]) {
+        *seen = _mm512_mask_mov_ps(*seen, mask, _mm512_castsi512_ps(get(raw)));
     }
-    if visible.len() < TILE {
-        for (n, score) in scores.iter_mut().enumerate() {
-            let lanes_below = |token: usize| lane_mask(token.saturating_sub(n * LANES));
-            let mask = lanes_below(visible.end) & !lanes_below(visible.start);
-            *score = _mm512_mask_mov_ps(hidden, mask, *score);
-        }
-    }
-    let highest = _mm512_max_ps(_mm512_max_ps(scores[0], scores[1]), _mm512_max_ps(scores[2], scores[3]));
-    let max = state.max.max(_mm512_reduce_max_ps(highest));
-    let mut weight = scores;
-    for weight in &mut weight {
-        *weight = exp(_mm512_sub_ps(*weight, _mm512_set1_ps(max)));
+    let [highest] = highest_lane([highest(&seen)]);
+    weigh(row, highest, masks, s, scratch);
+}
+
+/// The highest of each lane.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn highest(x: &[__m512; WIDE]) -> __m512 {
+    _mm512_max_ps(_mm512_max_ps(x[0], x[1]), _mm512_max_ps(x[2], x[3]))
+}
+
+/// Of each row the highest lane, in all lanes; rows side by side, as one waits for its own steps most of the time.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn highest_lane<const MR: usize>(mut x: [__m512; MR]) -> [__m512; MR] {
+    x.iter_mut().for_each(|x| *x = _mm512_max_ps(*x, _mm512_shuffle_f32x4::<0x4e>(*x, *x)));
+    x.iter_mut().for_each(|x| *x = _mm512_max_ps(*x, _mm512_shuffle_f32x4::<0xb1>(*x, *x)));
+    x.iter_mut().for_each(|x| *x = _mm512_max_ps(*x, _mm512_permute_ps::<0x4e>(*x)));
+    x.iter_mut().for_each(|x| *x = _mm512_max_ps(*x, _mm512_permute_ps::<0xb1>(*x)));
+    x
+}
+
+/// A row's weights, from its scores and the `highest` of them; those without a bit in `masks` are 0.
+#[inline]
+#[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+fn weigh(row: usize, highest: __m512, masks: [__mmask16; WIDE], s: Sizes, scratch: &mut Scratch) {
+    let (scale, state) = (_mm512_set1_ps(s.scale), &mut scratch.rows[row]);
+    let before = _mm512_set1_ps(state.max);
+    let max = _mm512_max_ps(before, _mm512_mul_ps(highest, scale));
+    let shrink = exp2(_mm512_sub_ps(before, max));
+    *state = RowState { max: _mm512_cvtss_f32(max), shrink: _mm512_cvtss_f32(shrink) };
+    let mut weight = [_mm512_setzero_ps(); WIDE];
+    let scores = &scratch.scores[row * WIDE..][..WIDE];
+    for ((weight, mask), raw) in weight.iter_mut().zip(masks).zip(scores) {
+        let power = exp2(_mm512_fmsub_ps(_mm512_castsi512_ps(get(raw)), scale, max));
+        *weight = _mm512_maskz_mov_ps(mask, power);
     }
     let total = _mm512_add_ps(_mm512_add_ps(weight[0], weight[1]), _mm512_add_ps(weight[2], weight[3]));
-    let shrink = if max == state.max { 1.0 } else { arith::exp::<arith::Fused>(state.max - max) };
-    *state = RowState { max, shrink };
     let totals = &mut scratch.totals[row];
     let before = _mm512_castsi512_ps(get(totals));
-    put(totals, _mm512_castps_si512(_mm512_fmadd_ps(before, _mm512_set1_ps(shrink), total)));
-    for (n, out) in weights.iter_mut().enumerate() {
+    put(totals, _mm512_castps_si512(_mm512_fmadd_ps(before, shrink, total)));
+    for (n, out) in scratch.weights[row * WIDE / 2..][..WIDE / 2].iter_mut().enumerate() {
         // The second argument becomes the lower half.
         let both = _mm512_cvtne2ps_pbh(weight[2 * n + 1], weight[2 * n]);
         // SAFETY: both are 64 bytes without invalid values; `core::arch` has no cast between them.
@@ -275,20 +299,18 @@ fn pairs(x: __m512i) -> __m512bh {
     unsafe { std::mem::transmute(x) }
 }
 
-/// [`super::arith::exp`] on sixteen lanes, with the same constants.
+/// 2^x, error under 3 units in the last place, 0 far below 0; exactly 1 at 0.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn exp(x: __m512) -> __m512 {
-    let lowest = _mm512_set1_ps(-87.0);
-    let clamped = _mm512_max_ps(x, lowest);
-    let n = _mm512_roundscale_ps::<0>(_mm512_mul_ps(clamped, _mm512_set1_ps(std::f32::consts::LOG2_E)));
-    let r = _mm512_fmadd_ps(n, _mm512_set1_ps(-0.693_359_4), clamped);
-    let r = _mm512_fmadd_ps(n, _mm512_set1_ps(2.121_944_4e-4), r);
-    let mut p = _mm512_set1_ps(1.987_569_1e-4);
-    for c in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 0.166_666_65, 0.5] {
-        p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(c));
+fn exp2(x: __m512) -> __m512 {
+    let n = _mm512_roundscale_ps::<0>(x);
+    let r = _mm512_sub_ps(x, n);
+    let mut p = _mm512_set1_ps(POWERS[0]);
+    for c in &POWERS[1..] {
+        p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(*c));
     }
-    let e = _mm512_fmadd_ps(p, _mm512_mul_ps(r, r), _mm512_add_ps(r, _mm512_set1_ps(1.0)));
-    let seen = _mm512_cmp_ps_mask::<_CMP_GE_OQ>(x, lowest);
-    _mm512_maskz_scalef_ps(seen, e, n)
+    _mm512_scalef_ps(p, n)
 }
+
+/// 2^r for |r| <= 1/2, highest power first.
+const POWERS: [f32; 6] = [1.326_472_6e-3, 9.671_513e-3, 5.550_733_6e-2, 2.402_224_2e-1, 6.931_47e-1, 1.0];
