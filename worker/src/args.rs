@@ -91,7 +91,7 @@ pub struct WorkerArgs {
     pub max_step_tokens: u32,
 
     /// Prompt tokens computed in a step in which requests generate, who wait for it: what long prompts are cut to beside
-    /// them [default: as many as --max-step-tokens]
+    /// them [default: as many as keep such a step under twice as long as without, as measured]
     #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..))]
     pub prefill_chunk_tokens: Option<u32>,
 

@@ -144,6 +144,7 @@ pub(crate) async fn load(folder: &Path, args: &WorkerArgs, threads: usize) -> Re
         architecture = model.config().architecture,
         revision = model.revision(),
         weights = %ByteSize(model.weights_bytes() as u64),
+        scratch = %ByteSize(model.scratch_bytes(args.max_step_tokens as usize, args.max_running as usize) as u64),
         seconds = format_args!("{:.1}", start.elapsed().as_secs_f64()),
         "model loaded"
     );
@@ -192,7 +193,7 @@ fn num_blocks(args: &WorkerArgs, layout: &KvLayout, max_context_tokens: usize) -
 fn engine_config(args: &WorkerArgs) -> EngineConfig {
     EngineConfig {
         max_step_tokens: args.max_step_tokens as usize,
-        mixed_prompt_tokens: args.prefill_chunk_tokens.unwrap_or(args.max_step_tokens) as usize,
+        mixed_prompt_tokens: args.prefill_chunk_tokens.map(|tokens| tokens as usize),
         max_running: args.max_running as usize,
         max_waiting: args.max_waiting as usize,
         prefix_cache: !args.no_prefix_cache,

@@ -6,9 +6,9 @@ use super::{Device, HeadRules, Place, WeightFormat, or_empty};
 use crate::{
     Isa,
     kernels::{
-        AttentionParams, Batch, Buffer, Element, Gate, HeadParams, HeadShape, Heads, Int8Matrix, Int8Rows, Kernels,
-        LANES, LowRankRows, Operands, Output, Packed, PackedExperts, PackedMatrix, PackedMxfp4, Routes,
-        Routing, Rows, Threads, attention, embed, experts, gate, gemm, heads, int8, low_rank, rope,
+        AttentionParams, Batch, Buffer, Element, Gate, HeadParams, HeadShape, Heads, Int8Matrix, Int8Rows,
+        Kernels, LANES, LowRankRows, Operands, Output, Packed, PackedExperts, PackedMatrix, PackedMxfp4,
+        Routes, Routing, Rows, Threads, attention, embed, experts, gate, gemm, heads, int8, low_rank, rope,
         routing,
     },
     kv::Dtype,
@@ -314,7 +314,9 @@ impl<T: Element> Device for Cpu<T> {
     }
 
     fn take_operand_rows(&mut self, rows: &[usize], x: &Operands<T>, out: &mut Operands<T>) {
-        out.fill(&mut self.threads, (rows.len(), x.width()), |row, out| out.copy_from_slice(x.row(rows[row])));
+        out.fill(&mut self.threads, (rows.len(), x.width()), |row, out| {
+            out.copy_from_slice(x.row(rows[row]))
+        });
     }
 
     fn read<'a>(&'a mut self, x: &'a Rows<f32>) -> &'a [f32] {

@@ -96,6 +96,31 @@ pub(crate) enum ExpertWeights {
 }
 
 impl ModelConfig {
+    /// Bytes of what is computed on the way through a step of `rows` tokens, of which `wanted` give logits, in elements of `dtype`
+    /// where they are operands of products.
+    pub(crate) fn activation_bytes(&self, rows: usize, wanted: usize, dtype: Dtype) -> usize {
+        let (float, operand, shape) = (size_of::<f32>(), dtype.bytes(), self.head_shape());
+        // Pairs of a row and an expert, the router's outputs, and what a pair is as wide as.
+        let sizes = |layer: &Layer| match &layer.feed_forward {
+            FeedForward::Dense { width } => (1, 0, *width),
+            FeedForward::Experts(Experts { width, routing, .. }) => {
+                (routing.per_token, routing.experts, *width)
+            }
+        };
+        let most = |of: fn((usize, usize, usize)) -> usize| {
+            self.layers.iter().map(|l| of(sizes(l))).max().unwrap_or(0)
+        };
+        let wide = shape.qkv_width().max(most(|(pairs, _, width)| 2 * pairs * width));
+        let experts = most(|(pairs, experts, _)| if experts == 0 { 0 } else { pairs });
+        let floats =
+            self.hidden + self.head_dim + wide + most(|(_, experts, _)| experts) + experts * self.hidden;
+        let operands = self.hidden
+            + 2 * shape.q_width()
+            + most(|(pairs, _, width)| pairs * width)
+            + experts * self.hidden;
+        rows * (floats * float + operands * operand) + wanted * (self.vocab + self.hidden) * float
+    }
+
     pub(crate) fn parse(json: &Value) -> Result<Self, LoadError> {
         let settings = Settings(json);
         let name = json["architectures"][0]

@@ -177,6 +177,11 @@ impl Model {
     pub fn weights_bytes(&self) -> usize {
         self.weights.bytes()
     }
+
+    /// Bytes that steps of up to `step_tokens` tokens of up to `sequences` sequences take at most beside weights and KV pool.
+    pub fn scratch_bytes(&self, step_tokens: usize, sequences: usize) -> usize {
+        self.config.activation_bytes(step_tokens, sequences, self.dtype())
+    }
 }
 
 impl BoundModel {

@@ -7,8 +7,9 @@ pub struct EngineConfig {
     /// less than one block's worth, prompts still get that much, so that they are never starved.
     pub max_step_tokens: usize,
     /// Prompt tokens computed in a step in which sequences generate, which wait for it: the size of the chunks that a long prompt
-    /// is cut to beside them. Has no effect above `max_step_tokens`.
-    pub mixed_prompt_tokens: usize,
+    /// is cut to beside them. Has no effect above `max_step_tokens`. `None`: as many as make such a step less than twice as
+    /// long as without them, by what steps take; a few at least.
+    pub mixed_prompt_tokens: Option<usize>,
     /// Sequences computed at a time. When reached, others wait.
     pub max_running: usize,
     /// Requests and reservations waiting at a time. When reached, new ones are refused with `QueueFull`.
@@ -27,7 +28,7 @@ impl Default for EngineConfig {
     fn default() -> Self {
         Self {
             max_step_tokens: 512,
-            mixed_prompt_tokens: 512,
+            mixed_prompt_tokens: None,
             max_running: 64,
             max_waiting: 1024,
             growth_tokens: 64,
@@ -50,7 +51,7 @@ impl EngineConfig {
         } = *self;
         for (name, value) in [
             ("max_step_tokens", max_step_tokens),
-            ("mixed_prompt_tokens", mixed_prompt_tokens),
+            ("mixed_prompt_tokens", mixed_prompt_tokens.unwrap_or(1)),
             ("max_running", max_running),
             ("max_waiting", max_waiting),
             ("growth_tokens", growth_tokens),

@@ -11,6 +11,7 @@ use std::{
 use super::{
     CacheObserver, EngineState, EngineTotals, SequenceFailure, Shutdown,
     mailbox::{Arrival, Command, Patience},
+    pace::Pace,
     sampler::Scratch,
     sequence::Sequence,
     shared::{Progress, Shared},
@@ -30,6 +31,7 @@ pub(super) struct Core {
     pub(super) scratch: Scratch,
     observer: Option<Box<dyn CacheObserver>>,
     pub(super) drafter: Option<Drafter>,
+    pub(super) pace: Pace,
 }
 
 impl Core {
@@ -49,6 +51,7 @@ impl Core {
             scratch: Scratch::default(),
             observer,
             drafter,
+            pace: Pace::default(),
         }
     }
 

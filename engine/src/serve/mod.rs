@@ -28,6 +28,7 @@ mod handle;
 mod load;
 mod mailbox;
 mod outcome;
+mod pace;
 mod params;
 mod queue_bound;
 mod reservation;

@@ -41,9 +41,9 @@ pub(super) struct Work {
 pub(super) struct StepLimits {
     /// Of all sequences together.
     pub(super) tokens: usize,
-    /// Of prompts, in a step in which somebody generates: they all wait for it.
+    /// Of prompts, in a step in which somebody generates: they all wait for it. 0: no prompts in this one.
     pub(super) mixed_prompt_tokens: usize,
-    /// Prompts get as many even where the other limits leave less, so that they are never starved.
+    /// Prompts get as many even where `tokens` leaves less, so that they are never starved.
     pub(super) least_prompt_tokens: usize,
 }
 
@@ -54,7 +54,8 @@ pub(super) fn plan_step(work: &[Work], limits: StepLimits) -> Vec<(Arrival, usiz
         work.iter().filter(|work| work.is_decoding).map(|work| (work.arrival, 1 + work.drafted)).collect();
     let most = if plan.is_empty() { limits.tokens } else { limits.mixed_prompt_tokens };
     let rows: usize = plan.iter().map(|(_, count)| count).sum();
-    let mut left = limits.tokens.saturating_sub(rows).min(most).max(limits.least_prompt_tokens);
+    let least = limits.least_prompt_tokens.min(most);
+    let mut left = limits.tokens.saturating_sub(rows).min(most).max(least);
     for prompt in work.iter().filter(|work| !work.is_decoding) {
         let chunk = prompt.uncomputed.min(left);
         if chunk == 0 {
@@ -107,6 +108,13 @@ mod tests {
     fn prompts_get_less_beside_those_who_generate() {
         check(&[prompt(0, 100), decoding(1)], 16, &[(1, 1), (0, 10)]);
         check(&[prompt(0, 7), decoding(1), prompt(2, 9)], 16, &[(1, 1), (0, 7), (2, 3)]);
+    }
+
+    #[test]
+    fn a_step_may_be_without_prompts() {
+        let limits = StepLimits { tokens: 16, mixed_prompt_tokens: 0, least_prompt_tokens: 4 };
+        assert_eq!(plan_step(&[decoding(0), prompt(1, 9)], limits), [(Arrival(0), 1)]);
+        assert_eq!(plan_step(&[prompt(1, 9)], limits), [(Arrival(1), 9)], "nobody generates");
     }
 
     #[test]

@@ -22,7 +22,7 @@ impl Core {
         }
         let mut drafts = self.draft();
         let plan = self.plan(&drafts);
-        let Self { forward, shared, running, totals, scratch, drafter, .. } = self;
+        let Self { forward, shared, running, totals, scratch, drafter, pace, .. } = self;
         let started = Instant::now();
         for (arrival, _) in &plan {
             if let Some(sequence) = running.get_mut(arrival) {
@@ -56,8 +56,13 @@ impl Core {
         totals.steps += 1;
 
         let now = Instant::now();
+        let prompt =
+            |(arrival, count): &(Arrival, usize)| (!running[arrival].is_decoding()).then_some(*count);
+        let (prompts, prompt_tokens) =
+            plan.iter().filter_map(prompt).fold((0, 0), |(n, tokens), count| (n + 1, tokens + count));
+        pace.observe(plan.len() - prompts, prompt_tokens, now - started);
         if let Some(drafter) = drafter
-            && plan.iter().all(|(arrival, _)| running[arrival].is_decoding())
+            && prompts == 0
         {
             let rows = plan.iter().map(|(_, count)| count).sum();
             drafter.observe_step(rows, plan.len(), now - started);
@@ -107,11 +112,13 @@ impl Core {
     }
 
     fn limits(&self) -> StepLimits {
-        let config = &self.shared.config;
+        let (config, block) = (&self.shared.config, self.shared.layout.block_tokens);
+        let tokens = config.max_step_tokens;
+        let paced = || self.pace.prompt_tokens(tokens.max(block));
         StepLimits {
-            tokens: config.max_step_tokens,
-            mixed_prompt_tokens: config.mixed_prompt_tokens,
-            least_prompt_tokens: self.shared.layout.block_tokens,
+            tokens,
+            mixed_prompt_tokens: config.mixed_prompt_tokens.unwrap_or_else(paced),
+            least_prompt_tokens: block,
         }
     }
 }

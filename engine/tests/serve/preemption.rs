@@ -115,7 +115,7 @@ async fn prompts_share_a_step_and_never_wait_for_a_full_batch_of_decodes() {
 
 #[tokio::test]
 async fn whoever_generates_is_in_each_step_and_a_prompt_beside_it_comes_in_chunks() {
-    let config = EngineConfig { mixed_prompt_tokens: 6, ..EngineConfig::default() };
+    let config = EngineConfig { mixed_prompt_tokens: Some(6), ..EngineConfig::default() };
     let (worker, gate) = Worker::start_gated(32, config);
     let mut generating = worker.engine.submit(request(prompt(3, 5), endless(30))).unwrap();
     gate.allow(2);
@@ -179,7 +179,7 @@ proptest! {
         jobs in prop::collection::vec(job(), 1..16),
         blocks in 5_usize..10,
         max_running in 1_usize..16,
-        mixed_prompt_tokens in 1_usize..12,
+        mixed_prompt_tokens in prop::option::of(1_usize..12),
         prefix_cache in any::<bool>(),
     ) {
         tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {

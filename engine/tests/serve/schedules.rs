@@ -67,7 +67,7 @@ fn client() -> impl Strategy<Value = Client> {
 
 fn config() -> impl Strategy<Value = EngineConfig> {
     let prefix_cache = prop_oneof![4 => Just(true), 1 => Just(false)];
-    (1_usize..40, 1_usize..20, 1_usize..6, 1_usize..12, prefix_cache, 1_usize..4).prop_map(
+    (1_usize..40, prop::option::of(1_usize..20), 1_usize..6, 1_usize..12, prefix_cache, 1_usize..4).prop_map(
         |(max_step_tokens, mixed_prompt_tokens, max_running, growth_tokens, prefix_cache, layer_group)| {
             EngineConfig {
                 max_step_tokens,

@@ -3,7 +3,10 @@
 
 use std::{arch::x86_64::*, ops::Range};
 
-use super::{Context, LANES, Line, Scratch, Sizes, TILE, WIDE, get, highest, highest_lane, pairs, put, share, soften, weigh};
+use super::{
+    Context, LANES, Line, Scratch, Sizes, TILE, WIDE, get, highest, highest_lane, pairs, put, share, soften,
+    weigh,
+};
 use crate::kernels::row_tiles::row_tiles;
 
 /// Rows of a tile at most.

@@ -63,7 +63,7 @@ fn drafts() -> impl Strategy<Value = Drafts> {
 
 fn config() -> impl Strategy<Value = EngineConfig> {
     let prefix_cache = prop_oneof![4 => Just(true), 1 => Just(false)];
-    (1_usize..40, 1_usize..20, 1_usize..6, prefix_cache).prop_map(
+    (1_usize..40, prop::option::of(1_usize..20), 1_usize..6, prefix_cache).prop_map(
         |(max_step_tokens, mixed_prompt_tokens, max_running, prefix_cache)| EngineConfig {
             max_step_tokens,
             mixed_prompt_tokens,
