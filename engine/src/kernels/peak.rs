@@ -3,7 +3,6 @@
 use super::{
     Isa,
     arith::{Arith, multiversion},
-    element::LANES,
 };
 
 /// What computes a product.
@@ -18,8 +17,11 @@ pub(crate) enum Unit {
     Int8Dot,
 }
 
-/// Sums side by side: enough to hide the latency of an instruction.
+/// Registers of sums side by side: enough to hide the latency of an instruction.
+#[cfg(target_arch = "x86_64")]
 pub(super) const CHAINS: usize = 16;
+/// Sums side by side where the compiler chooses the registers: as many as are left in AVX2's.
+const SUMS: usize = 96;
 
 /// A loop of nothing but products: `rounds` of [`Peak::operations`].
 #[derive(Clone, Copy)]
@@ -34,14 +36,15 @@ impl Peak {
     pub(crate) fn of(isa: Isa, unit: Unit) -> Self {
         #[cfg(target_arch = "x86_64")]
         if isa == Isa::Avx512Bf16 {
-            match unit {
-                Unit::Bf16Dot => return super::peak_avx512::BF16,
-                Unit::Int8Dot => return super::peak_avx512::INT8,
-                Unit::Fma => {}
-            }
+            use super::peak_avx512::{BF16, F32, INT8};
+            return match unit {
+                Unit::Fma => F32,
+                Unit::Bf16Dot => BF16,
+                Unit::Int8Dot => INT8,
+            };
         }
         let _ = unit;
-        Self { run: fma(isa), operations: 2 * CHAINS * LANES }
+        Self { run: fma(isa), operations: 2 * SUMS }
     }
 }
 
@@ -51,14 +54,12 @@ multiversion! {
 
 #[inline(always)]
 fn fma_body<A: Arith>(rounds: usize) {
-    let (a, b) = std::hint::black_box(([0.5f32; LANES], [1.0f32; LANES]));
-    let mut acc = [[0.0f32; LANES]; CHAINS];
+    let (a, b) = std::hint::black_box((0.5f32, 1.0f32));
+    let mut sums = [0.0f32; SUMS];
     for _ in 0..rounds {
-        for acc in &mut acc {
-            for lane in 0..LANES {
-                acc[lane] = A::mul_add(a[lane], acc[lane], b[lane]);
-            }
+        for sum in &mut sums {
+            *sum = A::mul_add(a, *sum, b);
         }
     }
-    std::hint::black_box(acc);
+    std::hint::black_box(sums);
 }

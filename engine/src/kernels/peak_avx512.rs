@@ -1,4 +1,4 @@
-//! The loops of [`super::peak`] for AVX-512's dot products.
+//! The loops of [`super::peak`] for AVX-512.
 
 use std::arch::x86_64::*;
 
@@ -7,11 +7,29 @@ use super::{
     peak::{CHAINS, Peak},
 };
 
+pub(super) const F32: Peak = Peak { run: f32, operations: 2 * LANES * CHAINS };
 pub(super) const BF16: Peak = Peak { run: bf16, operations: 2 * 2 * LANES * CHAINS };
 pub(super) const INT8: Peak = Peak { run: int8, operations: 2 * 4 * LANES * CHAINS };
 
-fn bf16(rounds: usize) {
+fn f32(rounds: usize) {
     // SAFETY: handed out only for an `Isa` that has these instructions.
+    unsafe { f32_loop(rounds) }
+}
+
+#[target_feature(enable = "avx512f")]
+fn f32_loop(rounds: usize) {
+    let x = std::hint::black_box(_mm512_set1_ps(0.5));
+    let mut acc = [_mm512_setzero_ps(); CHAINS];
+    for _ in 0..rounds {
+        for acc in &mut acc {
+            *acc = _mm512_fmadd_ps(*acc, x, x);
+        }
+    }
+    std::hint::black_box(acc);
+}
+
+fn bf16(rounds: usize) {
+    // SAFETY: as above.
     unsafe { bf16_loop(rounds) }
 }
 
