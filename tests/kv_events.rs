@@ -166,6 +166,19 @@ fn a_router_knows_what_a_worker_has_cached() {
         });
     }
     assert!(hits >= 2 * 144, "{hits}");
+
+    // A salt is with the first block of a sequence, as vLLM has it.
+    let prompt: Vec<u64> = (0..40).map(|i| i * 2).collect();
+    let body = json!({"prompt": prompt, "max_tokens": 1, "temperature": 0, "cache_salt": "for few"});
+    client.post("/v1/completions", &body).ok();
+    eventually("an event with the salt", || {
+        let events = subscriber.replay(&replay);
+        let extra_keys: Vec<_> = events.iter().filter(|event| event["extra_keys"].is_array()).collect();
+        match extra_keys[..] {
+            [event] if event["extra_keys"] == json!([["for few"], null]) => Ok(()),
+            _ => Err(format!("{extra_keys:?}")),
+        }
+    });
     let removed = subscriber.replay(&replay).iter().filter(|event| event["kind"] == "BlockRemoved").count();
     assert!(removed > 0, "the pool holds four prompts");
     let metrics = worker.metrics();

@@ -80,7 +80,7 @@ pub(crate) async fn serve(worker: &Worker, commands: Streaming<DecodeCommand>, s
 async fn open(worker: &Worker, mut commands: Streaming<DecodeCommand>, sidecar: &Sidecar) -> Result<(), End> {
     let clock = worker.metrics.start();
     worker.admit()?;
-    let Command::Open(Open { request_id, prompt, sampling, deadline_ms, adapter }) =
+    let Command::Open(Open { request_id, prompt, sampling, deadline_ms, adapter, cache_salt }) =
         next_command(&mut commands).await?
     else {
         return Err(protocol("a session begins with `open`"));
@@ -89,7 +89,7 @@ async fn open(worker: &Worker, mut commands: Streaming<DecodeCommand>, sidecar: 
     let adapter = worker.adapter(adapter)?;
     let sampling = worker.sampling(sampling).await?;
     let deadline = deadline(deadline_ms);
-    let request = SequenceRequest { id: request_id, prompt, sampling, deadline, adapter, cache_salt: None };
+    let request = SequenceRequest { id: request_id, prompt, sampling, deadline, adapter, cache_salt };
     let session = Session { worker, commands, sidecar, request, clock };
     tokio::select! {
         outcome = Box::pin(session.run()) => outcome,

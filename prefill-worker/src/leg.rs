@@ -57,7 +57,7 @@ async fn run(
     mut clock: TokenClock,
 ) -> Result<(), Failure> {
     worker.admit()?;
-    let PrefillRequest { request_id, prompt, sampling, ticket, deadline_ms, adapter } = request;
+    let PrefillRequest { request_id, prompt, sampling, ticket, deadline_ms, adapter, cache_salt } = request;
     let adapter = worker.adapter(adapter)?;
     let sampling = worker.sampling(sampling).await?;
     let deadline = deadline(deadline_ms);
@@ -66,8 +66,7 @@ async fn run(
     let skipped_blocks = check_ticket(&outgoing, prompt.len(), &layout)?;
 
     let push = Push::through(outgoing, skipped_blocks);
-    let request =
-        SequenceRequest { id: request_id.clone(), prompt, sampling, deadline, adapter, cache_salt: None };
+    let request = SequenceRequest { id: request_id.clone(), prompt, sampling, deadline, adapter, cache_salt };
     let mut leg = worker.engine.prefill(request, push.sink()).map_err(|error| failure_of_submit(&error))?;
     push.hold(leg.held_blocks());
     let first = tokio::select! {

@@ -95,6 +95,7 @@ pub(super) fn start(
                 ..job.sampling.clone()
             },
             adapter: job.adapter.clone(),
+            cache_salt: job.cache_salt.clone(),
             deadline,
         };
         let text =

@@ -83,3 +83,18 @@ fn tools_are_for_the_template_unless_the_client_wants_none() {
     };
     assert!(tools(json!("auto")) && tools(json!(null)) && !tools(json!("none")));
 }
+
+#[test]
+fn a_cache_salt_is_a_string_that_is_not_empty_and_refusals_do_not_repeat_it() {
+    assert_eq!(chat(json!({"cache_salt": "a"})).unwrap().cache_salt.as_deref(), Some("a"));
+    assert_eq!(chat(json!({"cache_salt": null})).unwrap().cache_salt, None);
+    assert_eq!(
+        completion(json!({"prompt": "x", "cache_salt": "b"})).unwrap().cache_salt.as_deref(),
+        Some("b")
+    );
+    for wrong in [json!(""), json!(71_077), json!(["71077"]), json!("71077".repeat(1_000))] {
+        let error = chat(json!({"cache_salt": wrong})).unwrap_err().body;
+        assert_eq!(error.param.as_deref(), Some("cache_salt"));
+        assert!(!error.message.contains("71077"), "{}", error.message);
+    }
+}
