@@ -115,13 +115,17 @@ pub(super) fn take_model(fields: &mut Fields, app: &App) -> Result<Option<String
     let Some(asked) = fields.string("model")?.filter(|asked| !served.contains(asked)) else {
         return Ok(None);
     };
-    let adapters = app.fleet.adapters();
-    if adapters.iter().any(|adapter| adapter.name == asked) {
+    if app.fleet.adapters().iter().any(|adapter| adapter.name == asked) {
         return Ok(Some(asked));
     }
-    let names: Vec<String> =
-        served.iter().cloned().chain(adapters.into_iter().map(|adapter| adapter.name)).collect();
-    Err(ApiError::model_not_found(&asked, &names))
+    Err(model_not_found(app, &asked))
+}
+
+/// With the names of all that there is.
+pub(super) fn model_not_found(app: &App, asked: &str) -> ApiError {
+    let adapters = app.fleet.adapters().into_iter().map(|adapter| adapter.name);
+    let names: Vec<String> = app.config.served_model_names.iter().cloned().chain(adapters).collect();
+    ApiError::model_not_found(asked, &names)
 }
 
 fn take_stream(fields: &mut Fields) -> Result<Option<StreamOptions>, ApiError> {
