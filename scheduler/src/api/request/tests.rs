@@ -61,14 +61,17 @@ fn prompts_times_n_are_bounded() {
 }
 
 #[test]
-fn text_parts_become_one_string_and_tool_arguments_an_object() {
+fn text_parts_stay_apart_and_tool_arguments_become_an_object() {
     let messages = json!([
         {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
         {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{\"x\": 1}"}}]},
     ]);
     let job = chat(json!({"messages": messages})).unwrap();
     let PromptSource::Chat(chat) = &job.prompts[0] else { panic!("a conversation") };
-    assert_eq!(chat.messages[0]["content"], "a\nb");
+    assert_eq!(
+        chat.messages[0]["content"],
+        json!([{"type": "text", "text": "a"}, {"type": "text", "text": "b"}])
+    );
     assert_eq!(chat.messages[1]["content"], "");
     assert_eq!(chat.messages[1]["tool_calls"][0]["function"]["arguments"], json!({"x": 1}));
 }
