@@ -97,7 +97,7 @@ pub(crate) struct UpArgs {
     #[arg(long, value_name = "TOKENS", value_parser = value_parser!(u32).range(1..))]
     pub(crate) max_context: Option<u32>,
 
-    /// How the model writes tool calls: hermes, llama3_json, mistral, harmony or none [default: by its chat template]
+    /// How the model writes tool calls: hermes, qwen3_coder, llama3_json, mistral, harmony or none [default: by its chat template]
     #[arg(long, value_name = "FORMAT")]
     pub(crate) tool_call_parser: Option<String>,
 

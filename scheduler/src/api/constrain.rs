@@ -4,6 +4,7 @@
 //! tool calls. So one parser takes forced and free output apart.
 
 mod calls;
+mod parameters;
 mod reasoning;
 
 use baton_grammar::{GrammarError, source};
