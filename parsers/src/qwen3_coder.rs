@@ -13,9 +13,13 @@
 //! Values are text, which becomes JSON by the function's schema; one line break on each side of it is not part of it. Text is told
 //! as it comes, everything else when it is complete.
 
+mod argument;
+
 use std::sync::Arc;
 
 use serde_json::Value;
+
+use argument::Argument;
 
 use crate::{
     ArgumentKind, Delta, Function,
@@ -64,18 +68,6 @@ struct Call {
     keys: Vec<String>,
 }
 
-/// An argument under way.
-#[derive(Debug)]
-struct Argument {
-    kind: ArgumentKind,
-    /// It came before: only the first one counts.
-    is_repeated: bool,
-    /// What has not been told of it.
-    text: String,
-    /// The opening quote was told.
-    has_begun: bool,
-}
-
 impl Qwen3Coder {
     pub(crate) fn new(functions: Arc<[Function]>) -> Self {
         Self {
@@ -99,7 +91,7 @@ impl Qwen3Coder {
             State::Content => self.show(&rest, out),
             State::Name { before, name } => self.show(&(before + &name + &rest), out),
             State::Value(_, mut argument) => {
-                argument.text.push_str(&rest);
+                argument.push(&rest);
                 argument.tell(out);
             }
             State::Between(_) | State::Key(..) | State::Close => {}
@@ -226,8 +218,7 @@ impl Qwen3Coder {
                 }
                 let function = call.function.map(|at| &self.functions[at]);
                 let kind = function.map_or(ArgumentKind::Text, |function| function.kind_of(key));
-                let argument = Argument { kind, is_repeated, text: String::new(), has_begun: false };
-                self.state = State::Value(call, argument);
+                self.state = State::Value(call, Argument::new(kind, is_repeated));
                 true
             }
         }
@@ -238,13 +229,13 @@ impl Qwen3Coder {
         const NEXT: [&str; 3] = [PARAMETER_CLOSE, PARAMETER_OPEN, FUNCTION_CLOSE];
         match self.pending.take_until(&NEXT) {
             Found::Text(text) => {
-                argument.text.push_str(&text);
+                argument.push(&text);
                 argument.tell(out);
                 self.state = State::Value(call, argument);
                 false
             }
             Found::Mark(before, which) => {
-                argument.text.push_str(&before);
+                argument.push(&before);
                 argument.end(out);
                 if which > 0 {
                     let rest = self.pending.take();
@@ -260,52 +251,4 @@ impl Qwen3Coder {
     fn show(&mut self, text: &str, out: &mut Vec<Delta>) {
         Delta::content(&self.content.push(text), out);
     }
-}
-
-impl Argument {
-    /// Tells what is certain of a text: not a line break that may be the last, nor what may become `null`.
-    fn tell(&mut self, out: &mut Vec<Delta>) {
-        if self.is_repeated || self.kind != ArgumentKind::Text {
-            return;
-        }
-        if !self.has_begun {
-            let word = self.text.trim();
-            if "null".get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word)) {
-                return;
-            }
-            self.begin(out);
-        }
-        let len = self.text.len() - usize::from(self.text.ends_with('\n'));
-        Delta::arguments(&escaped(&self.text[..len]), out);
-        self.text.drain(..len);
-    }
-
-    fn begin(&mut self, out: &mut Vec<Delta>) {
-        self.has_begun = true;
-        Delta::arguments("\"", out);
-        if self.text.starts_with('\n') {
-            self.text.remove(0);
-        }
-    }
-
-    fn end(&mut self, out: &mut Vec<Delta>) {
-        if self.is_repeated {
-            return;
-        }
-        if self.text.ends_with('\n') {
-            self.text.pop();
-        }
-        if self.has_begun {
-            Delta::arguments(&(escaped(&self.text) + "\""), out);
-        } else {
-            let text = self.text.strip_prefix('\n').unwrap_or(&self.text);
-            Delta::arguments(&self.kind.to_json(text), out);
-        }
-    }
-}
-
-/// As in a JSON string, without its quotes.
-fn escaped(text: &str) -> String {
-    let quoted = Value::from(text).to_string();
-    quoted[1..quoted.len() - 1].to_owned()
 }
