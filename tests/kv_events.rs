@@ -206,7 +206,9 @@ fn workers_of_up_publish_each_on_its_own_port_and_say_where() {
     let urls = ["prefill-0", "decode-0"].map(|worker| replay_of(&mut deployment, worker));
     assert_ne!(urls[0], urls[1]);
     let prompt: Vec<u64> = (0..100).map(|i| i % 90).collect();
-    deployment.client().post("/v1/completions", &json!({"prompt": prompt, "max_tokens": 2})).ok();
+    // One that ends with its first token has nothing handed over.
+    let body = json!({"prompt": prompt, "max_tokens": 4, "temperature": 0, "ignore_eos": true});
+    deployment.client().post("/v1/completions", &body).ok();
     let mut subscriber = Subscriber::start();
     for url in urls {
         eventually("the prompt's blocks", || {
@@ -221,7 +223,7 @@ fn workers_of_up_publish_each_on_its_own_port_and_say_where() {
     // Without a prefix cache there is nothing to publish.
     let quiet = Deployment::up(&Up::new(&model, 1, 1).with_flag("--no-prefix-cache"));
     for _ in 0..2 {
-        let answer = quiet.client().post("/v1/completions", &json!({"prompt": prompt, "max_tokens": 2})).ok();
+        let answer = quiet.client().post("/v1/completions", &body).ok();
         assert_eq!(answer["usage"]["prompt_tokens_details"]["cached_tokens"], 0);
     }
     quiet.stop();
