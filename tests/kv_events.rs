@@ -9,7 +9,8 @@ use std::{
 use serde_json::{Value, json};
 
 use crate::harness::{
-    ANY, Client, ModelFolder, Shape, Worker, eventually, required_variable, start, words, worker_args,
+    ANY, Client, Deployment, ModelFolder, Process, Shape, Up, Worker, eventually, required_variable, start,
+    words, worker_args,
 };
 
 const BLOCK_TOKENS: usize = 16;
@@ -166,10 +167,80 @@ fn a_router_knows_what_a_worker_has_cached() {
         });
     }
     assert!(hits >= 2 * 144, "{hits}");
+
+    // A salt is with the first block of a sequence, as vLLM has it.
+    let prompt: Vec<u64> = (0..40).map(|i| i * 2).collect();
+    let body = json!({"prompt": prompt, "max_tokens": 1, "temperature": 0, "cache_salt": "for few"});
+    client.post("/v1/completions", &body).ok();
+    eventually("an event with the salt", || {
+        let events = subscriber.replay(&replay);
+        let extra_keys: Vec<_> = events.iter().filter(|event| event["extra_keys"].is_array()).collect();
+        match extra_keys[..] {
+            [event] if event["extra_keys"] == json!([["for few"], null]) => Ok(()),
+            _ => Err(format!("{extra_keys:?}")),
+        }
+    });
     let removed = subscriber.replay(&replay).iter().filter(|event| event["kind"] == "BlockRemoved").count();
     assert!(removed > 0, "the pool holds four prompts");
     let metrics = worker.metrics();
     assert!(metrics.get("baton_kv_events_batches_total", &[]) > 9.0);
     assert_eq!(metrics.get("baton_kv_events_dropped_total", &[]), 0.0);
     assert!(metrics.get("baton_kv_events_replays_total", &[]) > 9.0);
+}
+
+/// Where `up` said that a worker's missed events can be had.
+fn replay_of(deployment: &mut Deployment, worker: &str) -> String {
+    let lines = deployment.process().log_lines(&["KV events can be had here", worker, "kv-events-replay"]);
+    let [line] = &lines[..] else { panic!("not one line of {worker}: {lines:?}") };
+    assert!(line.contains(&format!("kv@{worker}@m")), "{line}");
+    let address = line.split_whitespace().find_map(|word| word.strip_prefix("address="));
+    format!("tcp://{}", address.unwrap_or_else(|| panic!("no address in {line}")))
+}
+
+#[test]
+fn workers_of_up_publish_each_on_its_own_port_and_say_where() {
+    let model = ModelFolder::made_up(Shape::TINY);
+    let (any, topic) = ("@tcp://127.0.0.1:0", "kv@{worker}@m");
+    let up = Up::new(&model, 1, 1).with("--kv-events-endpoint", any).with("--kv-events-replay-endpoint", any);
+    let mut deployment = Deployment::up(&up.with("--kv-events-topic", topic).with("--block-tokens", 16));
+    let urls = ["prefill-0", "decode-0"].map(|worker| replay_of(&mut deployment, worker));
+    assert_ne!(urls[0], urls[1]);
+    let prompt: Vec<u64> = (0..100).map(|i| i % 90).collect();
+    // One that ends with its first token has nothing handed over.
+    let body = json!({"prompt": prompt, "max_tokens": 4, "temperature": 0, "ignore_eos": true});
+    deployment.client().post("/v1/completions", &body).ok();
+    let mut subscriber = Subscriber::start();
+    for url in urls {
+        eventually("the prompt's blocks", || {
+            match Index::of(&subscriber.replay(&url)).cached_tokens(&prompt) {
+                96 => Ok(()),
+                other => Err(format!("{other} tokens at {url}")),
+            }
+        });
+    }
+    deployment.stop();
+
+    // Without a prefix cache there is nothing to publish.
+    let quiet = Deployment::up(&Up::new(&model, 1, 1).with_flag("--no-prefix-cache"));
+    for _ in 0..2 {
+        let answer = quiet.client().post("/v1/completions", &body).ok();
+        assert_eq!(answer["usage"]["prompt_tokens_details"]["cached_tokens"], 0);
+    }
+    quiet.stop();
+    let line = ["up", "--model", &model.arg(), "--decode", "2", "--kv-events-endpoint", "tcp://*:5557"];
+    let printed = Process::run(&[&line[..], &["--print-config"]].concat());
+    for (worker, port) in [("prefill-0", 5557), ("decode-0", 5558), ("decode-1", 5559)] {
+        let plan =
+            printed.stdout.split("[[process]]").find(|plan| plan.contains(&format!("name = \"{worker}\"")));
+        let plan = plan.unwrap_or_else(|| panic!("no {worker} in {}", printed.stdout));
+        assert!(plan.contains(&format!("tcp://*:{port}\"")), "{plan}");
+    }
+    for (more, reason) in [
+        (["--kv-events-replay-endpoint", "tcp://*:5559"], "port 5559"),
+        (["--kv-events-format", "yaml"], "array or map"),
+        (["--no-prefix-cache", "--print-config"], "cannot be used with"),
+    ] {
+        let refused = Process::run(&[&line[..], &more[..]].concat());
+        assert!(!refused.status.success() && refused.stderr.contains(reason), "{}", refused.stderr);
+    }
 }

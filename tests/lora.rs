@@ -118,6 +118,10 @@ fn adapters_come_and_go_while_others_stream() {
     assert!(load(&first).error(400)["message"].as_str().expect("text").contains("already been loaded"));
     assert_eq!(served(client), ["made-up", "a"]);
     let described = client.get("/v1/models/a").ok();
+    let missing = client.get("/v1/models/b").error(404);
+    assert_eq!(missing["code"], "model_not_found");
+    let message = missing["message"].as_str().expect("text");
+    assert!(message.contains("`b`") && message.ends_with("served: made-up, a"), "{message}");
     assert_eq!(
         (&described["parent"], &described["root"]),
         (&json!("made-up"), &json!(first.display().to_string()))
@@ -215,4 +219,29 @@ fn bad_adapters_are_refused_with_the_reason_and_leave_nothing() {
         "{}",
         finished.stderr
     );
+}
+
+#[test]
+fn log_lines_name_the_adapter_where_there_is_one() {
+    let (model, adapters) = model(Shape::TINY);
+    let a = write_adapter(&adapters.join("a"), Shape::TINY, 1);
+    let up = Up::new(&model, 1, 1).with("--lora-modules", module("a", &a)).with("--log", "debug");
+    let mut deployment = Deployment::up(&up);
+    let ask = Ask::new(&prompt_of(40, 1), 3);
+    ask.clone().with("model", "a").answer(deployment.client());
+    ask.answer(deployment.client());
+    for who_and_what in [
+        ["scheduler", "prompt_tokens=40"],
+        ["sidecar-0", "request ended"],
+        ["prefill-0", "prompt computed and pushed"],
+        ["decode-0", "session done"],
+    ] {
+        eventually("a line for each request", || {
+            let lines = deployment.process().log_lines(&who_and_what);
+            let [with, without] = &lines[..] else { return Err(format!("{lines:?}")) };
+            assert!(with.contains(r#"adapter="a""#) && !without.contains("adapter"), "{lines:#?}");
+            Ok(())
+        });
+    }
+    deployment.stop();
 }

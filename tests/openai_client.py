@@ -181,7 +181,7 @@ def a_bad_schema_is_refused_by_name(client, model):
             model=model, messages=QUESTION, response_format={"type": "json_schema", "json_schema": schema}
         )
     except openai.BadRequestError as error:
-        assert error.param == "response_format.json_schema.schema" and "objekt" in error.message, error
+        assert error.param == "response_format.json_schema.schema.type" and "objekt" in error.message, error
     else:
         raise AssertionError("a bad schema was served")
 

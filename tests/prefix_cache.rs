@@ -67,3 +67,58 @@ fn an_aggregated_worker_says_what_it_had_cached() {
 fn the_prefill_workers_hits_are_what_the_client_is_told() {
     asked_again(&Up::new(&ModelFolder::bundled(), 1, 1), Role::Prefill);
 }
+
+/// Whoever has another salt neither profits from what was cached, on any worker, nor can tell that it was.
+fn salted(prefill: usize, decode: usize) {
+    let up = Up::new(&ModelFolder::bundled(), prefill, decode).with("--log", "debug");
+    let mut deployment = Deployment::up(&up);
+    let client = deployment.client();
+    let with = |salt: Option<&str>| {
+        let mut body = question(3);
+        body["cache_salt"] = json!(salt);
+        body
+    };
+    let received = || match prefill {
+        0 => 0.0,
+        _ => deployment.worker(Role::Decode).bytes_received(),
+    };
+    let before = received();
+    let (text, tokens, cached) = ask(client, &with(Some("salt-of-ann")));
+    assert_eq!(cached, 0);
+    let all = received() - before;
+    let most = (tokens - 1) / BLOCK_TOKENS * BLOCK_TOKENS;
+    for (salt, cached) in [
+        (Some("salt-of-bob"), 0),
+        (None, 0),
+        (Some("salt-of-ann"), most),
+        (Some("salt-of-bob"), most),
+        (None, most),
+    ] {
+        let before = received();
+        assert_eq!(ask(client, &with(salt)), (text.clone(), tokens, cached), "{salt:?}");
+        let sent = received() - before;
+        assert!(if cached == 0 { sent == all } else { sent < all || prefill == 0 }, "{sent} of {all} bytes");
+    }
+    for (path, wrong) in
+        [("chat/completions", json!("")), ("completions", json!("")), ("completions", json!(3))]
+    {
+        let mut body = question(3);
+        (body["cache_salt"], body["prompt"]) = (wrong, json!("x"));
+        let error = client.post(&format!("/v1/{path}"), &body).error(400);
+        assert_eq!(error["param"], "cache_salt", "{error}");
+    }
+    let process = deployment.process();
+    assert!(!process.log_lines(&["DEBUG"]).is_empty());
+    assert_eq!(process.log_lines(&["salt-of-"]), [""; 0]);
+    deployment.stop();
+}
+
+#[test]
+fn only_requests_with_the_same_salt_share_what_an_aggregated_worker_cached() {
+    salted(0, 1);
+}
+
+#[test]
+fn only_requests_with_the_same_salt_share_what_prefill_and_decode_workers_cached() {
+    salted(1, 1);
+}

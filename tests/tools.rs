@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::harness::{Client, Deployment, ModelFolder, Up};
 
 const CHAT: &str = "/v1/chat/completions";
-const FORMATS: [&str; 4] = ["hermes", "llama3_json", "mistral", "harmony"];
+const FORMATS: [&str; 5] = ["hermes", "qwen3_coder", "llama3_json", "mistral", "harmony"];
 
 fn tools() -> Value {
     json!([

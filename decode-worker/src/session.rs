@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use baton_engine::{
-    Reservation, SequenceEvent, SequenceHandle, SequenceRequest, SequenceTiming, SubmitError,
+    LoraAdapter, Reservation, SequenceEvent, SequenceHandle, SequenceRequest, SequenceTiming, SubmitError,
 };
 use baton_proto::v1::{
     DecodeCommand, DecodeEvent, Failure, FailureKind, Tokens,
@@ -80,7 +80,7 @@ pub(crate) async fn serve(worker: &Worker, commands: Streaming<DecodeCommand>, s
 async fn open(worker: &Worker, mut commands: Streaming<DecodeCommand>, sidecar: &Sidecar) -> Result<(), End> {
     let clock = worker.metrics.start();
     worker.admit()?;
-    let Command::Open(Open { request_id, prompt, sampling, deadline_ms, adapter }) =
+    let Command::Open(Open { request_id, prompt, sampling, deadline_ms, adapter, cache_salt }) =
         next_command(&mut commands).await?
     else {
         return Err(protocol("a session begins with `open`"));
@@ -89,7 +89,7 @@ async fn open(worker: &Worker, mut commands: Streaming<DecodeCommand>, sidecar: 
     let adapter = worker.adapter(adapter)?;
     let sampling = worker.sampling(sampling).await?;
     let deadline = deadline(deadline_ms);
-    let request = SequenceRequest { id: request_id, prompt, sampling, deadline, adapter, cache_salt: None };
+    let request = SequenceRequest { id: request_id, prompt, sampling, deadline, adapter, cache_salt };
     let session = Session { worker, commands, sidecar, request, clock };
     tokio::select! {
         outcome = Box::pin(session.run()) => outcome,
@@ -175,6 +175,7 @@ impl Session<'_> {
             Ok(incoming) => {
                 tracing::debug!(
                     request_id = self.request.id,
+                    adapter = self.adapter(),
                     prefill_worker = expect.prefill_worker,
                     attempt,
                     blocks = ids.len(),
@@ -285,11 +286,21 @@ impl Session<'_> {
                     self.clock.ended();
                     let reason = finish_from_engine(reason);
                     let done = Done { reason: reason.into(), decode_us: timing.decode_us };
-                    tracing::debug!(request_id = self.request.id, ?reason, "session done");
+                    tracing::debug!(
+                        request_id = self.request.id,
+                        adapter = self.adapter(),
+                        ?reason,
+                        "session done"
+                    );
                     return self.send(Event::Done(done)).await;
                 }
             }
         }
+    }
+
+    /// Its adapter's name, for logs.
+    fn adapter(&self) -> Option<&str> {
+        self.request.adapter.as_ref().map(LoraAdapter::name)
     }
 
     async fn send(&self, event: Event) -> Result<(), End> {

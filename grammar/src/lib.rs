@@ -19,6 +19,7 @@
 mod cache;
 mod compiler;
 mod error;
+mod explain;
 mod grammar;
 mod service;
 pub mod source;
@@ -26,6 +27,7 @@ mod vocabulary;
 
 pub use compiler::MAX_SOURCE_BYTES;
 pub use error::{GrammarBroken, GrammarError};
+pub use explain::{Input, Refusal};
 pub use grammar::{Grammar, GrammarState};
 pub use service::{GrammarCounts, Grammars};
 pub use vocabulary::{TokenBytes, Vocabulary};

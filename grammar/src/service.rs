@@ -12,7 +12,7 @@ use std::{
 use tokio::{sync::Semaphore, task, time::timeout};
 
 use crate::{
-    Grammar, GrammarError, Vocabulary,
+    Grammar, GrammarError, Input, Refusal, Vocabulary,
     cache::Cache,
     compiler::{Compiler, check_length},
 };
@@ -92,6 +92,17 @@ impl Grammars {
             Ok(Err(_)) => Err(GrammarError::Invalid("preparing it failed".to_owned())),
             Err(_) => Err(GrammarError::TooSlow { limit: PATIENCE }),
         }
+    }
+
+    /// What is wrong with an input of which a grammar was refused; `None`: nothing that could be found in time.
+    pub async fn explain(&self, input: Input) -> Option<Refusal> {
+        let place = timeout(PATIENCE, self.shared.places.clone().acquire_owned()).await.ok()?.ok()?;
+        let shared = self.shared.clone();
+        let explaining = task::spawn_blocking(move || {
+            let _place = place;
+            input.refusal(&shared.compiler)
+        });
+        timeout(PATIENCE, explaining).await.ok()?.ok()?
     }
 
     /// Totals now.

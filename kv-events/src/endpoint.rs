@@ -18,6 +18,19 @@ pub struct Endpoint {
 pub struct EndpointError(String);
 
 impl Endpoint {
+    /// That of the `n`th of several publishers on one machine, counted from 0: each listens on a port of its own, in a row, as vLLM's
+    /// data-parallel ranks do; a router that is called is the same for all, and port 0 is any for each. `None`: there is no such port.
+    #[must_use]
+    pub fn nth(&self, n: u16) -> Option<Self> {
+        let port = if self.listening_port().is_some() { self.port.checked_add(n)? } else { self.port };
+        Some(Self { port, ..self.clone() })
+    }
+
+    /// Port that is listened on, where it is known.
+    pub fn listening_port(&self) -> Option<u16> {
+        (self.listens && self.port != 0).then_some(self.port)
+    }
+
     pub(crate) fn url(&self) -> String {
         let host = if self.host == "*" { "0.0.0.0" } else { &self.host };
         format!("tcp://{host}:{}", self.port)
@@ -72,6 +85,15 @@ mod tests {
         check("@tcp://127.0.0.1:0", true, "tcp://127.0.0.1:0");
         check("tcp://router.example:5557", false, "tcp://router.example:5557");
         check("tcp://10.0.0.1:1", false, "tcp://10.0.0.1:1");
+    }
+
+    #[test]
+    fn several_publishers_listen_on_ports_in_a_row() {
+        let nth = |text: &str, n| text.parse::<Endpoint>().unwrap().nth(n).map(|nth| nth.to_string());
+        assert_eq!(nth("tcp://*:5557", 2).as_deref(), Some("tcp://*:5559"));
+        assert_eq!(nth("@tcp://127.0.0.1:0", 2).as_deref(), Some("@tcp://127.0.0.1:0"));
+        assert_eq!(nth("tcp://router:5557", 2).as_deref(), Some("tcp://router:5557"));
+        assert_eq!(nth("tcp://*:65534", 2), None);
     }
 
     #[test]

@@ -12,6 +12,9 @@ use crate::marks;
 pub enum ToolFormat {
     /// `<tool_call>{"name": …, "arguments": …}</tool_call>`: Hermes, Qwen.
     Hermes,
+    /// `<tool_call><function=…><parameter=…>…`: Qwen3-Coder, Qwen3.5.
+    #[serde(rename = "qwen3_coder")]
+    Qwen3Coder,
     /// `{"name": …, "parameters": …}`: Llama 3.
     Llama3Json,
     /// `[TOOL_CALLS]`: Mistral.
@@ -48,7 +51,9 @@ impl Formats {
     pub fn marks(&self) -> Vec<&'static str> {
         let tools: &[&str] = match self.tools {
             None => &[],
-            Some(ToolFormat::Hermes) => &[marks::TOOL_CALL_OPEN, marks::TOOL_CALL_CLOSE],
+            Some(ToolFormat::Hermes | ToolFormat::Qwen3Coder) => {
+                &[marks::TOOL_CALL_OPEN, marks::TOOL_CALL_CLOSE]
+            }
             Some(ToolFormat::Llama3Json) => &[marks::PYTHON_TAG],
             Some(ToolFormat::Mistral) => &[marks::TOOL_CALLS, marks::ARGS, marks::CALL_ID],
             Some(ToolFormat::Harmony) => &HARMONY,
@@ -76,10 +81,11 @@ impl FromStr for ToolFormat {
     fn from_str(name: &str) -> Result<Self, UnknownFormat> {
         match name {
             "hermes" => Ok(Self::Hermes),
+            "qwen3_coder" => Ok(Self::Qwen3Coder),
             "llama3_json" => Ok(Self::Llama3Json),
             "mistral" => Ok(Self::Mistral),
             "harmony" => Ok(Self::Harmony),
-            _ => Err(UnknownFormat("hermes, llama3_json, mistral or harmony")),
+            _ => Err(UnknownFormat("hermes, qwen3_coder, llama3_json, mistral or harmony")),
         }
     }
 }

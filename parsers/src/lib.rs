@@ -4,7 +4,7 @@
 //!   text, cut anywhere ──► OutputParser ──► Delta::Reasoning, Delta::Content, Delta::ToolCall, Delta::Arguments
 //! ```
 //!
-//! One file a format: `hermes` (Hermes, Qwen), `llama3_json`, `mistral`, `harmony` (gpt-oss), and `think` for reasoning
+//! One file a format: `hermes` (Hermes, Qwen), `qwen3_coder`, `llama3_json`, `mistral`, `harmony` (gpt-oss), and `think` for reasoning
 //! between tags. Which one a model needs is read off its chat template ([`detect()`]). A format that is not here needs a file with its
 //! parser, and a line in `format.rs` and `output.rs`.
 //!
@@ -19,6 +19,7 @@
 mod delta;
 mod detect;
 mod format;
+mod function;
 mod harmony;
 mod hermes;
 mod json;
@@ -26,11 +27,13 @@ mod llama3_json;
 pub mod marks;
 mod mistral;
 mod output;
+mod qwen3_coder;
 mod text;
 mod think;
 
 pub use delta::Delta;
 pub use detect::detect;
 pub use format::{Formats, ReasoningFormat, ToolFormat, UnknownFormat};
+pub use function::{ArgumentKind, Function};
 pub use output::{OutputOptions, OutputParser};
 pub use think::ThinkMark;

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use crate::{
-    Delta,
+    Delta, Function,
     json::{CallObject, CallProgress},
     marks::PYTHON_TAG,
     text::{Found, Pending},
@@ -15,7 +15,7 @@ use crate::{
 /// Takes content and calls apart.
 #[derive(Debug)]
 pub(crate) struct Llama3Json {
-    functions: Arc<[String]>,
+    functions: Arc<[Function]>,
     pending: Pending,
     state: State,
 }
@@ -29,7 +29,7 @@ enum State {
 }
 
 impl Llama3Json {
-    pub(crate) fn new(functions: Arc<[String]>) -> Self {
+    pub(crate) fn new(functions: Arc<[Function]>) -> Self {
         Self { functions, pending: Pending::default(), state: State::Start(String::new()) }
     }
 
@@ -99,7 +99,7 @@ impl Llama3Json {
     }
 
     fn step_call(&mut self, before: String, mut call: Box<CallObject>, out: &mut Vec<Delta>) -> bool {
-        let is_known = |name: &str| self.functions.iter().any(|function| function == name);
+        let is_known = |name: &str| self.functions.iter().any(|function| function.name == name);
         match call.follow(&mut self.pending, is_known, out) {
             CallProgress::Inside => {
                 self.state = State::Call(before, call);

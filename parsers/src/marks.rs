@@ -10,6 +10,15 @@ pub const TOOL_CALL_OPEN: &str = "<tool_call>";
 /// Closes it.
 pub const TOOL_CALL_CLOSE: &str = "</tool_call>";
 
+/// Opens a function's name, of Qwen3-Coder; `>` closes it.
+pub const FUNCTION_OPEN: &str = "<function=";
+/// Ends its arguments.
+pub const FUNCTION_CLOSE: &str = "</function>";
+/// Opens an argument's name, which `>` closes.
+pub const PARAMETER_OPEN: &str = "<parameter=";
+/// Ends its value.
+pub const PARAMETER_CLOSE: &str = "</parameter>";
+
 /// Stands before calls of Llama 3, sometimes.
 pub const PYTHON_TAG: &str = "<|python_tag|>";
 

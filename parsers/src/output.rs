@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use crate::{
-    Delta, Formats, ReasoningFormat, ThinkMark, ToolFormat,
+    Delta, Formats, Function, ReasoningFormat, ThinkMark, ToolFormat,
     harmony::Harmony,
     hermes::Hermes,
     llama3_json::Llama3Json,
     mistral::Mistral,
+    qwen3_coder::Qwen3Coder,
     think::{Split, Think},
 };
 
@@ -17,7 +18,7 @@ pub struct OutputOptions {
     /// Formats that are taken apart.
     pub formats: Formats,
     /// Functions of the request.
-    pub functions: Arc<[String]>,
+    pub functions: Arc<[Function]>,
     /// Where the prompt ends.
     pub mark: ThinkMark,
     /// Calls after the first are left out.
@@ -40,6 +41,7 @@ pub struct OutputParser {
 enum Tools {
     None,
     Hermes(Hermes),
+    Qwen3Coder(Qwen3Coder),
     Llama3Json(Llama3Json),
     Mistral(Mistral),
     Harmony(Harmony),
@@ -54,6 +56,7 @@ impl OutputParser {
             _ if is_harmony => Tools::Harmony(Harmony::new()),
             None | Some(ToolFormat::Harmony) => Tools::None,
             Some(ToolFormat::Hermes) => Tools::Hermes(Hermes::default()),
+            Some(ToolFormat::Qwen3Coder) => Tools::Qwen3Coder(Qwen3Coder::new(options.functions.clone())),
             Some(ToolFormat::Llama3Json) => Tools::Llama3Json(Llama3Json::new(options.functions.clone())),
             Some(ToolFormat::Mistral) => Tools::Mistral(Mistral::default()),
         };
@@ -88,6 +91,7 @@ impl OutputParser {
         match &mut self.tools {
             Tools::None => {}
             Tools::Hermes(parser) => parser.finish(&mut deltas),
+            Tools::Qwen3Coder(parser) => parser.finish(&mut deltas),
             Tools::Llama3Json(parser) => parser.finish(&mut deltas),
             Tools::Mistral(parser) => parser.finish(&mut deltas),
             Tools::Harmony(parser) => parser.finish(&mut deltas),
@@ -108,6 +112,7 @@ impl OutputParser {
         match &mut self.tools {
             Tools::None => Delta::content(answer, out),
             Tools::Hermes(parser) => parser.push(answer, out),
+            Tools::Qwen3Coder(parser) => parser.push(answer, out),
             Tools::Llama3Json(parser) => parser.push(answer, out),
             Tools::Mistral(parser) => parser.push(answer, out),
             Tools::Harmony(parser) => parser.push(answer, out),

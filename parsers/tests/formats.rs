@@ -1,7 +1,10 @@
 //! What each format's texts mean, however they are cut.
 
-use baton_parsers::{Delta, Formats, OutputOptions, OutputParser, ReasoningFormat, ThinkMark, ToolFormat};
+use baton_parsers::{
+    Delta, Formats, Function, OutputOptions, OutputParser, ReasoningFormat, ThinkMark, ToolFormat,
+};
 use proptest::prelude::*;
+use serde_json::json;
 
 /// A message put together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,7 +28,15 @@ fn message(deltas: impl IntoIterator<Item = Delta>) -> Message {
 }
 
 fn options(tools: Option<ToolFormat>, reasoning: Option<ReasoningFormat>) -> OutputOptions {
-    let functions = vec!["f".to_owned(), "get weather".to_owned()].into();
+    let parameters = json!({"properties": {
+        "text": {"type": "string"}, "count": {"type": "integer"}, "ratio": {"type": "number"}, "is_on": {"type": "boolean"},
+        "list": {"type": "array"}, "maybe": {"anyOf": [{"type": "object"}, {"type": "null"}]},
+    }});
+    let function = |name: &str| Function {
+        name: name.to_owned(),
+        parameters: parameters.as_object().cloned().unwrap_or_default(),
+    };
+    let functions = ["f", "get weather"].map(function).into();
     OutputOptions { formats: Formats { tools, reasoning }, functions, ..OutputOptions::default() }
 }
 
@@ -75,6 +86,70 @@ fn hermes() {
     check("a <tool_ca", "a <tool_ca", &[]);
     // Cut off in the midst.
     check("<tool_call>{\"name\": \"f\", \"arguments\": {\"x\": 1", "", &[("f", "{\"x\": 1")]);
+}
+
+#[test]
+fn qwen3_coder() {
+    let options = options(Some(ToolFormat::Qwen3Coder), None);
+    let check = |text, content, calls| check(&options, text, content, "", calls);
+    check("Hello <b> there\n", "Hello <b> there\n", &[]);
+    check(
+        "Let me see.\n\n<tool_call>\n<function=f>\n<parameter=text>\nfor x in y:\n    \"é\" < 3\n\n</parameter>\n\
+         <parameter=count>\n42\n</parameter>\n<parameter=ratio>\n5.0\n</parameter>\n<parameter=is_on>\nTrue\n</parameter>\n\
+         <parameter=list>\n[1, {\"a\": 2}]\n</parameter>\n<parameter=maybe>\nnull\n</parameter>\n<parameter=other>\n7\n</parameter>\n\
+         </function>\n</tool_call>\n",
+        "Let me see.",
+        &[(
+            "f",
+            "{\"text\": \"for x in y:\\n    \\\"é\\\" < 3\\n\", \"count\": 42, \"ratio\": 5, \"is_on\": true, \
+             \"list\": [1, {\"a\": 2}], \"maybe\": null, \"other\": \"7\"}",
+        )],
+    );
+    // Two calls, and words after them.
+    check(
+        "<tool_call><function=f></function></tool_call>\n<tool_call>\n<function=g>\n<parameter=a>b</parameter>\n</function>\n</tool_call> Done",
+        "Done",
+        &[("f", "{}"), ("g", "{\"a\": \"b\"}")],
+    );
+    // What is not true is false, what is no number stays text, and so does what is no JSON.
+    check(
+        "<tool_call>\n<function=f>\n<parameter=is_on>\nyes\n</parameter><parameter=count>\nfour\n</parameter><parameter=list>\n[1\n</parameter></function></tool_call>",
+        "",
+        &[("f", "{\"is_on\": false, \"count\": \"four\", \"list\": \"[1\"}")],
+    );
+    check(
+        "<tool_call><function=f><parameter=text>null</parameter><parameter=x>nullify</parameter><parameter=y>\n\n</parameter></function></tool_call>",
+        "",
+        &[("f", "{\"text\": null, \"x\": \"nullify\", \"y\": \"\"}")],
+    );
+    // Tags that are left out: around a call that is known, after a value, after the arguments.
+    check("<function=f>\n<parameter=count>3</parameter></function>", "", &[("f", "{\"count\": 3}")]);
+    check("Write <function=x> so.", "Write <function=x> so.", &[]);
+    check(
+        "<tool_call><function=f><parameter=count>3<parameter=text>a\n</function></tool_call>",
+        "",
+        &[("f", "{\"count\": 3, \"text\": \"a\"}")],
+    );
+    check(
+        "<tool_call><function=f><parameter=count>3</parameter></tool_call>!",
+        "!",
+        &[("f", "{\"count\": 3}")],
+    );
+    // An argument that comes twice.
+    check(
+        "<tool_call><function=f><parameter=text>a</parameter><parameter=text>b</parameter></function></tool_call>",
+        "",
+        &[("f", "{\"text\": \"a\"}")],
+    );
+    // No calls after all.
+    check("<tool_call>{\"name\": \"f\"}</tool_call>", "<tool_call>{\"name\": \"f\"}</tool_call>", &[]);
+    check("<tool_call>\n<func", "<tool_call>\n<func", &[]);
+    check("<tool_call>\n<function=f", "<tool_call>\n<function=f", &[]);
+    check("<function=\nx <function=f></function>", "<function=\nx", &[("f", "{}")]);
+    check("a <tool_ca", "a <tool_ca", &[]);
+    // Cut off in the midst: what has come of a text, and nothing of what can't be read yet.
+    check("<tool_call><function=f><parameter=text>\nab\n", "", &[("f", "{\"text\": \"ab")]);
+    check("<tool_call><function=f><parameter=count>4", "", &[("f", "{\"count\": ")]);
 }
 
 #[test]
@@ -178,7 +253,8 @@ fn text() -> impl Strategy<Value = String> {
             "<|channel|>", "<|message|>", "<|end|>", "<|start|>", "<|call|>", "analysis", "final", "commentary",
             " to=functions.f", "{\"name\": \"f\", \"arguments\": {\"a\": \"é}\\\"\"}}", "{\"name\":\"f\",\"parameters\":[1,2]}",
             "{\"arguments\": 3, \"name\": \"f\" }", "{\"name\": \"f\"", "{\"x\":", "[", "]", "{", "}", ",", ":", ";", "\"", "\\",
-            " ", "\n", "f", "<", "<t", "[TOOL",
+            " ", "\n", "f", "<", "<t", "[TOOL", "<function=f>", "<function=", ">", "</function>", "<parameter=text>", "<parameter=count>",
+            "</parameter>", "null", "<parameter=list>",
         ]).prop_map(str::to_owned),
         1 => "[a-zé<>|\\[\\]{}\" \n]{0,6}",
     ];
@@ -188,6 +264,7 @@ fn text() -> impl Strategy<Value = String> {
 fn any_options() -> impl Strategy<Value = OutputOptions> {
     let tools = prop::option::of(prop::sample::select(vec![
         ToolFormat::Hermes,
+        ToolFormat::Qwen3Coder,
         ToolFormat::Llama3Json,
         ToolFormat::Mistral,
         ToolFormat::Harmony,

@@ -31,11 +31,12 @@ pub(crate) type Caller = mpsc::Sender<Result<PrefillEvent, Status>>;
 /// Serves a call to its end; the caller leaving is one.
 pub(crate) async fn serve(worker: &Worker, request: PrefillRequest, caller: &Caller) {
     let request_id = request.request_id.clone();
+    let adapter = request.adapter.as_ref().map(|adapter| adapter.name.clone());
     let clock = worker.metrics.start();
     let failure = tokio::select! {
         biased;
         () = caller.closed() => {
-            tracing::debug!(request_id, "prefill cancelled");
+            tracing::debug!(request_id, adapter, "prefill cancelled");
             return;
         }
         () = worker.stop.cancelled() => unavailable("this worker shuts down before the prompt was pushed"),
@@ -45,7 +46,7 @@ pub(crate) async fn serve(worker: &Worker, request: PrefillRequest, caller: &Cal
         },
         never = stay_alive(caller) => match never {},
     };
-    tracing::info!(request_id, kind = ?failure.kind(), reason = failure.message, "prefill failed");
+    tracing::info!(request_id, adapter, kind = ?failure.kind(), reason = failure.message, "prefill failed");
     send(caller, Event::Failure(failure)).await;
 }
 
@@ -57,7 +58,8 @@ async fn run(
     mut clock: TokenClock,
 ) -> Result<(), Failure> {
     worker.admit()?;
-    let PrefillRequest { request_id, prompt, sampling, ticket, deadline_ms, adapter } = request;
+    let PrefillRequest { request_id, prompt, sampling, ticket, deadline_ms, adapter, cache_salt } = request;
+    let adapter_name = adapter.as_ref().map(|adapter| adapter.name.clone());
     let adapter = worker.adapter(adapter)?;
     let sampling = worker.sampling(sampling).await?;
     let deadline = deadline(deadline_ms);
@@ -66,8 +68,7 @@ async fn run(
     let skipped_blocks = check_ticket(&outgoing, prompt.len(), &layout)?;
 
     let push = Push::through(outgoing, skipped_blocks);
-    let request =
-        SequenceRequest { id: request_id.clone(), prompt, sampling, deadline, adapter, cache_salt: None };
+    let request = SequenceRequest { id: request_id.clone(), prompt, sampling, deadline, adapter, cache_salt };
     let mut leg = worker.engine.prefill(request, push.sink()).map_err(|error| failure_of_submit(&error))?;
     push.hold(leg.held_blocks());
     let first = tokio::select! {
@@ -100,6 +101,7 @@ async fn run(
     clock.ended();
     tracing::debug!(
         request_id,
+        adapter = adapter_name,
         bytes = sent.bytes,
         writes = sent.writes,
         queue_us = first.timing.queue_us,

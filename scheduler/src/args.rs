@@ -26,7 +26,7 @@ pub struct SchedulerArgs {
     #[arg(long, default_value_t = defaults::REGISTRY_LISTEN, value_name = "ADDR:PORT")]
     pub registry_listen: SocketAddr,
 
-    /// How the model writes tool calls: hermes, llama3_json, mistral or harmony; auto: by its chat template; none: not at all
+    /// How the model writes tool calls: hermes, qwen3_coder, llama3_json, mistral or harmony; auto: by its chat template; none: not at all
     #[arg(long, default_value = "auto", value_name = "FORMAT", value_parser = FormatChoice::<ToolFormat>::parse)]
     pub tool_call_parser: FormatChoice<ToolFormat>,
 

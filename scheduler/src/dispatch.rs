@@ -31,6 +31,8 @@ pub(crate) struct GenerationSpec {
     pub(crate) sampling: SamplingParams,
     /// Selected by name; the decode worker's revision of it is the one that counts.
     pub(crate) adapter: Option<String>,
+    /// With whom it shares cached prefixes; `None`: with all that have none either.
+    pub(crate) cache_salt: Option<String>,
     pub(crate) deadline: Deadline,
 }
 
@@ -222,6 +224,7 @@ fn generate_request(spec: &GenerationSpec, decode: &Member, prefill: &[Arc<Membe
             // One that has just gone has none; the worker says so.
             revision: decode.adapters().get(name).cloned().unwrap_or_default(),
         }),
+        cache_salt: spec.cache_salt.clone(),
     }
 }
 

@@ -84,7 +84,7 @@ async fn parameters_out_of_range_or_of_the_wrong_type_are_named() {
         (
             "response_format",
             schema_format(json!({"type": "strnig"})),
-            "response_format.json_schema.schema",
+            "response_format.json_schema.schema.type",
             &["strnig"],
         ),
         (

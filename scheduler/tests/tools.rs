@@ -159,6 +159,48 @@ async fn a_forced_call_goes_to_the_workers_as_a_grammar() {
     }
 }
 
+const CODER: &[&str] = &["--tool-call-parser=qwen3_coder"];
+
+/// A function with arguments of several kinds.
+fn typed() -> Value {
+    json!([{"type": "function", "function": {"name": "f", "parameters": {
+        "required": ["t"], "properties": {"t": {"type": "string"}, "n": {"type": "integer"}},
+    }}}])
+}
+
+#[tokio::test]
+async fn arguments_between_tags_are_typed_by_the_schema() {
+    let said = "Now.\n<tool_call>\n<function=f>\n<parameter=t>\n12\n</parameter>\n<parameter=n>\n12\n</parameter>\n</function>\n</tool_call><|im_end|>";
+    let answer = ask(CODER, chat(json!({"tools": typed()})), said).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let choice = answer.json()["choices"][0].clone();
+    assert_eq!(
+        (&choice["finish_reason"], &choice["message"]["content"]),
+        (&json!("tool_calls"), &json!("Now."))
+    );
+    let expected = r#"{"t": "12", "n": 12}"#;
+    assert_eq!(calls(&choice["message"]), [("f".to_owned(), expected.to_owned())]);
+}
+
+#[tokio::test]
+async fn calls_with_tags_can_be_forced() {
+    let (scheduler, mut sidecar, _workers) = TestScheduler::with_pair(CODER).await;
+    let body = chat(json!({"tool_choice": "required", "tools": typed()}));
+    let asked = tokio::spawn(async move { scheduler.post(CHAT, &body).await });
+    let call = sidecar.call().await;
+    call.act(Step::Finish(FinishReason::Stop));
+    let answer = asked.await.unwrap();
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let grammar = call.request.sampling.clone().unwrap().grammar;
+    for part in [
+        "<function=f>",
+        "\"<parameter=t>\\n\" parameter_text (\"<parameter=n>",
+        "%json {\"type\":\"integer\"",
+    ] {
+        assert!(grammar.contains(part), "no {part} in {grammar}");
+    }
+}
+
 #[tokio::test]
 async fn what_can_not_be_forced_is_refused() {
     let cases: &[(&[&str], Value, &str, &str)] = &[
@@ -179,8 +221,22 @@ async fn what_can_not_be_forced_is_refused() {
             HERMES,
             json!({"tool_choice": "required", "tools": [{"type": "function", "function": {
                 "name": "f", "strict": true, "parameters": {"type": "object", "minContains": 1}}}]}),
-            "tools",
+            "tools[0].function.parameters",
             "minContains",
+        ),
+        (
+            CODER,
+            json!({"tool_choice": "required", "tools": [{"type": "function", "function": {
+                "name": "f", "parameters": {"anyOf": [{"type": "object"}]}}}]}),
+            "tools",
+            "an object of properties",
+        ),
+        (
+            CODER,
+            json!({"tool_choice": "required", "tools": [{"type": "function", "function": {
+                "name": "f", "strict": true, "parameters": {"properties": {"x": {"type": "string", "pattern": "a"}}}}}]}),
+            "tools",
+            "properties.x.pattern",
         ),
     ];
     for (options, fields, param, word) in cases {

@@ -82,6 +82,7 @@ impl<'a> Drive<'a> {
             sampling: request.sampling.clone(),
             deadline_ms: millis(patience),
             adapter: request.adapter.clone(),
+            cache_salt: request.cache_salt.clone(),
         };
         let mut this = Self {
             request,
@@ -201,6 +202,7 @@ impl<'a> Drive<'a> {
             ticket,
             deadline_ms: millis(self.deadline.saturating_duration_since(Instant::now())),
             adapter: self.request.adapter.clone(),
+            cache_salt: self.request.cache_salt.clone(),
         };
         let channel = self.channels.to(candidate);
         self.heard_at = Instant::now();

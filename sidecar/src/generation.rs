@@ -71,11 +71,12 @@ impl Requests {
         };
         self.metrics.in_flight.inc();
         let request_id = request.request_id.clone();
+        let adapter = request.adapter.as_ref().map(|adapter| adapter.name.clone());
         let drive = Drive::start(request, worker, &self.channels, self.limits, arrival);
         let (plan, outcome) = Box::pin(drive.run(client, &self.stop)).await;
         self.metrics.in_flight.dec();
         self.metrics.ended(&plan, outcome);
-        log(&request_id, &plan, outcome, arrival);
+        log(&request_id, adapter.as_deref(), &plan, outcome, arrival);
     }
 
     fn admit(&self) -> Result<(DecodeWorker, tokio::sync::SemaphorePermit<'_>), Failure> {
@@ -95,7 +96,7 @@ impl Requests {
     }
 }
 
-fn log(request_id: &str, plan: &Plan, outcome: Outcome, arrival: Instant) {
+fn log(request_id: &str, adapter: Option<&str>, plan: &Plan, outcome: Outcome, arrival: Instant) {
     let record = plan.record();
     if record.first_token_mismatch {
         tracing::error!(
@@ -107,6 +108,7 @@ fn log(request_id: &str, plan: &Plan, outcome: Outcome, arrival: Instant) {
     for setback in &record.setbacks {
         tracing::warn!(
             request_id,
+            adapter,
             prefill_worker = setback.worker,
             cause = setback.cause.name(),
             reason = setback.reason,
@@ -115,6 +117,7 @@ fn log(request_id: &str, plan: &Plan, outcome: Outcome, arrival: Instant) {
     }
     tracing::debug!(
         request_id,
+        adapter,
         ?outcome,
         prefilled_by = plan.prefilled_by(),
         queue_us = record.queue_us,

@@ -1,17 +1,21 @@
 //! Chat templates, rendered as transformers renders them (`apply_chat_template` in its `chat_template_utils.py`): Jinja
 //! with trimmed blocks, Python's string methods, `tojson` as `json.dumps` writes, `raise_exception`, `strftime_now`.
 
+mod content;
 mod date;
+mod environment;
 mod json;
+mod methods;
+mod python;
+#[cfg(test)]
+mod tests;
 
 use std::time::SystemTime;
 
-use minijinja::{
-    Environment, Error, ErrorKind, Value, context,
-    syntax::SyntaxConfig,
-    value::{Kwargs, Serde},
-};
+use minijinja::{Environment, Error, ErrorKind, Value, context, value::Serde};
 use serde_json::Map;
+
+use content::ContentForms;
 
 use crate::{
     error::{ChatTemplateMissing, RenderError, TemplateInvalid},
@@ -21,7 +25,7 @@ use crate::{
 /// One conversation to render.
 #[derive(Clone, Debug)]
 pub struct ChatInput<'a> {
-    /// Messages with at least `role`; `content` is a string.
+    /// Messages with at least `role`; `content` is a string, or a list of parts `{"type": "text", "text": …}`.
     pub messages: &'a [serde_json::Value],
     /// Tool definitions in OpenAI's shape; with some, a model's own `tool_use` template is preferred.
     pub tools: Option<&'a [serde_json::Value]>,
@@ -35,6 +39,7 @@ pub struct ChatInput<'a> {
 pub(crate) struct ChatRenderer {
     env: Environment<'static>,
     special_tokens: Map<String, serde_json::Value>,
+    contents: ContentForms,
 }
 
 const DEFAULT: &str = "default";
@@ -48,12 +53,14 @@ impl ChatRenderer {
             Some(ChatTemplates::One(template)) => vec![NamedTemplate { name: DEFAULT.to_owned(), template }],
             Some(ChatTemplates::Several(templates)) => templates,
         };
-        let mut env = environment();
+        let mut env = environment::environment();
         for NamedTemplate { name, template } in templates {
-            env.add_template_owned(name.clone(), template)
+            env.add_template_owned(name.clone(), environment::without_training_marks(template))
                 .map_err(|source| TemplateInvalid { name, source })?;
         }
-        Ok(Self { env, special_tokens })
+        let mut this = Self { env, special_tokens, contents: ContentForms::default() };
+        this.contents = ContentForms::try_with(|messages| this.try_render(messages));
+        Ok(this)
     }
 
     pub(crate) fn has_template(&self) -> bool {
@@ -69,55 +76,40 @@ impl ChatRenderer {
         self.special_tokens.get("eos_token")?.as_str()
     }
 
+    /// A conversation without anything else.
+    fn try_render(&self, messages: &[serde_json::Value]) -> Option<String> {
+        let input = ChatInput { messages, tools: None, add_generation_prompt: false, kwargs: &Map::new() };
+        self.render_fitted(&input, messages, SystemTime::UNIX_EPOCH).ok()
+    }
+
     pub(crate) fn render(&self, input: &ChatInput<'_>, now: SystemTime) -> Result<String, RenderError> {
+        self.render_fitted(input, &self.contents.fit(input.messages), now)
+    }
+
+    fn render_fitted(
+        &self,
+        input: &ChatInput<'_>,
+        messages: &[serde_json::Value],
+        now: SystemTime,
+    ) -> Result<String, RenderError> {
         let tool_template = input.tools.and_then(|_| self.env.get_template(TOOL_USE).ok());
         let template = match tool_template {
             Some(template) => template,
             None => self.env.get_template(DEFAULT).map_err(|_| ChatTemplateMissing)?,
         };
-        // transformers defines `tools` and `documents` even when there are none.
         let given = context! {
-            messages => Value::from(Serde(input.messages)),
+            messages => Value::from(Serde(messages)),
             tools => Value::from(Serde(input.tools)),
-            documents => (),
             add_generation_prompt => input.add_generation_prompt,
             strftime_now => Value::from_function(move |format: &str| date::strftime(format, now)),
         };
+        // transformers defines `tools` and `documents` even when there are none.
         let kwargs = Value::from(Serde(input.kwargs));
         let special_tokens = Value::from(Serde(&self.special_tokens));
         template
-            .render(context! { ..given, ..kwargs, ..special_tokens })
+            .render(context! { ..given, ..kwargs, ..special_tokens, ..context! { documents => () } })
             .map_err(|error| RenderError::Refused(reason(&error)))
     }
-}
-
-fn environment() -> Environment<'static> {
-    let mut env = Environment::new();
-    let mut syntax = SyntaxConfig::builder();
-    syntax.trim_blocks(true).lstrip_blocks(true);
-    env.set_syntax(syntax.build().unwrap_or_default());
-    env.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
-    env.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-    env.add_function("raise_exception", raise_exception);
-    env.add_filter("tojson", tojson);
-    env
-}
-
-fn raise_exception(message: String) -> Result<Value, Error> {
-    Err(Error::new(ErrorKind::InvalidOperation, message))
-}
-
-fn tojson(value: &Value, kwargs: Kwargs) -> Result<String, Error> {
-    let style = json::Style {
-        indent: kwargs.get::<Option<usize>>("indent")?,
-        ensure_ascii: kwargs.get::<Option<bool>>("ensure_ascii")?.unwrap_or(false),
-        sort_keys: kwargs.get::<Option<bool>>("sort_keys")?.unwrap_or(false),
-    };
-    kwargs.assert_all_used()?;
-    let value = serde_json::to_value(value).map_err(|error| {
-        Error::new(ErrorKind::InvalidOperation, "not serializable to JSON").with_source(error)
-    })?;
-    Ok(json::dumps(&value, style))
 }
 
 /// What the template said, or where it failed.

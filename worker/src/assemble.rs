@@ -16,6 +16,7 @@ use crate::{
     grammars, identity, kv_memory,
     size::free_memory_bytes,
     speculative::{Target, speculation},
+    vocabulary,
 };
 
 /// Threads that pack an adapter's weights while the engine's threads serve.
@@ -41,7 +42,9 @@ pub(crate) async fn assemble(
     observer: Option<Box<dyn CacheObserver>>,
 ) -> Result<Assembly, RunError> {
     let threads = args.threads.map_or_else(physical_cores, usize::from);
-    let model = load(&args.model, args, threads).await?;
+    // Of two errors the one about the model is told, as it would be without a tokenizer.
+    let (model, tokens) = tokio::join!(load(&args.model, args, threads), vocabulary::read(&args.model));
+    let (model, tokens) = (model?, tokens?);
     // Before anything is started: what is wrong with them should be known at once.
     let adapters = LoraAdapters::new(model.clone(), usize::from(args.max_loras), LOADING_THREADS);
     let adapters = Adapters::start(adapters, &args.lora_modules).await?;
@@ -77,8 +80,8 @@ pub(crate) async fn assemble(
     let forward = LimitedContext { inner: forward, max_context_tokens };
     let vocab_size = forward.vocab_size();
     let eos_token_ids = model.eos_token_ids().to_vec();
-    let grammars = load_grammars(args, vocab_size, &eos_token_ids).await?;
-    let target = Target { model: &model, blocks: num_blocks as usize, threads };
+    let grammars = grammars::prepare(tokens.clone(), vocab_size, &eos_token_ids).await?;
+    let target = Target { model: &model, tokens, blocks: num_blocks as usize, threads };
     let speculation = match &args.speculative_config {
         Some(config) if role == Role::Decode => Some(speculation(args, config, target).await?),
         Some(_) => {
@@ -99,17 +102,6 @@ pub(crate) async fn assemble(
         grammars,
         adapters,
     })
-}
-
-/// Reading a large tokenizer takes a second: not on a thread of the runtime.
-async fn load_grammars(
-    args: &WorkerArgs,
-    vocab_size: usize,
-    eos: &[u32],
-) -> Result<Option<Grammars>, RunError> {
-    let (folder, eos) = (args.model.clone(), eos.to_vec());
-    let loaded = tokio::task::spawn_blocking(move || grammars::load(&folder, vocab_size, &eos)).await;
-    loaded.map_err(|_| RunError::LoadPanicked)
 }
 
 /// The transfer node's settings for an engine's pool: one piece of the one is one of the other.

@@ -40,6 +40,9 @@ impl KvEvents {
         .await?;
         let observer = Observer { sender, block_tokens: usize::from(args.block_tokens) };
         let (stats, addresses) = (Some(publisher.stats()), publisher.addresses().to_vec());
+        for (listener, address) in &addresses {
+            tracing::info!(listener, %address, topic = args.kv_events_topic, "KV events can be had here");
+        }
         Ok(Self { publisher: Some(publisher), observer: Some(Box::new(observer)), stats, addresses })
     }
 }

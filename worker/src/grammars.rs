@@ -1,34 +1,30 @@
 //! What outputs must be: the model's vocabulary, and grammars off the wire.
 
-use std::path::Path;
-
 use baton_engine::SamplingParams;
 use baton_grammar::{GrammarError, Grammars, TokenBytes, Vocabulary};
 use baton_proto::v1::{self, Failure, FailureKind};
-use baton_tokenizer::Tokenizer;
+use baton_tokenizer::VocabularyToken;
 
-use crate::{Worker, wire::sampling_from_wire};
+use crate::{RunError, Worker, vocabulary::Tokens, wire::sampling_from_wire};
 
-/// Reads the folder's tokenizer, of which only the tokens' bytes are kept. `None`, with the reason in the log, when there is
-/// none to read or its tokens have no bytes: then requests with a grammar are refused, and all others served.
-pub(crate) fn load(folder: &Path, vocab_size: usize, eos: &[u32]) -> Option<Grammars> {
-    let grammars = match Tokenizer::load(folder) {
-        Err(error) => Err(error.to_string()),
-        Ok(tokenizer) => match tokenizer.vocabulary() {
-            None => Err("the tokens of this kind of tokenizer have no bytes of their own".to_owned()),
-            Some(tokens) => {
-                let bytes = |token: baton_tokenizer::VocabularyToken| TokenBytes {
-                    bytes: token.bytes,
-                    is_special: token.is_special,
-                };
-                let vocabulary = Vocabulary::new(tokens.into_iter().map(bytes), vocab_size, eos);
-                vocabulary
-                    .and_then(|vocabulary| Grammars::new(&vocabulary))
-                    .map_err(|error| error.to_string())
-            }
-        },
-    };
-    grammars.inspect_err(|reason| tracing::info!(reason, "no structured output on this worker")).ok()
+/// Prepares what grammars are compiled with. `None`, with the reason in the log, when the tokens' bytes are not known: then requests
+/// with a grammar are refused, and all others served.
+pub(crate) async fn prepare(
+    tokens: Tokens,
+    vocab_size: usize,
+    eos: &[u32],
+) -> Result<Option<Grammars>, RunError> {
+    let eos = eos.to_vec();
+    // A large vocabulary takes a fraction of a second: not on a thread of the runtime.
+    let prepared = tokio::task::spawn_blocking(move || {
+        let bytes =
+            |token: &VocabularyToken| TokenBytes { bytes: token.bytes.clone(), is_special: token.is_special };
+        let vocabulary = Vocabulary::new(tokens?.iter().map(bytes), vocab_size, &eos);
+        let grammars = vocabulary.and_then(|vocabulary| Grammars::new(&vocabulary));
+        grammars.map_err(|error| error.to_string())
+    });
+    let prepared = prepared.await.map_err(|_| RunError::LoadPanicked)?;
+    Ok(prepared.inspect_err(|reason| tracing::info!(reason, "no structured output on this worker")).ok())
 }
 
 impl Worker {

@@ -36,6 +36,7 @@ mod registration;
 mod run;
 mod size;
 mod speculative;
+mod vocabulary;
 mod warm_up;
 mod wire;
 mod worker;

@@ -7,6 +7,8 @@ use baton_kv_transfer::FabricSpec;
 use baton_worker::{SpeculativeConfig, SpeculativeConfigError};
 use clap::{Args, value_parser};
 
+use super::{kv_events::KvEventOptions, worker_args::WorkerOptions};
+
 /// Options of `baton up`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
@@ -56,6 +58,7 @@ pub(crate) struct UpArgs {
     /// Where NIXL's libnixl_capi.so is: the file, its folder, or the site-packages with NIXL [default: where the loader finds it]
     #[arg(long, env = "BATON_NIXL", value_name = "PATH")]
     pub(crate) nixl: Option<PathBuf>,
+
     /// Where libucp.so.0 is [default: where the system's loader finds it]
     #[arg(long, env = "BATON_UCX", value_name = "PATH")]
     pub(crate) ucx: Option<PathBuf>,
@@ -71,22 +74,6 @@ pub(crate) struct UpArgs {
     /// Compute threads of each worker [default: the machine's cores shared by the workers]
     #[arg(long, value_name = "N", value_parser = value_parser!(u16).range(1..=1024))]
     pub(crate) threads: Option<u16>,
-
-    /// Memory for the KV cache of each worker, such as 512MiB or 4GiB [default: the worker's own]
-    #[arg(long, value_name = "SIZE")]
-    pub(crate) kv_memory: Option<String>,
-
-    /// KV blocks of each worker, instead of a size in bytes
-    #[arg(long, value_name = "N", conflicts_with = "kv_memory")]
-    pub(crate) kv_blocks: Option<u32>,
-
-    /// Number format of weights and KV cache: bf16 or f32 [default: bf16]
-    #[arg(long, value_name = "DTYPE")]
-    pub(crate) dtype: Option<String>,
-
-    /// What weights become when they are loaded: none or int8 [default: none]
-    #[arg(long, value_name = "FORMAT")]
-    pub(crate) quantization: Option<String>,
 
     /// LoRA adapters, folders as PEFT saves them, that requests may select by name; several may follow
     #[arg(long, value_name = "NAME=DIR", num_args = 1..)]
@@ -110,7 +97,7 @@ pub(crate) struct UpArgs {
     #[arg(long, value_name = "TOKENS", value_parser = value_parser!(u32).range(1..))]
     pub(crate) max_context: Option<u32>,
 
-    /// How the model writes tool calls: hermes, llama3_json, mistral, harmony or none [default: by its chat template]
+    /// How the model writes tool calls: hermes, qwen3_coder, llama3_json, mistral, harmony or none [default: by its chat template]
     #[arg(long, value_name = "FORMAT")]
     pub(crate) tool_call_parser: Option<String>,
 
@@ -133,6 +120,12 @@ pub(crate) struct UpArgs {
     /// Print the configuration in force and every process's command line as TOML, and exit
     #[arg(long)]
     pub(crate) print_config: bool,
+
+    #[command(flatten)]
+    pub(crate) worker: WorkerOptions,
+
+    #[command(flatten)]
+    pub(crate) kv_events: KvEventOptions,
 
     #[command(flatten)]
     pub(crate) hub: HubArgs,

@@ -10,7 +10,10 @@ use std::{
 use baton_hub::{HubConfig, HubId, Located, ModelFolder, Progress};
 use serde::Serialize;
 
-use super::{UpArgs, backoff::RestartPolicy, bundled, supervisor::Supervision};
+use super::{
+    UpArgs, backoff::RestartPolicy, bundled, kv_events::KvEventOptions, supervisor::Supervision,
+    worker_args::WorkerOptions,
+};
 
 /// For processes to put themselves away once their requests have ended.
 const EXIT_PATIENCE: Duration = Duration::from_secs(3);
@@ -32,14 +35,6 @@ pub(crate) struct Config {
     pub(crate) nixl: Option<PathBuf>,
     pub(crate) ucx: Option<PathBuf>,
     pub(crate) threads: u16,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) kv_memory: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) kv_blocks: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) dtype: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) quantization: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) lora_modules: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -58,6 +53,10 @@ pub(crate) struct Config {
     #[serde(rename = "start_timeout_s")]
     pub(crate) start_timeout: u64,
     pub(crate) restart: bool,
+    #[serde(flatten)]
+    pub(crate) worker: WorkerOptions,
+    #[serde(flatten)]
+    pub(crate) kv_events: KvEventOptions,
     #[serde(skip)]
     hub: HubConfig,
 }
@@ -73,6 +72,7 @@ pub(crate) enum Model {
 impl Config {
     /// Fills in the defaults; finds the model, but downloads nothing.
     pub(crate) fn try_new(args: UpArgs) -> anyhow::Result<Self> {
+        args.kv_events.check(args.prefill + args.decode)?;
         let hub = args.hub.into_config();
         let located = match args.model {
             Some(model) => baton_hub::locate(&model, &hub)?,
@@ -95,10 +95,6 @@ impl Config {
             nixl: args.nixl,
             ucx: args.ucx,
             threads: args.threads.unwrap_or_else(|| share_of_cores(args.prefill + args.decode)),
-            kv_memory: args.kv_memory,
-            kv_blocks: args.kv_blocks,
-            dtype: args.dtype,
-            quantization: args.quantization,
             lora_modules: args.lora_modules,
             max_loras: args.max_loras,
             allow_runtime_lora_updating: args.allow_runtime_lora_updating,
@@ -109,6 +105,8 @@ impl Config {
             drain_timeout: args.drain_timeout,
             start_timeout: args.start_timeout,
             restart: !args.no_restart,
+            worker: args.worker,
+            kv_events: args.kv_events,
             hub,
         })
     }

@@ -23,12 +23,14 @@ mod bundled;
 mod child;
 mod config;
 mod console;
+mod kv_events;
 mod leftovers;
 mod plan;
 mod print;
 mod ready;
 mod signals;
 mod supervisor;
+mod worker_args;
 
 use std::{io::Write as _, net::SocketAddr, process::ExitCode};
 

@@ -136,20 +136,23 @@ fn sidecar(index: u16, config: &Config) -> ProcessPlan {
 
 fn prefill_worker(index: u16, config: &Config) -> ProcessPlan {
     let registry = Arg::AddressOf { process: FRONT.to_owned(), listener: "registry" };
-    worker("prefill-worker", format!("prefill-{index}"), registry, config)
+    worker("prefill-worker", format!("prefill-{index}"), index, registry, config)
         .into_plan(format!("prefill-{index}"), Kind::PrefillWorker)
 }
 
 /// It joins through its sidecar.
 fn decode_worker(index: u16, config: &Config) -> ProcessPlan {
     let registry = Arg::AddressOf { process: format!("sidecar-{index}"), listener: "grpc" };
-    let mut line = worker("decode-worker", format!("decode-{index}"), registry, config);
+    let mut line =
+        worker("decode-worker", format!("decode-{index}"), config.prefill + index, registry, config);
     line.if_given("--speculative-config", config.speculative_config.as_ref());
     line.into_plan(format!("decode-{index}"), Kind::DecodeWorker)
 }
 
-fn worker(subcommand: &str, id: String, registry: Arg, config: &Config) -> Line {
+/// The `nth` of all workers.
+fn worker(subcommand: &str, id: String, nth: u16, registry: Arg, config: &Config) -> Line {
     let mut line = Line::new(subcommand);
+    let kv_events = config.kv_events.words(nth, &id);
     line.option("--worker-id", id);
     line.option("--model", config.model.as_text());
     line.option("--served-model-name", &config.served_model_name);
@@ -163,14 +166,17 @@ fn worker(subcommand: &str, id: String, registry: Arg, config: &Config) -> Line 
     line.if_given("--rails", (!config.rails.is_empty()).then(|| config.rails.join(",")));
     line.if_given("--nixl", config.nixl.as_ref());
     line.if_given("--ucx", config.ucx.as_ref());
-    line.if_given("--kv-memory", config.kv_memory.as_ref());
-    line.if_given("--kv-blocks", config.kv_blocks.map(|blocks| blocks.to_string()));
-    line.if_given("--dtype", config.dtype.as_ref());
-    line.if_given("--quantization", config.quantization.as_ref());
     line.if_given("--max-context", config.max_context.map(|tokens| tokens.to_string()));
     line.if_given("--max-loras", config.max_loras.map(|adapters| adapters.to_string()));
     for module in &config.lora_modules {
         line.option("--lora-modules", module);
+    }
+    for (name, value) in config.worker.words() {
+        line.flag(name);
+        line.args.extend(value.map(|value| Arg::Text(value.into())));
+    }
+    for (name, value) in kv_events {
+        line.option(name, value);
     }
     line
 }

@@ -131,6 +131,7 @@ impl Fleet {
             prefill_candidates,
             deadline_ms: 20_000,
             adapter: None,
+            cache_salt: None,
         };
         Reply(within(self.client.clone().generate(request)).await.unwrap().into_inner())
     }

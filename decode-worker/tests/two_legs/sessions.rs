@@ -37,6 +37,7 @@ impl Session {
             sampling: Some(greedy(6)),
             deadline_ms: 20_000,
             adapter: None,
+            cache_salt: None,
         };
         this.tell(Command::Open(open)).await;
         assert!(matches!(this.event().await, Event::Reserved(_)));
@@ -100,6 +101,7 @@ async fn prefill_with(
         ticket: ticket.into(),
         deadline_ms: 20_000,
         adapter,
+        cache_salt: None,
     };
     let mut events =
         within(PrefillClient::new(channel(prefill).await).run(request)).await.unwrap().into_inner();

@@ -4,9 +4,10 @@
 //! tool calls. So one parser takes forced and free output apart.
 
 mod calls;
+mod parameters;
 mod reasoning;
 
-use baton_grammar::{GrammarError, source};
+use baton_grammar::{GrammarError, Input, source};
 use baton_parsers::{Formats, ThinkMark};
 use baton_tokenizer::Tokenizer;
 
@@ -47,7 +48,9 @@ pub(super) async fn constrain(app: &App, job: &mut GenerateJob, mark: ThinkMark)
         Ok(grammars) => grammars.compile(&grammar).await.map(drop),
         Err(error) => Err(error.clone()),
     };
-    outcome.map_err(|error| refused(&error, &param))?;
+    if let Err(error) = outcome {
+        return Err(refused(app, job, &error, &param).await);
+    }
     job.sampling.grammar = grammar;
     Ok(())
 }
@@ -86,9 +89,29 @@ fn grammar_of(
     Ok(Some((grammar, format.param.clone())))
 }
 
-fn refused(error: &GrammarError, param: &str) -> ApiError {
+/// In terms of what the client wrote: the grammar is made of more than that.
+async fn refused(app: &App, job: &GenerateJob, error: &GrammarError, param: &str) -> ApiError {
     if error.is_temporary() {
         return ApiError::busy(error.to_string());
     }
+    if let (GrammarError::Invalid(_), Ok(grammars)) = (error, &app.grammars) {
+        for (param, input) in inputs(job) {
+            if let Some(refusal) = grammars.explain(input).await {
+                return InvalidField::within(&param, refusal).into();
+            }
+        }
+    }
     InvalidField::new(param, error.to_string()).into()
+}
+
+/// All that may be refused, and where it was written.
+fn inputs(job: &GenerateJob) -> Vec<(String, Input)> {
+    let format = job.format.iter().filter_map(|format| Some((format.param.clone(), format.input.clone()?)));
+    let tools = job.tools.functions.iter().enumerate().map(|(at, function)| {
+        (
+            format!("tools[{at}].function.parameters"),
+            Input::Schema(calls::object(&function.parameters), calls::style(function)),
+        )
+    });
+    format.chain(tools).collect()
 }

@@ -2,6 +2,7 @@
 
 use std::ops::RangeInclusive;
 
+use baton_grammar::Refusal;
 use serde_json::{Map, Value};
 
 /// A field that is not what it must be.
@@ -15,6 +16,12 @@ pub(crate) struct InvalidField {
 impl InvalidField {
     pub(crate) fn new(param: impl Into<String>, problem: impl Into<String>) -> Self {
         Self { param: param.into(), problem: problem.into() }
+    }
+
+    /// What is wrong with a part of `param`.
+    pub(crate) fn within(param: &str, Refusal { path, problem }: Refusal) -> Self {
+        let dot = if path.is_empty() { "" } else { "." };
+        Self::new(format!("{param}{dot}{path}"), problem)
     }
 
     /// `expected` names a type or a range.

@@ -6,6 +6,7 @@ use std::{
 };
 
 use baton_tokenizer::{ChatInput, Tokenizer};
+use serde_json::Value;
 use tokio::task;
 
 use super::{
@@ -119,7 +120,12 @@ impl PromptSource {
             Self::Tokens(_) => 0,
             Self::Text { text, .. } => text.len(),
             Self::Chat(chat) => {
-                let content = |message: &serde_json::Value| message["content"].as_str().map_or(0, str::len);
+                let content = |message: &Value| match &message["content"] {
+                    Value::Array(parts) => {
+                        parts.iter().filter_map(|part| part["text"].as_str()).map(str::len).sum()
+                    }
+                    text => text.as_str().map_or(0, str::len),
+                };
                 let tools = chat.tools.shown().map_or(0, <[_]>::len) * 512;
                 chat.messages.iter().map(content).sum::<usize>() + chat.messages.len() * 16 + tools
             }

@@ -17,6 +17,8 @@ pub(super) struct RequestRecord {
     pub(super) arrived: Instant,
     pub(super) prompt_tokens: u64,
     pub(super) completion_tokens: u64,
+    /// The adapter that was asked for in place of the model.
+    pub(super) adapter: Option<String>,
     metrics: SchedulerMetrics,
     endpoint: &'static str,
     traceparent: Option<String>,
@@ -63,6 +65,7 @@ impl RequestRecord {
             arrived: Instant::now(),
             prompt_tokens: 0,
             completion_tokens: 0,
+            adapter: None,
             metrics,
             endpoint,
             traceparent,
@@ -182,6 +185,7 @@ impl RequestRecord {
         tracing::info!(
             request_id = self.request_id,
             endpoint = self.endpoint,
+            adapter = self.adapter,
             status = self.status,
             outcome = self.outcome,
             finish = self.finish.unwrap_or("none"),

@@ -19,14 +19,24 @@ pub(super) use format::OutputFormat;
 pub(super) use sampling::choice_seed;
 pub(super) use tools::{Function, ToolUse};
 
-use super::{App, error::ApiError, fields::Fields};
+use super::{
+    App,
+    error::ApiError,
+    fields::{Fields, InvalidField},
+};
 use crate::completion::TextOptions;
+
+/// Each cached block of a request keeps its salt.
+const MOST_SALT_BYTES: usize = 1_024;
 
 /// One request of either path.
 #[derive(Clone, Debug)]
 pub(super) struct GenerateJob {
     /// The adapter that the client asked for in place of the model.
     pub(super) adapter: Option<String>,
+    /// It shares cached prefixes only with requests that have the same. Never logged or shown: who knows it can tell by the time that
+    /// an answer takes what others asked.
+    pub(super) cache_salt: Option<String>,
     /// Never empty.
     pub(super) prompts: Vec<PromptSource>,
     /// Completions of each prompt; at least 1.
@@ -105,13 +115,17 @@ pub(super) fn take_model(fields: &mut Fields, app: &App) -> Result<Option<String
     let Some(asked) = fields.string("model")?.filter(|asked| !served.contains(asked)) else {
         return Ok(None);
     };
-    let adapters = app.fleet.adapters();
-    if adapters.iter().any(|adapter| adapter.name == asked) {
+    if app.fleet.adapters().iter().any(|adapter| adapter.name == asked) {
         return Ok(Some(asked));
     }
-    let names: Vec<String> =
-        served.iter().cloned().chain(adapters.into_iter().map(|adapter| adapter.name)).collect();
-    Err(ApiError::model_not_found(&asked, &names))
+    Err(model_not_found(app, &asked))
+}
+
+/// With the names of all that there is.
+pub(super) fn model_not_found(app: &App, asked: &str) -> ApiError {
+    let adapters = app.fleet.adapters().into_iter().map(|adapter| adapter.name);
+    let names: Vec<String> = app.config.served_model_names.iter().cloned().chain(adapters).collect();
+    ApiError::model_not_found(asked, &names)
 }
 
 fn take_stream(fields: &mut Fields) -> Result<Option<StreamOptions>, ApiError> {
@@ -129,6 +143,17 @@ fn take_stream(fields: &mut Fields) -> Result<Option<StreamOptions>, ApiError> {
         include_usage: options.boolean("include_usage")?.unwrap_or(false),
         continuous_usage: options.boolean("continuous_usage_stats")?.unwrap_or(false),
     }))
+}
+
+/// vLLM's field. What it is instead is not said, because refusals are logged.
+fn take_cache_salt(fields: &mut Fields) -> Result<Option<String>, InvalidField> {
+    match fields.take("cache_salt") {
+        None => Ok(None),
+        Some(Value::String(salt)) if (1..=MOST_SALT_BYTES).contains(&salt.len()) => Ok(Some(salt)),
+        Some(_) => {
+            Err(InvalidField::new("cache_salt", format!("expected a string of 1 to {MOST_SALT_BYTES} bytes")))
+        }
+    }
 }
 
 fn take_n(fields: &mut Fields, prompts: usize, limits: &ParseLimits) -> Result<u32, ApiError> {

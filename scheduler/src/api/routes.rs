@@ -19,7 +19,9 @@ use super::{
     error::ApiError,
     id,
     record::RequestRecord,
-    request::{GenerateJob, ParseLimits, PromptSource, parse_chat, parse_completion, take_model},
+    request::{
+        GenerateJob, ParseLimits, PromptSource, model_not_found, parse_chat, parse_completion, take_model,
+    },
     run::{self, EncodedPrompt},
     stream::EventStream,
     tools,
@@ -111,14 +113,14 @@ async fn prepare(
     admit(app, 1, record)?;
     let (parts, body) = request.into_parts();
     let mut fields = body::read_fields(&parts.headers, body, &app.config.limits).await?;
-    let adapter = take_model(&mut fields, app)?;
+    record.adapter = take_model(&mut fields, app)?;
     let limits =
         ParseLimits { vocab_size: app.tokenizer.vocab_size(), max_choices: app.config.limits.max_choices };
     let mut job = match shape {
         Shape::Chat => parse_chat(fields, &limits)?,
         Shape::Completion => parse_completion(fields, &limits)?,
     };
-    job.adapter = adapter;
+    job.adapter.clone_from(&record.adapter);
     admit(app, job.choices() - 1, record)?;
     let prompts = run::encode_prompts(app, &job).await?;
     constrain::constrain(app, &mut job, run::think_mark(app, &prompts)).await?;
@@ -195,7 +197,7 @@ async fn model(State(app): State<Arc<App>>, Path(name): Path<String>) -> Result<
     }
     match app.fleet.adapters().iter().find(|adapter| adapter.name == name) {
         Some(adapter) => Ok(Json(adapters::describe(&app, adapter))),
-        None => Err(ApiError::model_not_found(&name, served)),
+        None => Err(model_not_found(&app, &name)),
     }
 }
 

@@ -14,7 +14,7 @@ use super::{
     error::ApiError,
     fields::InvalidField,
     id, prompt,
-    request::{GenerateJob, MaxTokens, PromptSource, choice_seed},
+    request::{Function, GenerateJob, MaxTokens, PromptSource, choice_seed},
 };
 use crate::{
     completion::{CompletionText, Piece, TextOptions},
@@ -95,6 +95,7 @@ pub(super) fn start(
                 ..job.sampling.clone()
             },
             adapter: job.adapter.clone(),
+            cache_salt: job.cache_salt.clone(),
             deadline,
         };
         let text =
@@ -114,7 +115,7 @@ fn output_options(app: &App, job: &GenerateJob, prompts: &[EncodedPrompt]) -> Op
     let is_needed = is_chat && formats != Formats::default();
     is_needed.then(|| OutputOptions {
         formats,
-        functions: job.tools.functions.iter().map(|function| function.name.clone()).collect(),
+        functions: job.tools.functions.iter().map(Function::for_parser).collect(),
         mark: think_mark(app, prompts),
         one_call: !job.tools.is_parallel,
         hide_reasoning: job.hide_reasoning,

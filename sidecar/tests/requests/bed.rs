@@ -127,6 +127,7 @@ impl Bed {
             prefill_candidates,
             deadline_ms,
             adapter: None,
+            cache_salt: None,
         };
         let mut client = GenerationClient::new(self.sidecar.channel.clone());
         Reply(within(client.generate(request)).await.unwrap().into_inner())

@@ -38,7 +38,10 @@ pub(super) fn strftime(format: &str, now: SystemTime) -> String {
         if c != '%' {
             out.push(c);
         } else if let Some(directive) = chars.next() {
-            civil.write(&mut out, directive);
+            match directive {
+                '-' => civil.write_bare(&mut out, chars.next()),
+                _ => civil.write(&mut out, directive),
+            }
         } else {
             out.push('%');
         }
@@ -65,6 +68,17 @@ impl Civil {
         Self { year, month, day, weekday, second_of_day: seconds % 86_400 }
     }
 
+    /// glibc's `%-d`: without the zeros in front.
+    fn write_bare(&self, out: &mut String, directive: Option<char>) {
+        let mut text = String::new();
+        match directive {
+            Some(directive) => self.write(&mut text, directive),
+            None => text.push_str("%-"),
+        }
+        let bare = text.trim_start_matches(['0', ' ']);
+        out.push_str(if bare.is_empty() && !text.is_empty() { "0" } else { bare });
+    }
+
     fn write(&self, out: &mut String, directive: char) {
         let month = MONTHS[usize::try_from(self.month - 1).unwrap_or(0)];
         let weekday = DAYS[self.weekday];
@@ -78,6 +92,7 @@ impl Civil {
             'B' => out.write_str(month),
             'b' | 'h' => out.write_str(&month[..3]),
             'd' => write!(out, "{:02}", self.day),
+            'e' => write!(out, "{:2}", self.day),
             'A' => out.write_str(weekday),
             'a' => out.write_str(&weekday[..3]),
             'H' => write!(out, "{hour:02}"),
@@ -109,6 +124,8 @@ mod tests {
         check(0, "%d %b %Y", "01 Jan 1970");
         check(951_782_400, "%A %d %B %y", "Tuesday 29 February 00");
         check(1_709_251_199, "%Y-%m-%d %H:%M:%S %p %I", "2024-02-29 23:59:59 PM 11");
+        check(951_782_400, "%-d %e %-m %-H", "29 29 2 0");
+        check(0, "%e|%-d|%-", " 1|1|%-");
         check(4_107_542_400, "%F %a %q 100%%", "2100-03-01 Mon %q 100%");
     }
 }

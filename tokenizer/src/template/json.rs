@@ -4,22 +4,40 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
-#[derive(Clone, Copy, Debug, Default)]
+use super::python;
+
+#[derive(Clone, Debug, Default)]
 pub(super) struct Style {
     /// Spaces a level, each item on its own line; `None` = all on one line.
     pub(super) indent: Option<usize>,
     /// Everything outside ASCII as `\uXXXX`.
     pub(super) ensure_ascii: bool,
     pub(super) sort_keys: bool,
+    /// Between items, and between a key and its value, instead of the usual ones.
+    pub(super) separators: Option<[String; 2]>,
 }
 
-pub(super) fn dumps(value: &Value, style: Style) -> String {
+impl Style {
+    fn between_items(&self) -> &str {
+        match (&self.separators, self.indent) {
+            (Some([items, _]), _) => items,
+            (None, Some(_)) => ",",
+            (None, None) => ", ",
+        }
+    }
+
+    fn after_key(&self) -> &str {
+        self.separators.as_ref().map_or(": ", |[_, key]| key)
+    }
+}
+
+pub(super) fn dumps(value: &Value, style: &Style) -> String {
     let mut out = String::new();
     write_value(&mut out, value, style, 0);
     out
 }
 
-fn write_value(out: &mut String, value: &Value, style: Style, depth: usize) {
+fn write_value(out: &mut String, value: &Value, style: &Style, depth: usize) {
     match value {
         Value::Null => out.push_str("null"),
         Value::Bool(true) => out.push_str("true"),
@@ -36,7 +54,7 @@ fn write_value(out: &mut String, value: &Value, style: Style, depth: usize) {
             }
             write_items(out, ['{', '}'], entries.into_iter(), style, depth, |out, (key, item)| {
                 write_string(out, key, style.ensure_ascii);
-                out.push_str(": ");
+                out.push_str(style.after_key());
                 write_value(out, item, style, depth + 1);
             });
         }
@@ -47,17 +65,15 @@ fn write_items<T>(
     out: &mut String,
     [open, close]: [char; 2],
     items: impl ExactSizeIterator<Item = T>,
-    style: Style,
+    style: &Style,
     depth: usize,
     mut write_item: impl FnMut(&mut String, T),
 ) {
     let is_empty = items.len() == 0;
     out.push(open);
     for (at, item) in items.enumerate() {
-        match style.indent {
-            Some(_) if at > 0 => out.push(','),
-            None if at > 0 => out.push_str(", "),
-            _ => {}
+        if at > 0 {
+            out.push_str(style.between_items());
         }
         new_line(out, style, depth + 1);
         write_item(out, item);
@@ -68,26 +84,18 @@ fn write_items<T>(
     out.push(close);
 }
 
-fn new_line(out: &mut String, style: Style, depth: usize) {
+fn new_line(out: &mut String, style: &Style, depth: usize) {
     if let Some(indent) = style.indent {
         out.push('\n');
         out.extend(std::iter::repeat_n(' ', indent * depth));
     }
 }
 
-/// Python's `repr` of a float: scientific below 1e-4 and from 1e16, with two digits of exponent at least.
 fn write_number(out: &mut String, number: &serde_json::Number) {
-    let result = match number.as_f64() {
-        Some(float) if number.is_f64() && float != 0.0 && !(1e-4..1e16).contains(&float.abs()) => {
-            let text = format!("{float:e}");
-            let (mantissa, exponent) = text.split_once('e').unwrap_or((&text, "0"));
-            let (sign, digits) = exponent.strip_prefix('-').map_or(('+', exponent), |digits| ('-', digits));
-            write!(out, "{mantissa}e{sign}{digits:0>2}")
-        }
-        Some(float) if number.is_f64() => write!(out, "{float:?}"),
-        _ => write!(out, "{number}"),
-    };
-    debug_assert!(result.is_ok(), "a String takes everything");
+    match number.as_f64().filter(|_| number.is_f64()) {
+        Some(float) => out.push_str(&python::float(float)),
+        None => out.push_str(&number.to_string()),
+    }
 }
 
 fn write_string(out: &mut String, text: &str, ensure_ascii: bool) {

@@ -3,10 +3,14 @@
 use std::path::Path;
 
 use baton_engine::{DraftModel, Forward as _, KvMemory, Model, NgramLookup, Speculation};
-use baton_tokenizer::{Tokenizer, VocabularyToken};
+use baton_tokenizer::VocabularyToken;
 
 use super::{SpeculativeConfig, config::Method};
-use crate::{ByteSize, RunError, WorkerArgs, assemble::load};
+use crate::{
+    ByteSize, RunError, WorkerArgs,
+    assemble::load,
+    vocabulary::{self, Tokens},
+};
 
 /// Tokens of prompts that the draft model computes before a step: a small part of what a step takes.
 const CHUNK_TOKENS: usize = 128;
@@ -14,6 +18,7 @@ const CHUNK_TOKENS: usize = 128;
 /// What is drafted for.
 pub(crate) struct Target<'a> {
     pub(crate) model: &'a Model,
+    pub(crate) tokens: Tokens,
     /// Of its KV cache.
     pub(crate) blocks: usize,
     pub(crate) threads: usize,
@@ -61,15 +66,17 @@ pub(crate) async fn speculation(
 
 /// Loads it in the model's type and format, with a KV cache for as many tokens.
 async fn draft_model(args: &WorkerArgs, folder: &Path, target: Target<'_>) -> Result<DraftModel, RunError> {
-    let draft = load(folder, args, target.threads).await?;
+    let (draft, tokens) = tokio::join!(load(folder, args, target.threads), vocabulary::read(folder));
+    let (draft, tokens) = (draft?, tokens?);
     let refused = |source| RunError::DraftModel { folder: folder.display().to_string(), source };
     let (ours, theirs) = (target.model.config().vocab, draft.config().vocab);
     if ours != theirs {
         return Err(refused(DraftRefused::Size { draft: theirs, model: ours }));
     }
-    let folders = (folder.to_owned(), args.model.clone());
-    let compared = tokio::task::spawn_blocking(move || compare(&folders.0, &folders.1)).await;
-    compared.map_err(|_| RunError::LoadPanicked)?.map_err(refused)?;
+    match (&tokens, &target.tokens) {
+        (Ok(theirs), Ok(ours)) => same_tokens(theirs, ours).map_err(refused)?,
+        _ => tracing::warn!("of the draft model's vocabulary only the size could be compared"),
+    }
     let layout = draft.kv_layout(usize::from(args.block_tokens));
     tracing::info!(
         blocks = target.blocks,
@@ -80,18 +87,6 @@ async fn draft_model(args: &WorkerArgs, folder: &Path, target: Target<'_>) -> Re
     let forward = draft.bind(memory, &layout, target.blocks, target.threads)?;
     debug_assert_eq!(forward.vocab_size(), ours);
     Ok(DraftModel::new(Box::new(forward), CHUNK_TOKENS))
-}
-
-/// Compares the tokenizers of two folders, if both have one that can be read.
-fn compare(draft: &Path, model: &Path) -> Result<(), DraftRefused> {
-    let vocabulary = |folder: &Path| Tokenizer::load(folder).ok().and_then(|t| t.vocabulary());
-    match (vocabulary(draft), vocabulary(model)) {
-        (Some(draft), Some(model)) => same_tokens(&draft, &model),
-        _ => {
-            tracing::warn!("of the draft model's vocabulary only the size could be compared");
-            Ok(())
-        }
-    }
 }
 
 /// Whether each id stands for the same; the first that does not. Ids that one of them has no token for may be anything.

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     super::{fields::InvalidField, request::Function},
-    Marks,
+    Marks, parameters,
 };
 
 /// Calls of one message at most, when several may be made.
@@ -31,7 +31,10 @@ pub(super) fn rules(
     let names: Vec<String> = (0..functions.len()).map(|at| format!("call_{at}")).collect();
     grammar += &format!("call: {}\n", names.join(" | "));
     for (name, function) in names.iter().zip(functions) {
-        grammar += &format!("{name}: {}\n", shape.call(function));
+        grammar += &format!("{name}: {}\n", shape.call(function)?);
+    }
+    if format == ToolFormat::Qwen3Coder {
+        grammar += &parameters::rules();
     }
     Ok(grammar)
 }
@@ -44,6 +47,8 @@ struct Shape {
     /// Around each function's arguments.
     before: Vec<Part>,
     after: String,
+    /// They stand between tags, rather than in a JSON object.
+    are_tagged: bool,
 }
 
 /// A piece of what stands before arguments.
@@ -66,6 +71,22 @@ impl Shape {
                     Part::Text(|name| format!("{{\"name\": {name}, \"arguments\": ")),
                 ],
                 after: format!("\"}}\\n\" {}", marks.rule(marks::TOOL_CALL_CLOSE)),
+                are_tagged: false,
+            },
+            ToolFormat::Qwen3Coder => Self {
+                before_all: none(),
+                after_all: none(),
+                between: source::literal("\n"),
+                before: vec![
+                    Part::Rule(marks.rule(marks::TOOL_CALL_OPEN)),
+                    Part::Text(|name| format!("\n{}{}>\n", marks::FUNCTION_OPEN, name.trim_matches('"'))),
+                ],
+                after: format!(
+                    "{} {}",
+                    source::literal(&format!("{}\n", marks::FUNCTION_CLOSE)),
+                    marks.rule(marks::TOOL_CALL_CLOSE)
+                ),
+                are_tagged: true,
             },
             ToolFormat::Llama3Json => Self {
                 before_all: none(),
@@ -73,6 +94,7 @@ impl Shape {
                 between: source::literal("; "),
                 before: vec![Part::Text(|name| format!("{{\"name\": {name}, \"parameters\": "))],
                 after: source::literal("}"),
+                are_tagged: false,
             },
             ToolFormat::Mistral => Self::mistral(marks),
             ToolFormat::Harmony => Self {
@@ -87,6 +109,7 @@ impl Shape {
                     Part::Rule(marks.rule(marks::MESSAGE)),
                 ],
                 after: none(),
+                are_tagged: false,
             },
         }
     }
@@ -106,6 +129,7 @@ impl Shape {
                     Part::Rule(marks.rule(marks::ARGS)),
                 ],
                 after: none(),
+                are_tagged: false,
             };
         }
         Self {
@@ -114,6 +138,7 @@ impl Shape {
             between: source::literal(", "),
             before: vec![Part::Text(|name| format!("{{\"name\": {name}, \"arguments\": "))],
             after: source::literal("}"),
+            are_tagged: false,
         }
     }
 
@@ -126,23 +151,33 @@ impl Shape {
         format!("calls: {before_all} call {more} {after_all}\n")
     }
 
-    fn call(&self, function: &Function) -> String {
+    fn call(&self, function: &Function) -> Result<String, InvalidField> {
         let name = Value::from(function.name.as_str()).to_string();
         let part = |part: &Part| match part {
             Part::Rule(rule) => rule.clone(),
             Part::Text(text) => source::literal(&text(&name)),
         };
         let before: Vec<String> = self.before.iter().map(part).collect();
-        // Models write calls on one line.
-        let whitespace = Some(" ".to_owned());
-        let style = SchemaStyle { is_lenient: !function.is_strict, whitespace, ..SchemaStyle::default() };
-        let arguments = source::json_schema(&object(&function.parameters), &style);
-        format!("{} {arguments} {}", before.join(" "), self.after)
+        let arguments = match self.are_tagged {
+            true => parameters::arguments(function)?,
+            false => as_json(function),
+        };
+        Ok(format!("{} {arguments} {}", before.join(" "), self.after))
     }
 }
 
+fn as_json(function: &Function) -> String {
+    source::json_schema(&object(&function.parameters), &style(function))
+}
+
+/// Models write calls on one line.
+pub(super) fn style(function: &Function) -> SchemaStyle {
+    let whitespace = Some(" ".to_owned());
+    SchemaStyle { is_lenient: !function.is_strict, whitespace, ..SchemaStyle::default() }
+}
+
 /// Arguments are an object, whether or not the schema says so.
-fn object(parameters: &Map<String, Value>) -> Map<String, Value> {
+pub(super) fn object(parameters: &Map<String, Value>) -> Map<String, Value> {
     let mut schema = parameters.clone();
     if schema.is_empty() {
         schema.insert("additionalProperties".to_owned(), json!(false));

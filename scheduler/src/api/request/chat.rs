@@ -11,7 +11,7 @@ use super::{
     format::take_format,
     messages,
     sampling::{take_sampling, take_text},
-    take_n, take_stream,
+    take_cache_salt, take_n, take_stream,
     tools::take_tools,
     unsupported::refuse_unsupported,
 };
@@ -32,6 +32,7 @@ pub(in super::super) fn parse_chat(
     let format = take_format(&mut fields)?;
     Ok(GenerateJob {
         adapter: None,
+        cache_salt: take_cache_salt(&mut fields)?,
         prompts: vec![PromptSource::Chat(prompt)],
         n,
         max_tokens: take_max_tokens(&mut fields)?,

@@ -10,7 +10,7 @@ use super::{
     GenerateJob, MaxTokens, ParseLimits, PromptSource, ToolUse,
     format::take_format,
     sampling::{take_sampling, take_text},
-    take_n, take_stream,
+    take_cache_salt, take_n, take_stream,
     unsupported::refuse_unsupported,
 };
 
@@ -39,6 +39,7 @@ pub(in super::super) fn parse_completion(
     }
     Ok(GenerateJob {
         adapter: None,
+        cache_salt: take_cache_salt(&mut fields)?,
         prompts,
         n,
         max_tokens,

@@ -1,6 +1,9 @@
 //! What the output must be: OpenAI's `response_format`, vLLM's `structured_outputs` and its older `guided_…` fields.
 
-use baton_grammar::source::{self, SchemaStyle};
+use baton_grammar::{
+    Input,
+    source::{self, SchemaStyle},
+};
 use serde_json::{Map, Value};
 
 use super::super::{
@@ -13,8 +16,24 @@ use super::super::{
 pub(in super::super) struct OutputFormat {
     /// The right-hand side of a grammar's rule.
     pub(in super::super) rule: String,
+    /// What the client wrote, where it may be no grammar.
+    pub(in super::super) input: Option<Input>,
     /// The field that asked for it.
     pub(in super::super) param: String,
+}
+
+impl OutputFormat {
+    fn of(input: Input, param: String) -> Result<Self, InvalidField> {
+        if let Err(refusal) = input.check() {
+            return Err(InvalidField::within(&param, refusal));
+        }
+        let rule = match &input {
+            Input::Schema(schema, style) => source::json_schema(schema, style),
+            Input::Regex(pattern) => source::regex(pattern),
+            Input::Lark(grammar) => source::nested(grammar),
+        };
+        Ok(Self { rule, input: Some(input), param })
+    }
 }
 
 const RESPONSE_FORMAT: &str = "response_format";
@@ -51,7 +70,7 @@ fn take_response_format(fields: &mut Fields) -> Result<Option<OutputFormat>, Inv
             "text" => Ok(None),
             "json_object" => {
                 let rule = source::json_object(&SchemaStyle::default());
-                Ok(Some(OutputFormat { rule, param: RESPONSE_FORMAT.to_owned() }))
+                Ok(Some(OutputFormat { rule, input: None, param: RESPONSE_FORMAT.to_owned() }))
             }
             "json_schema" => take_json_schema(&mut format).map(Some),
             _ => {
@@ -78,7 +97,7 @@ fn take_json_schema(format: &mut Fields) -> Result<OutputFormat, InvalidField> {
     let param = format!("{PARAM}.schema");
     let schema = object_of(wrapper.take("schema").unwrap_or(Value::Null), &param)?;
     let style = SchemaStyle { is_lenient, ..SchemaStyle::default() };
-    Ok(OutputFormat { rule: source::json_schema(&schema, &style), param })
+    OutputFormat::of(Input::Schema(schema, style), param)
 }
 
 fn take_structured(mut options: Fields) -> Result<OutputFormat, InvalidField> {
@@ -111,18 +130,24 @@ fn one(
     param: &str,
     style: &SchemaStyle,
 ) -> Result<Option<OutputFormat>, InvalidField> {
+    let input = match kind {
+        "json" => Some(Input::Schema(schema_of(value.clone(), param)?, style.clone())),
+        "regex" => Some(Input::Regex(string_of(value.clone(), param)?)),
+        "grammar" => Some(Input::Lark(lark_of(value.clone(), param)?)),
+        _ => None,
+    };
+    if let Some(input) = input {
+        return OutputFormat::of(input, param.to_owned()).map(Some);
+    }
     let rule = match kind {
-        "json" => source::json_schema(&schema_of(value, param)?, style),
-        "regex" => source::regex(&string_of(value, param)?),
         "choice" => source::choice(&choices_of(value, param)?),
-        "grammar" => source::nested(&lark_of(value, param)?),
         _ => match value {
             Value::Bool(true) => source::json_object(style),
             Value::Bool(false) => return Ok(None),
             other => return Err(InvalidField::expected(param, "true or false", &other)),
         },
     };
-    Ok(Some(OutputFormat { rule, param: param.to_owned() }))
+    Ok(Some(OutputFormat { rule, input: None, param: param.to_owned() }))
 }
 
 /// A schema, or one as JSON in a string.

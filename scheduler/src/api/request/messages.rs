@@ -1,13 +1,13 @@
 //! Messages, brought into the form that chat templates expect.
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::super::{
     error::ApiError,
     fields::{InvalidField, describe},
 };
 
-/// Checks each message and makes its `content` a string; other fields stay as they are, for the template.
+/// Checks each message, whose `content` is a string or a list of text parts then; other fields stay as they are, for the template.
 pub(super) fn normalise(messages: Vec<Value>) -> Result<Vec<Value>, ApiError> {
     if messages.is_empty() {
         return Err(InvalidField::new("messages", "expected at least one message, got none").into());
@@ -34,9 +34,9 @@ fn normalise_one(at: usize, message: Value) -> Result<Value, InvalidField> {
     let may_be_absent = role == "assistant"
         && ["tool_calls", "reasoning", "reasoning_content"].iter().any(|field| message.contains_key(*field));
     let content = match message.remove("content") {
-        Some(Value::String(text)) => text,
-        Some(Value::Array(parts)) => join_parts(&param, parts)?,
-        None | Some(Value::Null) if may_be_absent => String::new(),
+        Some(text @ Value::String(_)) => text,
+        Some(Value::Array(parts)) => text_parts(&param, parts)?,
+        None | Some(Value::Null) if may_be_absent => Value::from(""),
         None | Some(Value::Null) => {
             return Err(InvalidField::new(param, "expected a string or an array of text parts, got nothing"));
         }
@@ -44,17 +44,19 @@ fn normalise_one(at: usize, message: Value) -> Result<Value, InvalidField> {
             return Err(InvalidField::expected(param, "a string or an array of text parts", &other));
         }
     };
-    message.insert("content".to_owned(), Value::String(content));
+    message.insert("content".to_owned(), content);
     parse_tool_arguments(at, &mut message)?;
     name_reasoning(&mut message);
     Ok(Value::Object(message))
 }
 
-/// Text parts are joined by line breaks, as vLLM does for templates that take strings.
-fn join_parts(param: &str, parts: Vec<Value>) -> Result<String, InvalidField> {
-    let texts: Result<Vec<String>, InvalidField> =
-        parts.into_iter().enumerate().map(|(at, part)| text_of(&format!("{param}[{at}]"), part)).collect();
-    Ok(texts?.join("\n"))
+/// The template is given them as they are, if it takes lists.
+fn text_parts(param: &str, parts: Vec<Value>) -> Result<Value, InvalidField> {
+    let part = |(at, part)| {
+        let text = text_of(&format!("{param}[{at}]"), part)?;
+        Ok(json!({"type": "text", "text": text}))
+    };
+    parts.into_iter().enumerate().map(part).collect::<Result<Vec<_>, _>>().map(Value::from)
 }
 
 fn text_of(param: &str, part: Value) -> Result<String, InvalidField> {

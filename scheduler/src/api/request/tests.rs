@@ -61,14 +61,17 @@ fn prompts_times_n_are_bounded() {
 }
 
 #[test]
-fn text_parts_become_one_string_and_tool_arguments_an_object() {
+fn text_parts_stay_apart_and_tool_arguments_become_an_object() {
     let messages = json!([
         {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
         {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{\"x\": 1}"}}]},
     ]);
     let job = chat(json!({"messages": messages})).unwrap();
     let PromptSource::Chat(chat) = &job.prompts[0] else { panic!("a conversation") };
-    assert_eq!(chat.messages[0]["content"], "a\nb");
+    assert_eq!(
+        chat.messages[0]["content"],
+        json!([{"type": "text", "text": "a"}, {"type": "text", "text": "b"}])
+    );
     assert_eq!(chat.messages[1]["content"], "");
     assert_eq!(chat.messages[1]["tool_calls"][0]["function"]["arguments"], json!({"x": 1}));
 }
@@ -82,4 +85,19 @@ fn tools_are_for_the_template_unless_the_client_wants_none() {
         chat.tools.shown().is_some()
     };
     assert!(tools(json!("auto")) && tools(json!(null)) && !tools(json!("none")));
+}
+
+#[test]
+fn a_cache_salt_is_a_string_that_is_not_empty_and_refusals_do_not_repeat_it() {
+    assert_eq!(chat(json!({"cache_salt": "a"})).unwrap().cache_salt.as_deref(), Some("a"));
+    assert_eq!(chat(json!({"cache_salt": null})).unwrap().cache_salt, None);
+    assert_eq!(
+        completion(json!({"prompt": "x", "cache_salt": "b"})).unwrap().cache_salt.as_deref(),
+        Some("b")
+    );
+    for wrong in [json!(""), json!(71_077), json!(["71077"]), json!("71077".repeat(1_000))] {
+        let error = chat(json!({"cache_salt": wrong})).unwrap_err().body;
+        assert_eq!(error.param.as_deref(), Some("cache_salt"));
+        assert!(!error.message.contains("71077"), "{}", error.message);
+    }
 }

@@ -42,6 +42,13 @@ pub(in super::super) enum ToolChoice {
 const MOST_FUNCTIONS: usize = 128;
 const MOST_NAME_BYTES: usize = 64;
 
+impl Function {
+    /// As the parser of the model's output needs it.
+    pub(in super::super) fn for_parser(&self) -> baton_parsers::Function {
+        baton_parsers::Function { name: self.name.clone(), parameters: self.parameters.clone() }
+    }
+}
+
 impl ToolUse {
     /// What the template is shown: nothing when nothing may be called.
     pub(in super::super) fn shown(&self) -> Option<&[Value]> {
