@@ -1,0 +1,16 @@
+//! The index.
+#![deny(unsafe_code)]
+mod events;
+mod holders;
+mod index;
+mod key;
+#[expect(unsafe_code, reason = "the one instruction that no safe function gives")]
+mod prefetch;
+mod prompt;
+mod shared;
+mod table;
+
+pub use events::{BatchReader, BatchReport, DecodeError, Slices};
+pub use index::{AddError, Found, Index, IndexLimits, IndexStats, Matches, Tier, TierWeights, WorkerId, WorkerSpec};
+pub use prompt::{PromptKeys, Scope};
+pub use shared::{IndexReader, IndexWriter, share};
