@@ -7,10 +7,11 @@ pub use msgpack::DecodeError;
 use msgpack::Reader;
 use record::{Kind, Record};
 
-use crate::{Index, WorkerId, index::Cached, key};
-
-/// Blocks that are put in or taken out before others have their turn: some ten microseconds.
-const SLICE: usize = 256;
+use crate::{
+    Index, WorkerId,
+    index::{Cached, SLICE},
+    key,
+};
 
 /// An index that can be written to, in slices.
 pub trait Slices {

@@ -20,7 +20,7 @@ use guesses::Guesses;
 use lives::Lives;
 pub use query::{Found, Matches, TierWeights};
 pub use stats::IndexStats;
-pub(crate) use store::Cached;
+pub(crate) use store::{Cached, SLICE};
 use sweep::Sweep;
 pub use workers::{AddError, WorkerSpec};
 use workers::{Domain, Worker};
@@ -75,9 +75,9 @@ pub struct Index {
 }
 
 /// Entries of a segment when the memory is used up: few enough to move or sweep within some ten microseconds.
-const SEGMENT_ENTRIES: usize = 2048;
+const SEGMENT_ENTRIES: usize = 4096;
 /// Bytes that an entry of a table takes at worst.
-const ENTRY_BYTES: usize = 28;
+const ENTRY_BYTES: usize = 34;
 
 impl Index {
     /// Without workers.

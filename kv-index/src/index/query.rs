@@ -1,10 +1,12 @@
 //! Who has how much of a prompt.
 
+use std::ops::ControlFlow;
+
 use super::{Block, Index, WorkerId};
 use crate::{
     PromptKeys,
     holders::{Holders, Life, Member, Tiers},
-    table::BATCH,
+    table::in_steps,
 };
 
 /// Places where blocks are: GPU, host, disk, or only guessed.
@@ -59,26 +61,28 @@ impl Index {
         let counting = self.guesses.counting();
         let mut walk = Walk { index: self, counting, block_tokens: prompt.block_tokens(), matches };
         walk.matches.walking.clear();
-        let mut batches = prompt.keys().chunks(BATCH);
-        let mut batch = batches.next().unwrap_or_default();
-        self.blocks.fetch(batch);
+        let keys = prompt.keys();
         let (mut at, mut before) = (0, Block::from_value(0));
-        while !batch.is_empty() {
-            let following = batches.next().unwrap_or_default();
-            self.blocks.fetch(following);
-            for &key in batch {
-                let block = Block::from_value(self.blocks.get(key).unwrap_or(0));
-                if block.holders != before.holders || at == 0 {
-                    walk.step(at, block.holders, before);
-                    if walk.matches.walking.is_empty() {
-                        return;
+        in_steps(
+            &mut walk,
+            keys.len(),
+            |_, batch| self.blocks.fetch(&keys[batch]),
+            |_, batch| self.blocks.fetch_further(&keys[batch], false),
+            |walk, batch| {
+                for &key in &keys[batch] {
+                    let block = Block::from_value(self.blocks.get(key).unwrap_or(0));
+                    if block.holders != before.holders || at == 0 {
+                        walk.step(at, block.holders, before);
+                        if walk.matches.walking.is_empty() {
+                            return ControlFlow::Break(());
+                        }
                     }
+                    before = block;
+                    at += 1;
                 }
-                before = block;
-                at += 1;
-            }
-            batch = following;
-        }
+                ControlFlow::Continue(())
+            },
+        );
         walk.step(at, Holders::NOBODY, before);
     }
 }
@@ -95,7 +99,7 @@ impl Walk<'_> {
     fn step(&mut self, at: u32, holders: Holders, before: Block) {
         let mut one = Member::new(0, 0);
         let members = self.index.sets.slice(holders, &mut one);
-        if at == 0 {
+        if at == 0 && self.matches.walking.is_empty() {
             let first = members.iter().filter_map(|member| {
                 let worker = self.index.lives.worker(member.life())?;
                 let place = place(member.tiers() & self.counting)?;

@@ -1,11 +1,16 @@
 //! Blocks come and go.
 
+use std::ops::ControlFlow;
+
 use super::{Age, Block, Index, Tier, WorkerId, name};
 use crate::{
     PromptKeys,
     holders::{Change, Holders, Life},
-    table::BATCH,
+    table::in_steps,
 };
+
+/// Blocks of one call: some ten microseconds.
+pub(crate) const SLICE: usize = 256;
 
 /// What the next block of a chain follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +61,7 @@ impl Index {
         group.is_none_or(|group| indexed.is_none_or(|indexed| indexed == group))
     }
 
-    /// `worker` stored blocks in a tier; gives what would follow them.
+    /// `worker` stored blocks in a tier, [`SLICE`] at most; gives what would follow them.
     pub(crate) fn store(
         &mut self,
         worker: WorkerId,
@@ -65,26 +70,35 @@ impl Index {
         cached: Cached<'_>,
     ) -> ChainEnd {
         let Some(&super::Worker { life, owner, .. }) = self.workers.get(&worker) else { return from };
-        let mut end = from;
-        let change = Change::Store(tier.bit());
-        for (hashes, contents) in cached.hashes.chunks(BATCH).zip(cached.contents.chunks(BATCH)) {
-            let (mut keys, mut names) = ([0; BATCH], [0; BATCH]);
-            let depth = end.depth;
-            for (at, (hash, content)) in hashes.iter().zip(contents).enumerate() {
-                end.key = crate::key::next(end.key, *content);
-                (keys[at], names[at]) = (end.key, name(*hash, owner));
-            }
-            let count = hashes.len().min(contents.len());
-            end.depth += count as u32;
-            let (keys, names) = (&keys[..count], &names[..count]);
-            self.blocks.fetch(keys);
-            self.names.fetch(names);
-            for (at, (&key, &name)) in keys.iter().zip(names).enumerate() {
-                self.hold(life, change, key, depth + at as u32);
-                self.give_name(life, change, name, key);
-            }
-            self.counts.stored += count as u64;
+        let (mut keys, mut names) = ([0; SLICE], [0; SLICE]);
+        let (mut end, mut count) = (from, 0);
+        for (hash, content) in cached.hashes.iter().zip(cached.contents).take(SLICE) {
+            end.key = crate::key::next(end.key, *content);
+            (keys[count], names[count]) = (end.key, name(*hash, owner));
+            count += 1;
         }
+        end.depth += count as u32;
+        self.counts.stored += count as u64;
+        let change = Change::Store(tier.bit());
+        in_steps(
+            self,
+            count,
+            |index, batch| {
+                index.blocks.fetch(&keys[batch.clone()]);
+                index.names.fetch(&names[batch]);
+            },
+            |index, batch| {
+                index.blocks.fetch_further(&keys[batch.clone()], true);
+                index.names.fetch_further(&names[batch], true);
+            },
+            |index, batch| {
+                for at in batch {
+                    index.hold(life, change, keys[at], from.depth + at as u32);
+                    index.give_name(life, change, names[at], keys[at]);
+                }
+                ControlFlow::Continue(())
+            },
+        );
         end
     }
 
@@ -128,54 +142,71 @@ impl Index {
         (after != 0, true)
     }
 
-    /// `worker` has the blocks with these hashes in that tier no more.
+    /// `worker` has the blocks with these hashes, [`SLICE`] at most, in that tier no more.
     pub(crate) fn unstore(&mut self, worker: WorkerId, tier: Tier, hashes: &[u64]) {
         let Some(&super::Worker { life, owner, .. }) = self.workers.get(&worker) else { return };
+        let (mut keys, mut names) = ([0; SLICE], [0; SLICE]);
+        let count = hashes.len().min(SLICE);
+        names.iter_mut().zip(hashes).for_each(|(at, hash)| *at = name(*hash, owner));
+        in_steps(
+            &mut (&mut *self, &mut keys),
+            count,
+            |(index, _), batch| index.names.fetch(&names[batch]),
+            |(index, _), batch| index.names.fetch_further(&names[batch], false),
+            |(index, keys), batch| {
+                let names = &names[batch.clone()];
+                keys[batch].iter_mut().zip(names).for_each(|(key, name)| *key = index.names.get(*name).unwrap_or(0));
+                ControlFlow::Continue(())
+            },
+        );
         let change = Change::Remove(tier.bit());
-        for hashes in hashes.chunks(BATCH) {
-            let mut names = [0; BATCH];
-            for (at, hash) in hashes.iter().enumerate() {
-                names[at] = name(*hash, owner);
-            }
-            let names = &names[..hashes.len()];
-            self.names.fetch(names);
-            let mut keys = [0; BATCH];
-            for (key, name) in keys.iter_mut().zip(names) {
-                *key = self.names.get(*name).unwrap_or(0);
-            }
-            let keys = &keys[..hashes.len()];
-            self.blocks.fetch(keys);
-            for (&key, &name) in keys.iter().zip(names) {
-                if key == 0 {
-                    self.counts.unknown_removals += 1;
-                    continue;
-                }
-                let (still_has, somebody_has) = self.let_go(life, change, key);
-                // Others of the domain may know it by the same name.
-                if !if owner == life { still_has } else { somebody_has }
-                    && let Some(place) = self.names.find(name)
-                {
-                    self.names.remove(place);
-                }
-                self.counts.removed += 1;
-            }
-        }
+        in_steps(
+            self,
+            count,
+            |index, batch| index.blocks.fetch(&keys[batch]),
+            |index, batch| index.blocks.fetch_further(&keys[batch], false),
+            |index, batch| {
+                batch.for_each(|at| index.unstore_one((life, owner), change, names[at], keys[at]));
+                ControlFlow::Continue(())
+            },
+        );
     }
 
-    /// `worker` was sent a prompt and will have it soon. What it does not say it has by then is forgotten again.
+    #[inline]
+    fn unstore_one(&mut self, (life, owner): (Life, Life), change: Change, name: u64, key: u64) {
+        if key == 0 {
+            self.counts.unknown_removals += 1;
+            return;
+        }
+        let (still_has, somebody_has) = self.let_go(life, change, key);
+        // Others of the domain may know it by the same name.
+        let is_used = if owner == life { still_has } else { somebody_has };
+        if !is_used && let Some(place) = self.names.find(name) {
+            self.names.remove(place);
+        }
+        self.counts.removed += 1;
+    }
+
+    /// `worker` was sent a prompt and will have it soon: the blocks from `first` on, [`SLICE`] at most. Where to go on, if there are more.
+    /// What the worker does not say it has by then is forgotten again.
     ///
     /// Blocks that it has count as used now, so that they stay longer in a full index.
-    pub fn guess(&mut self, worker: WorkerId, prompt: &PromptKeys) {
-        let Some(&super::Worker { life, .. }) = self.workers.get(&worker) else { return };
+    pub fn guess(&mut self, worker: WorkerId, prompt: &PromptKeys, first: usize) -> Option<usize> {
+        let &super::Worker { life, .. } = self.workers.get(&worker)?;
+        let keys = prompt.keys().get(first..)?;
+        let count = keys.len().min(SLICE);
         let change = Change::Guess(self.guesses.make());
-        let mut depth = 0;
-        for keys in prompt.keys().chunks(BATCH) {
-            self.blocks.fetch(keys);
-            for &key in keys {
-                self.hold(life, change, key, depth);
-                depth += 1;
-            }
-        }
-        self.counts.guessed += u64::from(depth);
+        in_steps(
+            self,
+            count,
+            |index, batch| index.blocks.fetch(&keys[batch]),
+            |index, batch| index.blocks.fetch_further(&keys[batch], true),
+            |index, batch| {
+                batch.for_each(|at| index.hold(life, change, keys[at], (first + at) as u32));
+                ControlFlow::Continue(())
+            },
+        );
+        self.counts.guessed += count as u64;
+        (count < keys.len()).then_some(first + count)
     }
 }

@@ -47,7 +47,7 @@ const LONG: usize = 100_000;
 const SHORT: usize = 1000;
 
 fn new_index(workers: u64, block_tokens: usize, same_hashes: bool) -> Index {
-    let mut index = Index::new(IndexLimits { bytes: 4 << 30, guess_seconds: 60 });
+    let mut index = Index::new(IndexLimits { bytes: 3 << 30, guess_seconds: 60 });
     for number in 0..workers {
         let same_hashes = same_hashes.then(|| "all".to_owned());
         let spec = WorkerSpec { model: "m".to_owned(), block_tokens: block_tokens as u32, same_hashes };
