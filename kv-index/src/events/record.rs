@@ -42,15 +42,17 @@ pub(crate) struct Record {
     pub(crate) kind: Kind,
     pub(crate) hashes: Vec<u64>,
     pub(crate) parent: Option<u64>,
-    pub(crate) tokens: Vec<u32>,
+    tokens: Vec<u32>,
+    /// One a block.
+    pub(crate) contents: Vec<u64>,
     pub(crate) block_tokens: u64,
     pub(crate) tier: Tier,
     /// What besides its tokens each block depends on, as numbers; may be shorter than there are blocks.
-    pub(crate) extras: Vec<u64>,
+    extras: Vec<u64>,
     /// Of which group of layers.
     pub(crate) group: Option<u64>,
     /// Whether its layers see only the last tokens, so that a prefix is never whole.
-    pub(crate) is_windowed: bool,
+    is_windowed: bool,
     lora_id: Option<u64>,
     lora_name: Option<String>,
 }
@@ -62,6 +64,7 @@ impl Record {
             hashes: Vec::new(),
             parent: None,
             tokens: Vec::new(),
+            contents: Vec::new(),
             block_tokens: 0,
             tier: Tier::Gpu,
             extras: Vec::new(),
@@ -72,15 +75,15 @@ impl Record {
         }
     }
 
+    /// Nothing, with the memory that it had.
     fn clear(&mut self) {
-        let (mut hashes, mut tokens, mut extras) = Default::default();
-        std::mem::swap(&mut hashes, &mut self.hashes);
-        std::mem::swap(&mut tokens, &mut self.tokens);
-        std::mem::swap(&mut extras, &mut self.extras);
-        hashes.clear();
-        tokens.clear();
-        extras.clear();
-        *self = Self { hashes, tokens, extras, ..Self::new() };
+        let mut old = std::mem::replace(self, Self::new());
+        old.hashes.clear();
+        old.tokens.clear();
+        old.contents.clear();
+        old.extras.clear();
+        let Self { hashes, tokens, contents, extras, .. } = old;
+        *self = Self { hashes, tokens, contents, extras, ..Self::new() };
     }
 
     /// The adapter that computed the blocks; old engines only give a number.
@@ -89,11 +92,27 @@ impl Record {
     }
 
     /// Whether there are as many tokens as the blocks must have.
-    pub(crate) fn is_whole(&self) -> bool {
+    fn is_whole(&self) -> bool {
         let expected = self.block_tokens.checked_mul(self.hashes.len() as u64);
         self.block_tokens > 0
             && self.block_tokens <= u64::from(u32::MAX)
             && expected == Some(self.tokens.len() as u64)
+    }
+
+    /// Blocks that it is about.
+    pub(crate) fn blocks(&self) -> usize {
+        self.hashes.len()
+    }
+
+    /// Computes the contents of blocks that were stored, if there are as many tokens as they must have and a prefix is whole in them.
+    fn hash(&mut self) {
+        if self.kind != Kind::Stored || self.is_windowed || !self.is_whole() {
+            return;
+        }
+        self.contents.extend(self.tokens.chunks_exact(self.block_tokens as usize).map(key::content));
+        for (content, extra) in self.contents.iter_mut().zip(&self.extras) {
+            *content = key::with_extra(*content, *extra);
+        }
     }
 
     /// Reads the next event.
@@ -117,10 +136,11 @@ impl Record {
                 self.field(fields.get(at).copied().unwrap_or(Field::Other), reader, &mut extra_keys)?;
             }
         }
-        match extra_keys {
-            Some(mut at) => self.read_extra_keys(&mut at),
-            None => Ok(()),
+        if let Some(mut at) = extra_keys {
+            self.read_extra_keys(&mut at)?;
         }
+        self.hash();
+        Ok(())
     }
 
     fn field<'a>(

@@ -7,6 +7,7 @@ mod query;
 mod stats;
 mod store;
 mod sweep;
+mod warm;
 mod workers;
 
 use std::collections::{BTreeMap, HashMap};
@@ -22,6 +23,7 @@ pub use query::{Found, Matches, TierWeights};
 pub use stats::IndexStats;
 pub(crate) use store::{Cached, SLICE};
 use sweep::Sweep;
+pub(crate) use warm::Coming;
 pub use workers::{AddError, WorkerSpec};
 use workers::{Domain, Worker};
 
@@ -71,11 +73,12 @@ pub struct Index {
     block_sizes: BTreeMap<u32, usize>,
     guesses: Guesses,
     sweep: Sweep,
+    scratch: warm::Scratch,
     counts: stats::Counts,
 }
 
 /// Entries of a segment when the memory is used up: few enough to move or sweep within some ten microseconds.
-const SEGMENT_ENTRIES: usize = 4096;
+const SEGMENT_ENTRIES: usize = 16_384;
 /// Bytes that an entry of a table takes at worst.
 const ENTRY_BYTES: usize = 34;
 
@@ -96,6 +99,7 @@ impl Index {
             block_sizes: BTreeMap::new(),
             guesses: Guesses::new(limits.guess_seconds),
             sweep: Sweep::default(),
+            scratch: warm::Scratch::default(),
             counts: stats::Counts::default(),
         }
     }

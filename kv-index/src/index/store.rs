@@ -152,7 +152,7 @@ impl Index {
             &mut (&mut *self, &mut keys),
             count,
             |(index, _), batch| index.names.fetch(&names[batch]),
-            |(index, _), batch| index.names.fetch_further(&names[batch], false),
+            |(index, _), batch| index.names.fetch_further(&names[batch], true),
             |(index, keys), batch| {
                 let names = &names[batch.clone()];
                 keys[batch].iter_mut().zip(names).for_each(|(key, name)| *key = index.names.get(*name).unwrap_or(0));
@@ -164,7 +164,7 @@ impl Index {
             self,
             count,
             |index, batch| index.blocks.fetch(&keys[batch]),
-            |index, batch| index.blocks.fetch_further(&keys[batch], false),
+            |index, batch| index.blocks.fetch_further(&keys[batch], true),
             |index, batch| {
                 batch.for_each(|at| index.unstore_one((life, owner), change, names[at], keys[at]));
                 ControlFlow::Continue(())

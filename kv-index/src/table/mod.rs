@@ -1,7 +1,7 @@
 //! A map from 64-bit keys to 64-bit values for tens of millions of entries, which must not stop for long to grow.
 //!
-//! It consists of many small sorted arrays ([`segment`]), chosen by the topmost bits of the key; each grows by a fifth for itself when
-//! it is full, in microseconds. At 16 bytes an entry and 71 to 85 % of the places in use, an entry takes 19 to 23 bytes.
+//! It consists of many small sorted arrays ([`segment`]), chosen by the topmost bits of the key; each grows by 30 % for itself when it is
+//! full, in some ten microseconds. At 16 bytes an entry and 62 to 80 % of the places in use, an entry takes 20 to 26 bytes.
 //!
 //! Keys have to be spread evenly: they are hashes. Many are looked up at once, in batches and in three steps, so that the waits for
 //! memory overlap: [`Table::fetch`] for the batch after the next, [`Table::fetch_further`] for the next, then each of this batch.
@@ -264,7 +264,7 @@ mod tests {
             table.place(rng.random_range(1..=u64::MAX));
             if count > 100_000 && count % 1000 == 0 {
                 let each = table.bytes() as f64 / count as f64;
-                assert!((22.0..28.0).contains(&each), "{each} bytes for each of {count}");
+                assert!((19.0..28.0).contains(&each), "{each} bytes for each of {count}");
             }
         }
         for segment in 0..table.segments() {

@@ -12,7 +12,7 @@
 use bytemuck::{Pod, Zeroable};
 
 /// Entries at home in 20 places when another one makes the array grow.
-const MOST_IN_20: usize = 15;
+const MOST_IN_20: usize = 16;
 /// Entries for 20 places below which it shrinks.
 const FEWEST_IN_20: usize = 10;
 /// Places for 20 entries of a new array.
@@ -211,7 +211,7 @@ impl Segment {
             // There were only too many at the end.
             self.lay_out(homes, 2 * (self.lines.len() - homes), &spread);
         } else {
-            let homes = homes * 23 / 20 + 2;
+            let homes = homes * 13 / 10 + 2;
             self.lay_out(homes, spill(homes), &spread);
         }
     }

@@ -165,7 +165,7 @@ fn decisions(args: &Args) {
                     while !end.load(Ordering::Relaxed) {
                         for (id, batch) in stream.iter().take_while(|_| !end.load(Ordering::Relaxed)) {
                             let id = WorkerId(id.0 + 5000);
-                            batches.apply(&mut writer, id, batch).expect("a batch");
+                            batches.take(&mut &mut writer, id, batch).expect("a batch");
                         }
                     }
                 });
@@ -197,7 +197,7 @@ fn time_hashing(prompt: &Prompt, block_tokens: usize) -> f64 {
 
 /// Batches of workers whose caches are full: each stores some of a chain and says what left for it, of the oldest chain from its end.
 fn stream(workers: u64, block_tokens: usize, blocks: usize, chain: usize) -> Vec<(WorkerId, Vec<u8>)> {
-    let mut draws = Draws::new(3);
+    let mut draws = Draws::new(3 + chain as u64);
     let mut sent = 0;
     // What each worker holds, by chain; and how far its present chain is.
     let mut held: Vec<std::collections::VecDeque<Vec<u64>>> = (0..workers).map(|_| [vec![]].into()).collect();
@@ -252,12 +252,13 @@ fn ingestion(args: &Args) {
                 let (begin, mut blocks) = (Instant::now(), 0);
                 for (id, batch) in &batches {
                     let id = WorkerId(id.0 + offset);
-                    blocks += reader.apply(&mut *index, id, batch).expect("a batch").blocks;
+                    blocks += reader.take(&mut &mut *index, id, batch).expect("a batch").blocks;
                 }
+                reader.flush(&mut &mut *index);
                 (begin.elapsed().as_secs_f64(), blocks)
             };
-            let (reading, _) = rate(&mut index, 1_000_000);
-            let (all, count) = rate(&mut index, 0);
+            let (reading, count) = rate(&mut index, 1_000_000);
+            let (all, _) = rate(&mut index, 0);
             let bytes: usize = batches.iter().map(|(_, batch)| batch.len()).sum();
             let millions = count as f64 / 1e6;
             println!(
