@@ -17,8 +17,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    AddError, BatchReader, Index, IndexLimits, IndexReader, IndexWriter, PromptKeys, Slices, WorkerId, WorkerSpec,
-    share,
+    AddError, BatchReader, Index, IndexLimits, IndexReader, IndexWriter, PromptKeys, Slices, WorkerId,
+    WorkerSpec, share,
     subscribe::{Health, WorkerStatus},
 };
 
@@ -71,7 +71,8 @@ impl Indexer {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
         let until = end.clone();
         let thread = std::thread::Builder::new().name("kv-index".to_owned()).spawn(move || {
-            let thread = Thread { writer, batches: BatchReader::default(), began: Instant::now(), seconds: 0 };
+            let thread =
+                Thread { writer, batches: BatchReader::default(), began: Instant::now(), seconds: 0 };
             runtime.block_on(async {
                 tokio::select! {
                     () = until.cancelled() => {}

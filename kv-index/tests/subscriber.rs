@@ -8,8 +8,8 @@ use std::{
 
 use baton_kv_events::{Event, EventSender, EventStats, Format, Publisher, Settings, Stored};
 use baton_kv_index::{
-    Health, IndexHandle, IndexLimits, Indexer, Matches, PromptKeys, Scope, Source, Subscriber, WorkerId, WorkerSpec,
-    WorkerStatus,
+    Health, IndexHandle, IndexLimits, Indexer, Matches, PromptKeys, Scope, Source, Subscriber, WorkerId,
+    WorkerSpec, WorkerStatus,
 };
 use tokio::{
     io::copy_bidirectional,
@@ -85,7 +85,9 @@ fn stored(tokens: &[u32]) -> Event {
 }
 
 fn hashes(tokens: &[u32]) -> Vec<u64> {
-    (1..=tokens.len() / 2).map(|blocks| tokens[..blocks * 2].iter().fold(9, |hash, t| hash * 1009 + u64::from(*t))).collect()
+    (1..=tokens.len() / 2)
+        .map(|blocks| tokens[..blocks * 2].iter().fold(9, |hash, t| hash * 1009 + u64::from(*t)))
+        .collect()
 }
 
 /// Between the index and the worker: a wire that can be cut.

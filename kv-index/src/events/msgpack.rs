@@ -2,7 +2,9 @@
 
 /// Bytes that are not what they should be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("KV events cannot be read: {expected} expected at byte {at}; the worker's engine may be newer than this index")]
+#[error(
+    "KV events cannot be read: {expected} expected at byte {at}; the worker's engine may be newer than this index"
+)]
 pub struct DecodeError {
     expected: &'static str,
     at: usize,

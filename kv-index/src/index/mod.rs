@@ -77,7 +77,8 @@ pub struct Index {
     counts: stats::Counts,
 }
 
-/// Entries of a segment when the memory is used up: few enough to move or sweep within some ten microseconds.
+/// Entries of a segment when the memory is used up, twice as many at most: few enough to move or sweep within a few hundred
+/// microseconds, and so many that the list of segments stays in the core's cache.
 const SEGMENT_ENTRIES: usize = 16_384;
 /// Bytes that an entry of a table takes at worst.
 const ENTRY_BYTES: usize = 34;

@@ -155,7 +155,10 @@ impl Index {
             |(index, _), batch| index.names.fetch_further(&names[batch], true),
             |(index, keys), batch| {
                 let names = &names[batch.clone()];
-                keys[batch].iter_mut().zip(names).for_each(|(key, name)| *key = index.names.get(*name).unwrap_or(0));
+                keys[batch]
+                    .iter_mut()
+                    .zip(names)
+                    .for_each(|(key, name)| *key = index.names.get(*name).unwrap_or(0));
                 ControlFlow::Continue(())
             },
         );

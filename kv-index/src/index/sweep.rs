@@ -100,10 +100,8 @@ impl Index {
         let segments = self.blocks.segments();
         let first = self.blocks.len() % segments;
         let sampled = (0..segments).flat_map(|at| self.blocks.entries((first + at) % segments));
-        let mut sample: Vec<u64> = sampled
-            .take(SAMPLE)
-            .map(|entry| Block::from_value(entry.value).age.leaves(self.now))
-            .collect();
+        let mut sample: Vec<u64> =
+            sampled.take(SAMPLE).map(|entry| Block::from_value(entry.value).age.leaves(self.now)).collect();
         let at = sample.len() - sample.len().div_ceil(DROPPED);
         if sample.is_empty() { 0 } else { *sample.select_nth_unstable(at).1 }
     }

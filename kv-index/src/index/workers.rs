@@ -22,7 +22,9 @@ pub enum AddError {
     #[error("worker {0:?} is there already: remove it first")]
     Known(WorkerId),
     /// 65,535 lives and domains at a time; ended ones count until they are swept out.
-    #[error("worker {0:?} cannot be indexed: all 65,535 numbers are in use; those of workers that left come back within seconds")]
+    #[error(
+        "worker {0:?} cannot be indexed: all 65,535 numbers are in use; those of workers that left come back within seconds"
+    )]
     Full(WorkerId),
 }
 

@@ -237,7 +237,11 @@ impl Subscriber {
     /// What was before batch `number` cannot be had any more.
     async fn lose_before(&mut self, number: u64) -> Result<(), Ended> {
         add(&self.status.counts.resyncs, 1);
-        tracing::info!(worker = self.worker.0, number, "KV events were lost: the worker's cache counts as empty");
+        tracing::info!(
+            worker = self.worker.0,
+            number,
+            "KV events were lost: the worker's cache counts as empty"
+        );
         self.track.give_up_before(number);
         self.is_stale = true;
         self.clear().await?;

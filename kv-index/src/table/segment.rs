@@ -166,7 +166,11 @@ impl Segment {
     }
 
     /// Keeps what `keep` says, which may change values.
-    pub(crate) fn retain(&mut self, spread: impl Fn(u64) -> u64, mut keep: impl FnMut(u64, &mut u64) -> bool) {
+    pub(crate) fn retain(
+        &mut self,
+        spread: impl Fn(u64) -> u64,
+        mut keep: impl FnMut(u64, &mut u64) -> bool,
+    ) {
         let before = self.len;
         let (mut from, mut run) = (0, 0);
         // Within each run without gaps, what stays moves to the left, but not beyond its home.

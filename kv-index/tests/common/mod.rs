@@ -57,16 +57,25 @@ impl Value {
     }
 }
 
-pub(crate) fn stored(hashes: &[u64], parent: Option<u64>, tokens: &[u32], block_tokens: u64, medium: &str) -> Event {
-    ("BlockStored", vec![
-        ("block_hashes", Value::uints(hashes)),
-        ("parent_block_hash", parent.map_or(Value::Nil, Value::Uint)),
-        ("token_ids", Value::uints(tokens)),
-        ("block_size", Value::Uint(block_tokens)),
-        ("lora_id", Value::Nil),
-        ("medium", Value::text(medium)),
-        ("lora_name", Value::Nil),
-    ])
+pub(crate) fn stored(
+    hashes: &[u64],
+    parent: Option<u64>,
+    tokens: &[u32],
+    block_tokens: u64,
+    medium: &str,
+) -> Event {
+    (
+        "BlockStored",
+        vec![
+            ("block_hashes", Value::uints(hashes)),
+            ("parent_block_hash", parent.map_or(Value::Nil, Value::Uint)),
+            ("token_ids", Value::uints(tokens)),
+            ("block_size", Value::Uint(block_tokens)),
+            ("lora_id", Value::Nil),
+            ("medium", Value::text(medium)),
+            ("lora_name", Value::Nil),
+        ],
+    )
 }
 
 pub(crate) fn removed(hashes: &[u64], medium: &str) -> Event {

@@ -9,8 +9,8 @@ use std::{
 };
 
 use baton_kv_index::{
-    BatchReader, Index, IndexLimits, IndexReader, Matches, PromptKeys, Scope, TierWeights, WorkerId, WorkerSpec,
-    share,
+    BatchReader, Index, IndexLimits, IndexReader, Matches, PromptKeys, Scope, TierWeights, WorkerId,
+    WorkerSpec, share,
 };
 use clap::Parser;
 use fleet::{Draws, Packer, Prompt, stored, worker};
@@ -33,11 +33,19 @@ struct Args {
     /// What to measure.
     #[arg(long, value_enum, value_delimiter = ',', default_value = "memory,decisions,ingestion")]
     parts: Vec<Part>,
+    /// Of a row: workers that hold each block.
+    #[arg(long, default_value_t = 1)]
+    holders: u64,
+    /// Of a row: whether workers give blocks the same hashes.
+    #[arg(long)]
+    same_hashes: bool,
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
 enum Part {
     Memory,
+    /// One row of it, in a process of its own, as memory that was given back counts for later rows.
+    MemoryRow,
     Decisions,
     Ingestion,
 }
@@ -47,7 +55,7 @@ const LONG: usize = 100_000;
 const SHORT: usize = 1000;
 
 fn new_index(workers: u64, block_tokens: usize, same_hashes: bool) -> Index {
-    let mut index = Index::new(IndexLimits { bytes: 3 << 30, guess_seconds: 60 });
+    let mut index = Index::new(IndexLimits { bytes: 6 << 30, guess_seconds: 60 });
     for number in 0..workers {
         let same_hashes = same_hashes.then(|| "all".to_owned());
         let spec = WorkerSpec { model: "m".to_owned(), block_tokens: block_tokens as u32, same_hashes };
@@ -97,7 +105,11 @@ fn decide(reader: &IndexReader, tokens: &[u32], block_tokens: usize, state: &mut
     for found in state.matches.found() {
         state.cached[found.worker.0 as usize] = found.weighted_tokens(&weights);
     }
-    let costs = state.cached.iter().zip(&state.loads).map(|(cached, load)| load + (tokens.len() as f32 - cached) * 0.1);
+    let costs = state
+        .cached
+        .iter()
+        .zip(&state.loads)
+        .map(|(cached, load)| load + (tokens.len() as f32 - cached) * 0.1);
     let best = costs.enumerate().min_by(|a, b| a.1.total_cmp(&b.1));
     best.map_or(0, |(worker, _)| worker)
 }
@@ -140,7 +152,9 @@ fn resident_bytes() -> f64 {
 }
 
 fn decisions(args: &Args) {
-    println!("| block | prompt | blocks in the index | p50 µs | p99 µs | of it hashing, p50 | while ingesting: p50, p99 |");
+    println!(
+        "| block | prompt | blocks in the index | p50 µs | p99 µs | of it hashing, p50 | while ingesting: p50, p99 |"
+    );
     println!("|---|---|---|---|---|---|---|");
     for &block_tokens in &args.block_tokens {
         let (longs, shorts) = prompts(args.blocks, block_tokens);
@@ -149,12 +163,14 @@ fn decisions(args: &Args) {
         let blocks = index.stats().blocks;
         let stream = stream(args.workers.min(128), block_tokens, 400_000, 2000);
         for number in 0..128 {
-            let spec = WorkerSpec { model: "m".to_owned(), block_tokens: block_tokens as u32, same_hashes: None };
+            let spec =
+                WorkerSpec { model: "m".to_owned(), block_tokens: block_tokens as u32, same_hashes: None };
             index.add(WorkerId(5000 + number), &spec).expect("there is room");
         }
         let (mut writer, reader) = share(index);
         for (name, prompts) in [("100,000 tokens", &longs), ("1,000 tokens", &shorts)] {
-            let (mut times, hits) = time_decisions(&reader, prompts, block_tokens, args.workers, args.decisions);
+            let (mut times, hits) =
+                time_decisions(&reader, prompts, block_tokens, args.workers, args.decisions);
             assert_eq!(hits, times.len(), "each prompt is held whole by somebody");
             let (p50, p99) = percentiles(&mut times);
             let hashing = time_hashing(&prompts[0], block_tokens);
@@ -238,7 +254,9 @@ fn stream(workers: u64, block_tokens: usize, blocks: usize, chain: usize) -> Vec
 }
 
 fn ingestion(args: &Args) {
-    println!("\n| block | stream | of bytes to applied, million blocks/s | reading and hashing alone | applying alone | MB/s |");
+    println!(
+        "\n| block | stream | of bytes to applied, million blocks/s | reading and hashing alone | applying alone | MB/s |"
+    );
     println!("|---|---|---|---|---|---|");
     for &block_tokens in &args.block_tokens {
         let blocks = 4_000_000.min(args.blocks).min(400_000_000 / block_tokens);
@@ -273,32 +291,43 @@ fn ingestion(args: &Args) {
 }
 
 fn memory(args: &Args) {
-    println!("\n| holders of each block | hashes | blocks | resident bytes for a block | by the index's own count |");
+    println!(
+        "\n| holders of each block | hashes | blocks | resident bytes for a block | by the index's own count |"
+    );
     println!("|---|---|---|---|---|");
-    for (holders, same) in [(1, false), (1, true), (100, true), (100, false)] {
-        let block_tokens = 16;
-        let blocks = args.blocks / if holders == 1 { 1 } else { 20 };
-        let before = resident_bytes();
-        let mut index = new_index(args.workers, block_tokens, same);
-        let (longs, _) = prompts(blocks, block_tokens);
-        let (mut reader, mut tokens, mut draws) = (BatchReader::default(), Vec::new(), Draws::new(7));
-        for prompt in &longs {
-            let first = draws.below(args.workers);
-            for holder in 0..holders {
-                let id = (first + holder) % args.workers;
-                let batch = stored(prompt, block_tokens, if same { 0 } else { id }, &mut tokens);
-                reader.apply(&mut index, worker(id), &batch).expect("a batch");
-            }
-        }
-        let stats = index.stats();
-        let name = if same { "the same everywhere" } else { "each worker's own" };
-        println!(
-            "| {holders} | {name} | {} | {:.1} | {:.1} |",
-            stats.blocks,
-            (resident_bytes() - before) / stats.blocks as f64,
-            stats.bytes as f64 / stats.blocks as f64
-        );
+    for (holders, same_hashes) in [(1, false), (1, true), (100, true), (100, false)] {
+        let program = std::env::current_exe().expect("this program");
+        let mut row = std::process::Command::new(program);
+        row.args(["--parts", "memory-row", "--holders", &holders.to_string()]);
+        row.args(["--blocks", &args.blocks.to_string(), "--workers", &args.workers.to_string()]);
+        row.args(same_hashes.then_some("--same-hashes"));
+        assert!(row.status().expect("it runs").success());
     }
+}
+
+fn memory_row(args: &Args) {
+    let Args { holders, same_hashes, workers, .. } = *args;
+    let (block_tokens, blocks) = (16, if holders == 1 { args.blocks } else { args.blocks / 10 });
+    let before = resident_bytes();
+    let mut index = new_index(workers, block_tokens, same_hashes);
+    let (longs, _) = prompts(blocks * 4 / 3, block_tokens);
+    let (mut reader, mut tokens, mut draws) = (BatchReader::default(), Vec::new(), Draws::new(7));
+    for prompt in &longs {
+        let first = draws.below(workers);
+        for holder in 0..holders {
+            let id = (first + holder) % workers;
+            let batch = stored(prompt, block_tokens, if same_hashes { 0 } else { id }, &mut tokens);
+            reader.apply(&mut index, worker(id), &batch).expect("a batch");
+        }
+    }
+    let stats = index.stats();
+    let name = if same_hashes { "the same everywhere" } else { "each worker's own" };
+    println!(
+        "| {holders} | {name} | {} | {:.1} | {:.1} |",
+        stats.blocks,
+        (resident_bytes() - before) / stats.blocks as f64,
+        stats.bytes as f64 / stats.blocks as f64
+    );
 }
 
 fn main() {
@@ -306,6 +335,7 @@ fn main() {
     for part in &args.parts {
         match part {
             Part::Memory => memory(&args),
+            Part::MemoryRow => memory_row(&args),
             Part::Decisions => decisions(&args),
             Part::Ingestion => ingestion(&args),
         }
