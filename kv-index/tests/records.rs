@@ -84,7 +84,7 @@ fn hashes_may_be_bytes_and_blocks_may_have_another_size_than_was_said() {
         fields
     });
     let gone = ("BlockRemoved", vec![("block_hashes", Value::Array(vec![hash(1)])), ("medium", Value::Nil)]);
-    check(&[first.clone()], &SCOPE, [6, 0, 0, 0]);
+    check(std::slice::from_ref(&first), &SCOPE, [6, 0, 0, 0]);
     check(&[first, gone], &SCOPE, [2, 0, 0, 0]);
     let mut world = World::new();
     world.apply(&[stored(&[1, 2], None, TOKENS, 3, "GPU")], false);
@@ -99,14 +99,14 @@ fn adapters_and_salts_separate_prefixes() {
     let poet = Scope { adapter: Some("poet"), ..SCOPE };
     let salted = Scope { salt: Some("s"), ..poet };
     let lora = with(all("GPU"), "lora_name", Value::text("poet"));
-    check(&[lora.clone()], &poet, [6, 0, 0, 0]);
-    check(&[lora.clone()], &SCOPE, [0; 4]);
+    check(std::slice::from_ref(&lora), &poet, [6, 0, 0, 0]);
+    check(std::slice::from_ref(&lora), &SCOPE, [0; 4]);
     let keys = |first: &[&str], other: &[&str]| {
         let texts = |texts: &[&str]| Value::Array(texts.iter().map(|text| Value::text(text)).collect());
         Value::Array(vec![texts(first), texts(other), texts(other)])
     };
     let salt = with(lora.clone(), "extra_keys", keys(&["poet", "s"], &["poet"]));
-    check(&[salt.clone()], &salted, [6, 0, 0, 0]);
+    check(std::slice::from_ref(&salt), &salted, [6, 0, 0, 0]);
     check(&[salt], &poet, [0; 4]);
     check(&[with(lora, "extra_keys", keys(&["poet"], &["poet"]))], &poet, [6, 0, 0, 0]);
     // An image in the second block.
@@ -122,7 +122,7 @@ fn of_several_groups_of_layers_one_counts_and_windows_do_not() {
     let kind = |event: Event, kind: &str| with(event, "kv_cache_spec_kind", Value::text(kind));
     let full = kind(group(extra(all("GPU")), 1), "full_attention");
     let window = kind(group(extra(all("GPU")), 0), "sliding_window");
-    check(&[window.clone()], &SCOPE, [0; 4]);
+    check(std::slice::from_ref(&window), &SCOPE, [0; 4]);
     check(&[window.clone(), full.clone()], &SCOPE, [6, 0, 0, 0]);
     check(&[full.clone(), group(removed(&[10, u64::MAX, 12], "GPU"), 0)], &SCOPE, [6, 0, 0, 0]);
     check(&[full, group(removed(&[12], "GPU"), 1)], &SCOPE, [4, 0, 0, 0]);
