@@ -190,7 +190,7 @@ impl Index {
         self.counts.removed += 1;
     }
 
-    /// `worker` was sent a prompt and will have it soon: the blocks from `first` on, [`SLICE`] at most. Where to go on, if there are more.
+    /// `worker` was sent a prompt and will have it soon: the blocks from `first` on, 256 at most. Where to go on, if there are more.
     /// What the worker does not say it has by then is forgotten again.
     ///
     /// Blocks that it has count as used now, so that they stay longer in a full index.

@@ -75,9 +75,11 @@ impl Table {
     pub(crate) fn fetch_further(&self, keys: &[u64], inserts: bool) {
         for &key in keys {
             let segment = &self.segments[self.segment_of(key)];
-            if let Some(line) = segment.further(segment.home(key << self.bits), key, inserts) {
-                crate::prefetch::prefetch(line);
-            }
+            // One of ten that go on does so twice.
+            segment
+                .further(segment.home(key << self.bits), key, inserts)
+                .iter()
+                .for_each(crate::prefetch::prefetch);
         }
     }
 

@@ -100,12 +100,14 @@ impl Segment {
         bytemuck::cast_slice_mut(&mut self.lines)
     }
 
-    /// The line after a key's home, if a search goes on there, or an insertion, too.
+    /// The two lines after a key's home, if a search goes on there, or an insertion, too.
     #[inline]
-    pub(crate) fn further(&self, home: usize, key: u64, inserts: bool) -> Option<&Line> {
-        let last = self.lines.get(home)?.0[LINE - 1].key;
+    pub(crate) fn further(&self, home: usize, key: u64, inserts: bool) -> &[Line] {
+        let Some(here) = self.lines.get(home) else { return &[] };
+        let last = here.0[LINE - 1].key;
         let goes_on = if inserts { last != 0 } else { last.wrapping_sub(1) < key - 1 };
-        if goes_on { self.lines.get(home + 1) } else { None }
+        let after = if goes_on { 2 } else { 0 };
+        &self.lines[home + 1..(home + 1 + after).min(self.lines.len())]
     }
 
     /// Where `key` is, or where it would have to be put in.
