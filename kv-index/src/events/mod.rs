@@ -1,0 +1,188 @@
+//! From a worker's batch of events, in bytes, to the index.
+
+mod msgpack;
+mod record;
+
+pub use msgpack::DecodeError;
+use msgpack::Reader;
+use record::{Kind, Record};
+
+use crate::{
+    Index, WorkerId,
+    index::{Cached, Coming, SLICE},
+};
+
+/// An index that can be written to, in slices.
+pub trait Slices {
+    /// Writes a little, after there was made room for it.
+    fn write<R>(&mut self, slice: impl FnOnce(&mut Index) -> R) -> R;
+}
+
+impl Slices for &mut Index {
+    fn write<R>(&mut self, slice: impl FnOnce(&mut Index) -> R) -> R {
+        while self.is_full() {
+            self.maintain();
+        }
+        slice(self)
+    }
+}
+
+/// What a batch had in it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BatchReport {
+    /// Blocks stored or removed.
+    pub blocks: usize,
+    /// Events that say nothing to this index: of kinds that it does not know, of layers that do not see a whole prefix, or without
+    /// the tokens of their blocks.
+    pub skipped: usize,
+    /// Whether the worker said that it has nothing cached any more.
+    pub is_cleared: bool,
+}
+
+/// Reads batches, and gathers events until there are enough to be applied together.
+#[derive(Default)]
+pub struct BatchReader {
+    records: Vec<(WorkerId, Record)>,
+    /// How many of those are waiting; the others are memory to be used again.
+    waiting: usize,
+    blocks: usize,
+}
+
+impl BatchReader {
+    /// Takes a batch of `worker`. Some of its events may wait for more, or for [`Self::flush`].
+    ///
+    /// # Errors
+    /// The bytes are no batch. What came before the place where that shows has been taken.
+    pub fn take(
+        &mut self,
+        index: &mut impl Slices,
+        worker: WorkerId,
+        payload: &[u8],
+    ) -> Result<BatchReport, DecodeError> {
+        let mut report = BatchReport::default();
+        let mut reader = Reader::new(payload);
+        let (is_map, len) = reader.record()?;
+        for at in 0..len {
+            let is_events = if is_map { reader.bytes()? == Some(b"events") } else { at == 1 };
+            if !is_events {
+                reader.skip()?;
+                continue;
+            }
+            for _ in 0..reader.array()?.unwrap_or(0) {
+                self.take_record(index, worker, &mut reader, &mut report)?;
+            }
+        }
+        Ok(report)
+    }
+
+    fn take_record(
+        &mut self,
+        index: &mut impl Slices,
+        worker: WorkerId,
+        reader: &mut Reader<'_>,
+        report: &mut BatchReport,
+    ) -> Result<(), DecodeError> {
+        if self.waiting == self.records.len() {
+            self.records.push((worker, Record::new()));
+        }
+        let (whose, record) = &mut self.records[self.waiting];
+        *whose = worker;
+        record.read(reader)?;
+        let is_skipped = match record.kind {
+            Kind::Stored => record.contents.is_empty(),
+            Kind::Removed => false,
+            Kind::Cleared => {
+                report.is_cleared = true;
+                false
+            }
+            Kind::Other => true,
+        };
+        if is_skipped {
+            report.skipped += 1;
+            return Ok(());
+        }
+        self.waiting += 1;
+        self.blocks += record.blocks();
+        report.blocks += record.blocks();
+        if self.blocks >= SLICE || self.waiting >= SLICE {
+            self.flush(index);
+        }
+        Ok(())
+    }
+
+    /// Applies what waits.
+    pub fn flush(&mut self, index: &mut impl Slices) {
+        let mut records = self.records[..self.waiting].iter();
+        while !records.as_slice().is_empty() {
+            let (mut count, mut blocks) = (0, 0);
+            for (_, record) in records.clone() {
+                blocks += record.blocks();
+                if count > 0 && blocks > SLICE {
+                    break;
+                }
+                count += 1;
+            }
+            let together = &records.as_slice()[..count];
+            records = records.as_slice()[count..].iter();
+            match together {
+                // A long one has its own slices.
+                [(worker, record)] => apply(index, *worker, record),
+                _ => index.write(|mut index| {
+                    index.warm(together.iter().map(coming));
+                    together.iter().for_each(|(worker, record)| apply(&mut index, *worker, record));
+                }),
+            }
+        }
+        (self.waiting, self.blocks) = (0, 0);
+    }
+
+    /// A batch by itself.
+    ///
+    /// # Errors
+    /// As of [`Self::take`].
+    pub fn apply(
+        &mut self,
+        mut index: impl Slices,
+        worker: WorkerId,
+        payload: &[u8],
+    ) -> Result<BatchReport, DecodeError> {
+        let report = self.take(&mut index, worker, payload);
+        self.flush(&mut index);
+        report
+    }
+}
+
+fn coming((worker, record): &(WorkerId, Record)) -> Coming<'_> {
+    Coming { worker: *worker, hashes: &record.hashes, contents: &record.contents, parent: record.parent }
+}
+
+fn apply(index: &mut impl Slices, worker: WorkerId, record: &Record) {
+    match record.kind {
+        Kind::Stored => store(index, worker, record),
+        Kind::Removed => {
+            if index.write(|index| index.has_group(worker, record.group)) {
+                for hashes in record.hashes.chunks(SLICE) {
+                    index.write(|index| index.unstore(worker, record.tier, hashes));
+                }
+            }
+        }
+        Kind::Cleared => index.write(|index| index.clear(worker)),
+        Kind::Other => {}
+    }
+}
+
+fn store(index: &mut impl Slices, worker: WorkerId, record: &Record) {
+    let mut end = index.write(|index| {
+        if !index.claims_group(worker, record.group) {
+            return None;
+        }
+        match record.parent {
+            None => index.chain(worker, record.adapter().as_deref(), record.block_tokens as u32),
+            Some(parent) => index.chain_after(worker, parent, record.blocks()),
+        }
+    });
+    for (hashes, contents) in record.hashes.chunks(SLICE).zip(record.contents.chunks(SLICE)) {
+        let cached = Cached { hashes, contents };
+        index.write(|index| end = end.map(|end| index.store(worker, record.tier, end, cached)));
+    }
+}

@@ -1,0 +1,343 @@
+//! What the index of prefixes costs, as tables in Markdown: `cargo run --release -p baton-perf --example kv_index`.
+#![expect(clippy::print_stdout, reason = "a report for a terminal")]
+
+mod fleet;
+
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::{Duration, Instant},
+};
+
+use baton_kv_index::{
+    BatchReader, Index, IndexLimits, IndexReader, Matches, PromptKeys, Scope, TierWeights, WorkerId,
+    WorkerSpec, share,
+};
+use clap::Parser;
+use fleet::{Draws, Packer, Prompt, stored, worker};
+
+/// Time of a decision, rate of ingestion, memory.
+#[derive(Parser)]
+struct Args {
+    /// Blocks in the index.
+    #[arg(long, default_value_t = 10_000_000)]
+    blocks: usize,
+    /// Workers.
+    #[arg(long, default_value_t = 1000)]
+    workers: u64,
+    /// Decisions that are timed, of each kind.
+    #[arg(long, default_value_t = 3000)]
+    decisions: usize,
+    /// Block sizes, in tokens.
+    #[arg(long, value_delimiter = ',', default_value = "16,64,256")]
+    block_tokens: Vec<usize>,
+    /// What to measure.
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "memory,decisions,ingestion")]
+    parts: Vec<Part>,
+    /// Of a row: workers that hold each block.
+    #[arg(long, default_value_t = 1)]
+    holders: u64,
+    /// Of a row: whether workers give blocks the same hashes.
+    #[arg(long)]
+    same_hashes: bool,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Part {
+    Memory,
+    /// One row of it, in a process of its own, as memory that was given back counts for later rows.
+    MemoryRow,
+    Decisions,
+    Ingestion,
+}
+
+const SCOPE: Scope<'_> = Scope { model: "m", adapter: None, salt: None };
+const LONG: usize = 100_000;
+const SHORT: usize = 1000;
+
+fn new_index(workers: u64, block_tokens: usize, same_hashes: bool) -> Index {
+    let mut index = Index::new(IndexLimits { bytes: 6 << 30, guess_seconds: 60 });
+    for number in 0..workers {
+        let same_hashes = same_hashes.then(|| "all".to_owned());
+        let spec = WorkerSpec { model: "m".to_owned(), block_tokens: block_tokens as u32, same_hashes };
+        index.add(worker(number), &spec).expect("there is room");
+    }
+    index
+}
+
+/// Prompts until they are that many blocks: three quarters of them in long ones. Beginnings are shared: 2,000 tokens among some 60 long prompts,
+/// 512 among some thousand short ones.
+fn prompts(blocks: usize, block_tokens: usize) -> (Vec<Prompt>, Vec<Prompt>) {
+    let (long, short) = (LONG / block_tokens, SHORT / block_tokens);
+    let longs = (blocks * 3 / 4).div_ceil(long) as u64;
+    let shorts = (blocks / 4).div_ceil(short) as u64;
+    let long = |n| Prompt { shared: 1 + n % 20, shared_tokens: 2048, own: 1 << 32 | n, tokens: LONG };
+    let short = |n| Prompt { shared: 100 + n % 40, shared_tokens: 512, own: 2 << 32 | n, tokens: SHORT };
+    ((0..longs).map(long).collect(), (0..shorts).map(short).collect())
+}
+
+/// Each prompt on one worker, drawn; of the long ones the first eight on 300.
+fn fill(index: &mut Index, longs: &[Prompt], shorts: &[Prompt], workers: u64, block_tokens: usize) {
+    let (mut reader, mut tokens, mut draws) = (BatchReader::default(), Vec::new(), Draws::new(7));
+    for (at, prompt) in longs.iter().chain(shorts).enumerate() {
+        let holders = if at < 8 { 300.min(workers) } else { 1 };
+        for _ in 0..holders {
+            let id = draws.below(workers);
+            let batch = stored(prompt, block_tokens, id, &mut tokens);
+            reader.apply(&mut *index, worker(id), &batch).expect("a batch");
+        }
+    }
+}
+
+/// p50 and p99 in microseconds.
+fn percentiles(times: &mut [Duration]) -> (f64, f64) {
+    times.sort_unstable();
+    let at = |part: f64| times[((times.len() - 1) as f64 * part) as usize].as_secs_f64() * 1e6;
+    (at(0.5), at(0.99))
+}
+
+/// The worker for a prompt: hashing, look-up, and an estimate for each of the workers.
+fn decide(reader: &IndexReader, tokens: &[u32], block_tokens: usize, state: &mut Decision) -> usize {
+    state.keys.compute(&SCOPE, block_tokens as u32, tokens);
+    state.matches.clear();
+    reader.read(|index| index.query(&state.keys, &mut state.matches));
+    let weights = TierWeights::default();
+    state.cached.fill(0.0);
+    for found in state.matches.found() {
+        state.cached[found.worker.0 as usize] = found.weighted_tokens(&weights);
+    }
+    let costs = state
+        .cached
+        .iter()
+        .zip(&state.loads)
+        .map(|(cached, load)| load + (tokens.len() as f32 - cached) * 0.1);
+    let best = costs.enumerate().min_by(|a, b| a.1.total_cmp(&b.1));
+    best.map_or(0, |(worker, _)| worker)
+}
+
+#[derive(Default)]
+struct Decision {
+    keys: PromptKeys,
+    matches: Matches,
+    cached: Vec<f32>,
+    loads: Vec<f32>,
+}
+
+fn time_decisions(
+    reader: &IndexReader,
+    prompts: &[Prompt],
+    block_tokens: usize,
+    workers: u64,
+    count: usize,
+) -> (Vec<Duration>, usize) {
+    let mut draws = Draws::new(99);
+    let mut state = Decision { cached: vec![0.0; workers as usize], ..Decision::default() };
+    state.loads = (0..workers).map(|_| draws.below(1000) as f32).collect();
+    let (mut tokens, mut hits) = (Vec::new(), 0);
+    let times = (0..count).map(|_| {
+        prompts[draws.below(prompts.len() as u64) as usize].write(&mut tokens);
+        let begin = Instant::now();
+        std::hint::black_box(decide(reader, &tokens, block_tokens, &mut state));
+        let time = begin.elapsed();
+        let most = state.matches.found().iter().map(|found| found.prefix_tokens() as usize).max();
+        hits += usize::from(most == Some(tokens.len() / block_tokens * block_tokens));
+        time
+    });
+    (times.collect(), hits)
+}
+
+fn resident_bytes() -> f64 {
+    let status = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages: f64 = status.split(' ').nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0.0);
+    pages * 4096.0
+}
+
+fn decisions(args: &Args) {
+    println!(
+        "| block | prompt | blocks in the index | p50 µs | p99 µs | of it hashing, p50 | while ingesting: p50, p99 |"
+    );
+    println!("|---|---|---|---|---|---|---|");
+    for &block_tokens in &args.block_tokens {
+        let (longs, shorts) = prompts(args.blocks, block_tokens);
+        let mut index = new_index(args.workers, block_tokens, false);
+        fill(&mut index, &longs, &shorts, args.workers, block_tokens);
+        let blocks = index.stats().blocks;
+        let stream = stream(args.workers.min(128), block_tokens, 400_000, 2000);
+        for number in 0..128 {
+            let spec =
+                WorkerSpec { model: "m".to_owned(), block_tokens: block_tokens as u32, same_hashes: None };
+            index.add(WorkerId(5000 + number), &spec).expect("there is room");
+        }
+        let (mut writer, reader) = share(index);
+        for (name, prompts) in [("100,000 tokens", &longs), ("1,000 tokens", &shorts)] {
+            let (mut times, hits) =
+                time_decisions(&reader, prompts, block_tokens, args.workers, args.decisions);
+            assert_eq!(hits, times.len(), "each prompt is held whole by somebody");
+            let (p50, p99) = percentiles(&mut times);
+            let hashing = time_hashing(&prompts[0], block_tokens);
+            let end = AtomicBool::new(false);
+            let busy = std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    let mut batches = BatchReader::default();
+                    while !end.load(Ordering::Relaxed) {
+                        for (id, batch) in stream.iter().take_while(|_| !end.load(Ordering::Relaxed)) {
+                            let id = WorkerId(id.0 + 5000);
+                            batches.take(&mut &mut writer, id, batch).expect("a batch");
+                        }
+                    }
+                });
+                let (times, _) = time_decisions(&reader, prompts, block_tokens, args.workers, args.decisions);
+                end.store(true, Ordering::Relaxed);
+                times
+            });
+            let mut busy = busy;
+            let (busy50, busy99) = percentiles(&mut busy);
+            println!(
+                "| {block_tokens} | {name} | {blocks} | {p50:.1} | {p99:.1} | {hashing:.1} | {busy50:.1}, {busy99:.1} |"
+            );
+        }
+    }
+}
+
+fn time_hashing(prompt: &Prompt, block_tokens: usize) -> f64 {
+    let (mut tokens, mut keys) = (Vec::new(), PromptKeys::default());
+    prompt.write(&mut tokens);
+    let mut times: Vec<Duration> = (0..500)
+        .map(|_| {
+            let begin = Instant::now();
+            keys.compute(&SCOPE, block_tokens as u32, std::hint::black_box(&tokens));
+            begin.elapsed()
+        })
+        .collect();
+    percentiles(&mut times).0
+}
+
+/// Batches of workers whose caches are full: each stores some of a chain and says what left for it, of the oldest chain from its end.
+fn stream(workers: u64, block_tokens: usize, blocks: usize, chain: usize) -> Vec<(WorkerId, Vec<u8>)> {
+    let mut draws = Draws::new(3 + chain as u64);
+    let mut sent = 0;
+    // What each worker holds, by chain; and how far its present chain is.
+    let mut held: Vec<std::collections::VecDeque<Vec<u64>>> = (0..workers).map(|_| [vec![]].into()).collect();
+    let mut batches = Vec::new();
+    let mut tokens = Vec::new();
+    while sent < blocks {
+        let id = draws.below(workers);
+        let held = &mut held[id as usize];
+        let count = 1 + draws.below(64) as usize;
+        if held.back().is_none_or(|last| last.len() + count > chain) {
+            held.push_back(Vec::new());
+        }
+        let last = held.back_mut().expect("just pushed");
+        let parent = last.last().copied();
+        let hashes: Vec<u64> = (0..count).map(|_| draws.next()).collect();
+        tokens.clear();
+        tokens.extend((0..count * block_tokens).map(|_| draws.token()));
+        last.extend(&hashes);
+        let total: usize = held.iter().map(Vec::len).sum();
+        let full = 2 * chain;
+        let mut removed = Vec::new();
+        while total - removed.len() > full {
+            let first = held.front_mut().expect("something is held");
+            match first.pop() {
+                Some(hash) => removed.push(hash),
+                None => drop(held.pop_front()),
+            }
+        }
+        let mut batch = Packer::batch(1 + usize::from(!removed.is_empty()));
+        batch.stored(&hashes, parent, &tokens, block_tokens as u32);
+        if !removed.is_empty() {
+            batch.removed(&removed);
+        }
+        sent += count + removed.len();
+        batches.push((worker(id), batch.finish()));
+    }
+    batches
+}
+
+fn ingestion(args: &Args) {
+    println!(
+        "\n| block | stream | of bytes to applied, million blocks/s | reading and hashing alone | applying alone | MB/s |"
+    );
+    println!("|---|---|---|---|---|---|");
+    for &block_tokens in &args.block_tokens {
+        let blocks = 4_000_000.min(args.blocks).min(400_000_000 / block_tokens);
+        let (longs, shorts) = prompts(args.blocks, block_tokens);
+        let mut index = new_index(args.workers, block_tokens, false);
+        fill(&mut index, &longs, &shorts, args.workers, block_tokens);
+        for (name, chain) in [("stores", usize::MAX / 4), ("stores and removals", 2000)] {
+            let batches = stream(128, block_tokens, blocks, chain);
+            let rate = |index: &mut Index, offset: u32| {
+                let mut reader = BatchReader::default();
+                let (begin, mut blocks) = (Instant::now(), 0);
+                for (id, batch) in &batches {
+                    let id = WorkerId(id.0 + offset);
+                    blocks += reader.take(&mut &mut *index, id, batch).expect("a batch").blocks;
+                }
+                reader.flush(&mut &mut *index);
+                (begin.elapsed().as_secs_f64(), blocks)
+            };
+            let (reading, count) = rate(&mut index, 1_000_000);
+            let (all, _) = rate(&mut index, 0);
+            let bytes: usize = batches.iter().map(|(_, batch)| batch.len()).sum();
+            let millions = count as f64 / 1e6;
+            println!(
+                "| {block_tokens} | {name} | {:.1} | {:.1} | {:.1} | {:.0} |",
+                millions / all,
+                millions / reading,
+                millions / (all - reading),
+                bytes as f64 / 1e6 / all
+            );
+        }
+    }
+}
+
+fn memory(args: &Args) {
+    println!(
+        "\n| holders of each block | hashes | blocks | resident bytes for a block | by the index's own count |"
+    );
+    println!("|---|---|---|---|---|");
+    for (holders, same_hashes) in [(1, false), (1, true), (100, true), (100, false)] {
+        let program = std::env::current_exe().expect("this program");
+        let mut row = std::process::Command::new(program);
+        row.args(["--parts", "memory-row", "--holders", &holders.to_string()]);
+        row.args(["--blocks", &args.blocks.to_string(), "--workers", &args.workers.to_string()]);
+        row.args(same_hashes.then_some("--same-hashes"));
+        assert!(row.status().expect("it runs").success());
+    }
+}
+
+fn memory_row(args: &Args) {
+    let Args { holders, same_hashes, workers, .. } = *args;
+    let (block_tokens, blocks) = (16, if holders == 1 { args.blocks } else { args.blocks / 10 });
+    let before = resident_bytes();
+    let mut index = new_index(workers, block_tokens, same_hashes);
+    let (longs, _) = prompts(blocks * 4 / 3, block_tokens);
+    let (mut reader, mut tokens, mut draws) = (BatchReader::default(), Vec::new(), Draws::new(7));
+    for prompt in &longs {
+        let first = draws.below(workers);
+        for holder in 0..holders {
+            let id = (first + holder) % workers;
+            let batch = stored(prompt, block_tokens, if same_hashes { 0 } else { id }, &mut tokens);
+            reader.apply(&mut index, worker(id), &batch).expect("a batch");
+        }
+    }
+    let stats = index.stats();
+    let name = if same_hashes { "the same everywhere" } else { "each worker's own" };
+    println!(
+        "| {holders} | {name} | {} | {:.1} | {:.1} |",
+        stats.blocks,
+        (resident_bytes() - before) / stats.blocks as f64,
+        stats.bytes as f64 / stats.blocks as f64
+    );
+}
+
+fn main() {
+    let args = Args::parse();
+    for part in &args.parts {
+        match part {
+            Part::Memory => memory(&args),
+            Part::MemoryRow => memory_row(&args),
+            Part::Decisions => decisions(&args),
+            Part::Ingestion => ingestion(&args),
+        }
+    }
+}
