@@ -24,9 +24,12 @@ use sha2::{Digest as _, Sha256};
 use tokio::{net::TcpListener, runtime::Runtime, task::JoinHandle};
 use tokio_stream::wrappers::TcpListenerStream;
 
+/// Endpoints, best first.
+type Choose = dyn Fn(&PickRequest) -> Result<Vec<String>, Refusal> + Send + Sync;
+
 /// Chooses as the test's closure says, and keeps what it saw.
 pub(crate) struct TestPicker {
-    choose: Box<dyn Fn(&PickRequest) -> Result<Vec<String>, Refusal> + Send + Sync>,
+    choose: Box<Choose>,
     pub(crate) asked: Mutex<Vec<PickRequest>>,
     pub(crate) seen: Arc<Mutex<Vec<String>>>,
 }
