@@ -127,11 +127,37 @@ fn tile<const MR: usize, const NR: usize>(job: &Job<'_, bf16>, row: usize, panel
             }
         }
     }
-    // Through memory once: an array with a variable index lives in memory, and without the barrier so would the
-    // accumulators of the loop above, each step.
-    for (m, acc) in std::hint::black_box(acc).iter().enumerate() {
-        for (n, acc) in acc.iter().enumerate() {
-            put(&job.sink, row + m, panel + n, *acc);
+    let sink = &job.sink;
+    let is_whole = (panel + NR) * LANES <= sink.n && sink.bias.is_empty();
+    let place = |m: usize, n: usize| sink.y.at((row + m) * sink.stride + (panel + n) * LANES);
+    match (is_whole, sink.add) {
+        // Little enough that the loops are unrolled and the accumulators never leave their registers.
+        (true, false) => {
+            for (m, acc) in acc.iter().enumerate() {
+                for (n, acc) in acc.iter().enumerate() {
+                    // SAFETY: sixteen elements of row `row + m`, by the check above; no other task has this panel.
+                    unsafe { _mm512_storeu_ps(place(m, n), *acc) };
+                }
+            }
+        }
+        (true, true) => {
+            for (m, acc) in acc.iter().enumerate() {
+                for (n, acc) in acc.iter().enumerate() {
+                    // SAFETY: as above.
+                    let sum = _mm512_add_ps(unsafe { _mm512_loadu_ps(place(m, n)) }, *acc);
+                    // SAFETY: as above.
+                    unsafe { _mm512_storeu_ps(place(m, n), sum) };
+                }
+            }
+        }
+        // Through memory once: an array with a variable index lives in memory, and without the barrier so would the
+        // accumulators of the loop above, each step.
+        (false, _) => {
+            for (m, acc) in std::hint::black_box(acc).iter().enumerate() {
+                for (n, acc) in acc.iter().enumerate() {
+                    put(sink, row + m, panel + n, *acc);
+                }
+            }
         }
     }
 }
