@@ -1,0 +1,157 @@
+//! Everything that is learned, by worker and by class of links.
+
+use std::collections::HashMap;
+
+use super::{output::OutputLengths, quantile::Quantiles, regression::Regression};
+use crate::{
+    cost::{DecodeCost, LinkCost, PrefillCost, TierCost, WorkerCosts},
+    view::Ms,
+};
+
+/// A worker says something of the fleet once it has done so much.
+const ENOUGH: u64 = 8;
+
+/// Learns from what happened.
+#[derive(Clone, Debug, Default)]
+pub struct Learner {
+    workers: HashMap<String, WorkerModel>,
+    links: Vec<Regression<2>>,
+    /// Tokens that requests generate.
+    pub outputs: OutputLengths,
+    /// Actual by predicted time to first token.
+    pub ttft_ratio: Quantiles,
+    /// Milliseconds between actual and predicted time to first token.
+    pub ttft_error_ms: Quantiles,
+}
+
+#[derive(Clone, Debug)]
+struct WorkerModel {
+    prefill: Regression<3>,
+    decode: Regression<3>,
+    tiers: TierCost,
+}
+
+impl Learner {
+    /// A worker is there (again): it begins at the fleet's mean, or at what is published.
+    pub fn joined(&mut self, worker: &str) -> WorkerCosts {
+        if !self.workers.contains_key(worker) {
+            let mean = self.fleet_mean();
+            let model = WorkerModel {
+                prefill: Regression::new(prefill_array(&mean.prefill)),
+                decode: Regression::new(decode_array(&mean.decode)),
+                tiers: mean.tiers,
+            };
+            self.workers.insert(worker.to_owned(), model);
+        }
+        self.costs(worker)
+    }
+
+    /// A worker is gone for good.
+    pub fn left(&mut self, worker: &str) {
+        self.workers.remove(worker);
+    }
+
+    /// What work takes at `worker`.
+    #[must_use]
+    pub fn costs(&self, worker: &str) -> WorkerCosts {
+        let Some(model) = self.workers.get(worker) else { return self.fleet_mean() };
+        let own = model.costs();
+        // What it has never done is taken from those who have.
+        if model.prefill.observations() > 0 && model.decode.observations() > 0 {
+            return own;
+        }
+        let mean = self.fleet_mean();
+        WorkerCosts {
+            prefill: if model.prefill.observations() > 0 { own.prefill } else { mean.prefill },
+            decode: if model.decode.observations() > 0 { own.decode } else { mean.decode },
+            ..own
+        }
+    }
+
+    /// `worker` computed `new_tokens` after `cached_tokens` in `took_ms`, without waiting.
+    pub fn prefilled(
+        &mut self,
+        worker: &str,
+        new_tokens: u64,
+        cached_tokens: u64,
+        took_ms: Ms,
+    ) -> WorkerCosts {
+        self.joined(worker);
+        if let Some(model) = self.workers.get_mut(worker) {
+            model.prefill.observe(&PrefillCost::features(new_tokens, cached_tokens), took_ms);
+        }
+        self.costs(worker)
+    }
+
+    /// A step of `worker` with so many sequences of so many tokens together took `step_ms`.
+    pub fn stepped(&mut self, worker: &str, sequences: f64, context_tokens: f64, step_ms: Ms) -> WorkerCosts {
+        self.joined(worker);
+        if let Some(model) = self.workers.get_mut(worker) {
+            model.decode.observe(&[1.0, sequences, context_tokens], step_ms);
+        }
+        self.costs(worker)
+    }
+
+    /// A transfer of `bytes` over links of `class` took `took_ms` from its first write on; `prior` is what was believed before the first.
+    pub fn transferred(&mut self, class: usize, prior: LinkCost, bytes: f64, took_ms: Ms) -> LinkCost {
+        while self.links.len() <= class {
+            self.links.push(Regression::new([prior.fixed_ms, prior.per_byte_ms]));
+        }
+        self.links[class].observe(&[1.0, bytes], took_ms);
+        let [fixed_ms, per_byte_ms] = self.links[class].coefficients();
+        LinkCost { fixed_ms, per_byte_ms }
+    }
+
+    /// How right a prediction was.
+    pub fn first_token(&mut self, predicted_ms: Ms, actual_ms: Ms) {
+        self.ttft_error_ms.add((actual_ms - predicted_ms).abs());
+        if predicted_ms > 0.0 {
+            self.ttft_ratio.add(actual_ms / predicted_ms);
+        }
+    }
+
+    fn fleet_mean(&self) -> WorkerCosts {
+        let published = WorkerCosts::default();
+        let prefill = mean(self.workers.values().map(|worker| &worker.prefill));
+        let decode = mean(self.workers.values().map(|worker| &worker.decode));
+        WorkerCosts {
+            prefill: prefill.map_or(published.prefill, prefill_cost),
+            decode: decode.map_or(published.decode, decode_cost),
+            tiers: published.tiers,
+        }
+    }
+}
+
+impl WorkerModel {
+    fn costs(&self) -> WorkerCosts {
+        WorkerCosts {
+            prefill: prefill_cost(self.prefill.coefficients()),
+            decode: decode_cost(self.decode.coefficients()),
+            tiers: self.tiers,
+        }
+    }
+}
+
+fn mean<'a>(models: impl Iterator<Item = &'a Regression<3>>) -> Option<[f64; 3]> {
+    let (sum, count) = models
+        .filter(|model| model.observations() >= ENOUGH)
+        .map(Regression::coefficients)
+        .fold(([0.0; 3], 0.0), |(sum, count), each| (std::array::from_fn(|k| sum[k] + each[k]), count + 1.0));
+    (count > 0.0).then(|| sum.map(|sum| sum / count))
+}
+
+fn prefill_array(cost: &PrefillCost) -> [f64; 3] {
+    [cost.fixed_ms, cost.per_token_ms, cost.per_pair_ms]
+}
+
+fn prefill_cost([fixed_ms, per_token_ms, per_pair_ms]: [f64; 3]) -> PrefillCost {
+    PrefillCost { fixed_ms, per_token_ms, per_pair_ms }
+}
+
+fn decode_array(cost: &DecodeCost) -> [f64; 3] {
+    [cost.fixed_ms, cost.per_sequence_ms, cost.per_context_token_ms]
+}
+
+fn decode_cost([fixed_ms, per_sequence_ms, per_context_token_ms]: [f64; 3]) -> DecodeCost {
+    DecodeCost { fixed_ms, per_sequence_ms, per_context_token_ms }
+}

@@ -1,0 +1,187 @@
+//! A worker, as decisions see it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Ms, Recent};
+use crate::cost::WorkerCosts;
+
+/// What a worker does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// Computes prompts for others.
+    Prefill,
+    /// Generates; it can compute the prompts of what it generates.
+    #[default]
+    Decode,
+    /// Both.
+    Both,
+}
+
+/// A worker's own last report: true when it was made, and counting every scheduler's requests.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Report {
+    /// When it came; `None`: never yet.
+    pub at: Option<Ms>,
+    /// Requests that wait.
+    pub waiting: u32,
+    /// Requests being computed.
+    pub running: u32,
+    /// Prompt tokens not yet computed.
+    pub waiting_prompt_tokens: u64,
+    /// KV tokens that requests occupy; what is only cached does not count.
+    pub kv_used_tokens: u64,
+}
+
+/// What this scheduler itself has at a worker: exact, and knowing nothing of other schedulers.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct InFlight {
+    /// Prompts that have not led to a first token.
+    pub prefills: u32,
+    /// Their predicted computing time.
+    pub prefill_ms: Ms,
+    /// When they will be done, by prediction.
+    pub busy_until: Ms,
+    /// Prompts that were sent there lately.
+    pub recent: Recent,
+    /// Requests that generate, or will once their prompt is computed.
+    pub sequences: u32,
+    /// KV tokens that those have now.
+    pub context_tokens: u64,
+    /// KV tokens that they will probably have at their end.
+    pub reserved_tokens: u64,
+}
+
+/// A worker.
+#[derive(Clone, Debug, Default)]
+pub struct WorkerView {
+    /// Its name, unique in the fleet.
+    pub id: Arc<str>,
+    /// Which of its lives.
+    pub incarnation: u64,
+    /// What it does.
+    pub role: Role,
+    /// Where it is: the group that [`Links`](super::Links) knows.
+    pub group: u16,
+    /// Labels to be matched.
+    pub labels: Arc<BTreeMap<String, String>>,
+    /// Adapters that it has loaded.
+    pub adapters: Arc<BTreeSet<String>>,
+    /// Takes no new requests.
+    pub is_draining: bool,
+    /// When a call to it last failed.
+    pub failed_at: Option<Ms>,
+    /// What it says.
+    pub report: Report,
+    /// What this scheduler has there.
+    pub own: InFlight,
+    /// KV tokens that it holds when empty.
+    pub kv_capacity_tokens: u64,
+    /// What work takes there.
+    pub costs: WorkerCosts,
+}
+
+impl WorkerView {
+    /// Whether it computes prompts for others.
+    #[must_use]
+    pub fn prefills(&self) -> bool {
+        matches!(self.role, Role::Prefill | Role::Both)
+    }
+
+    /// Whether it generates.
+    #[must_use]
+    pub fn decodes(&self) -> bool {
+        matches!(self.role, Role::Decode | Role::Both)
+    }
+
+    /// How old its report is; infinitely, if there is none.
+    #[must_use]
+    pub fn report_age(&self, now: Ms) -> Ms {
+        self.report.at.map_or(f64::INFINITY, |at| (now - at).max(0.0))
+    }
+
+    /// Work ahead of a prompt that would come now. Own requests are counted exactly, reports count other schedulers' too but are old:
+    /// each is a lower bound, so the larger one is taken.
+    #[must_use]
+    pub fn prefill_queue_ms(&self, now: Ms) -> Ms {
+        let reported = match self.report.at {
+            Some(at) => self.costs.prefill.predict(self.report.waiting_prompt_tokens, 0) - (now - at),
+            None => 0.0,
+        };
+        let has_work = self.report.waiting_prompt_tokens > 0;
+        self.own.queue_ms(now).max(if has_work { reported } else { 0.0 })
+    }
+
+    /// Requests that generate there, or will.
+    #[must_use]
+    pub fn sequences(&self) -> u32 {
+        self.own.sequences.max(self.report.running + self.report.waiting)
+    }
+
+    /// KV tokens in use by requests.
+    #[must_use]
+    pub fn context_tokens(&self) -> u64 {
+        self.own.context_tokens.max(self.report.kv_used_tokens)
+    }
+
+    /// Share of its KV memory that requests have or will probably have, 0 to 1.
+    #[must_use]
+    pub fn kv_used_share(&self) -> f64 {
+        let used = self.kv_capacity_tokens - self.kv_free_tokens();
+        used as f64 / self.kv_capacity_tokens.max(1) as f64
+    }
+
+    /// KV tokens that nobody has, nor will probably have.
+    #[must_use]
+    pub fn kv_free_tokens(&self) -> u64 {
+        self.kv_capacity_tokens.saturating_sub(self.own.reserved_tokens.max(self.report.kv_used_tokens))
+    }
+}
+
+impl InFlight {
+    /// A prompt was sent there.
+    pub fn prefill_placed(&mut self, predicted_ms: Ms, now: Ms) {
+        self.prefills += 1;
+        self.prefill_ms += predicted_ms;
+        self.busy_until = self.busy_until.max(now) + predicted_ms;
+        self.recent.placed(predicted_ms, now);
+    }
+
+    /// It led to a first token, or was given up. What is left has not begun, as prompts are computed in turn.
+    pub fn prefill_done(&mut self, predicted_ms: Ms, now: Ms) {
+        self.prefills = self.prefills.saturating_sub(1);
+        self.prefill_ms = if self.prefills == 0 { 0.0 } else { (self.prefill_ms - predicted_ms).max(0.0) };
+        self.busy_until = now + self.prefill_ms;
+    }
+
+    /// A request will generate there: `context_tokens` at first, `growth_tokens` at its end.
+    pub fn sequence_placed(&mut self, context_tokens: u64, growth_tokens: u64) {
+        self.sequences += 1;
+        self.context_tokens += context_tokens;
+        self.reserved_tokens += growth_tokens.max(context_tokens);
+    }
+
+    /// It ended. The arguments are those of when it was placed.
+    pub fn sequence_done(&mut self, context_tokens: u64, growth_tokens: u64) {
+        self.sequences = self.sequences.saturating_sub(1);
+        self.context_tokens = self.context_tokens.saturating_sub(context_tokens);
+        self.reserved_tokens = self.reserved_tokens.saturating_sub(growth_tokens.max(context_tokens));
+    }
+
+    fn queue_ms(&self, now: Ms) -> Ms {
+        if self.prefills == 0 {
+            return 0.0;
+        }
+        let planned = self.busy_until - now;
+        if planned > 0.0 {
+            return planned;
+        }
+        // The first of them takes longer than thought; the others have not begun.
+        self.prefill_ms * f64::from(self.prefills - 1) / f64::from(self.prefills)
+    }
+}

@@ -1,0 +1,152 @@
+//! What is learned converges, stays bounded, and follows a worker that changes.
+
+use baton_policy::{
+    cost::{LinkCost, PrefillCost},
+    dice::Dice,
+    learn::{Learner, OutputLengths, Quantiles, Regression},
+};
+use proptest::prelude::*;
+
+const TRUTH: PrefillCost = PrefillCost { fixed_ms: 20.0, per_token_ms: 0.1, per_pair_ms: 3e-6 };
+
+fn prompt(dice: &mut Dice) -> (u64, u64) {
+    (100 + dice.below(20_000) as u64, dice.below(30_000) as u64)
+}
+
+#[test]
+fn coefficients_converge_from_published_constants() {
+    let mut learner = Learner::default();
+    let mut dice = Dice::new(1);
+    for _ in 0..200 {
+        let (new, cached) = prompt(&mut dice);
+        let noise = 0.9 + 0.2 * dice.unit();
+        learner.prefilled("w", new, cached, TRUTH.predict(new, cached) * noise);
+    }
+    let learned = learner.costs("w").prefill;
+    for (new, cached) in [(500, 0), (8_000, 0), (2_000, 25_000), (20_000, 10_000)] {
+        let ratio = learned.predict(new, cached) / TRUTH.predict(new, cached);
+        assert!((0.88..1.12).contains(&ratio), "{new} after {cached}: {ratio}");
+    }
+}
+
+#[test]
+fn a_worker_that_becomes_three_times_slower_is_known_within_twenty_requests() {
+    for seed in 0..50 {
+        let mut learner = Learner::default();
+        let mut dice = Dice::new(seed);
+        let mut observe = |learner: &mut Learner, factor: f64| {
+            let (new, cached) = prompt(&mut dice);
+            let noise = 0.9 + 0.2 * dice.unit();
+            learner.prefilled("w", new, cached, TRUTH.predict(new, cached) * factor * noise);
+            learner.costs("w").prefill.predict(8_000, 0) / TRUTH.predict(8_000, 0)
+        };
+        for _ in 0..100 {
+            observe(&mut learner, 1.0);
+        }
+        for _ in 0..20 {
+            observe(&mut learner, 3.0);
+        }
+        // From here on it neither swings back nor beyond.
+        for _ in 0..60 {
+            let ratio = observe(&mut learner, 3.0);
+            assert!((2.4..3.6).contains(&ratio), "seed {seed}: {ratio}");
+        }
+    }
+}
+
+#[test]
+fn one_absurd_time_changes_little() {
+    let mut regression = Regression::new([20.0, 0.1, 3e-6]);
+    let features = PrefillCost::features(8_000, 0);
+    let usual = TRUTH.predict(8_000, 0);
+    for _ in 0..50 {
+        regression.observe(&features, usual);
+    }
+    regression.observe(&features, usual * 1_000.0);
+    let ratio = regression.predict(&features) / usual;
+    assert!((0.98..1.02).contains(&ratio), "{ratio}");
+}
+
+#[test]
+fn prompts_of_one_length_say_how_fast_it_is_for_others() {
+    let mut regression = Regression::new([20.0, 0.1, 3e-6]);
+    let features = PrefillCost::features(1_000, 0);
+    for _ in 0..500 {
+        regression.observe(&features, TRUTH.predict(1_000, 0) * 2.0);
+    }
+    let seen = regression.predict(&features) / TRUTH.predict(1_000, 0);
+    assert!((1.9..2.1).contains(&seen), "{seen}");
+    let unseen = regression.predict(&PrefillCost::features(20_000, 0)) / TRUTH.predict(20_000, 0);
+    assert!((1.8..2.2).contains(&unseen), "{unseen}");
+}
+
+#[test]
+fn a_new_worker_is_like_the_others() {
+    let mut learner = Learner::default();
+    let mut dice = Dice::new(3);
+    for _ in 0..100 {
+        let (new, cached) = prompt(&mut dice);
+        learner.prefilled("old", new, cached, TRUTH.predict(new, cached));
+    }
+    let costs = learner.joined("new").prefill;
+    let ratio = costs.predict(8_000, 0) / TRUTH.predict(8_000, 0);
+    assert!((0.9..1.1).contains(&ratio), "{ratio}");
+}
+
+#[test]
+fn links_are_learned_by_class() {
+    let mut learner = Learner::default();
+    let mut dice = Dice::new(5);
+    let mut learned = LinkCost::default();
+    for _ in 0..100 {
+        let bytes = 1e6 + dice.unit() * 1e9;
+        learned = learner.transferred(1, LinkCost::default(), bytes, 3.0 + bytes / 5.0e6);
+    }
+    let ratio = learned.transfer_ms(5e8) / (3.0 + 5e8 / 5.0e6);
+    assert!((0.95..1.05).contains(&ratio), "{ratio}");
+}
+
+#[test]
+fn output_lengths_are_those_of_the_tenant_once_it_has_some() {
+    let mut outputs = OutputLengths::default();
+    for _ in 0..1_000 {
+        outputs.add("m/a", 100);
+    }
+    outputs.add("m/b", 2_000);
+    assert!(outputs.expected("m/b", 10_000) < 400.0, "one request says little");
+    for _ in 0..200 {
+        outputs.add("m/b", 2_000);
+    }
+    let expected = outputs.expected("m/b", 10_000);
+    assert!((1_800.0..2_000.0).contains(&expected), "{expected}");
+    assert_eq!(outputs.expected("m/b", 50), 50.0);
+    let p90 = outputs.quantile("m/a", 0.9);
+    assert!((90.0..115.0).contains(&p90), "{p90}");
+}
+
+#[test]
+fn quantiles_forget() {
+    let mut quantiles = Quantiles::default();
+    (0..10_000).for_each(|_| quantiles.add(10.0));
+    (0..10_000).for_each(|_| quantiles.add(1_000.0));
+    let median = quantiles.quantile(0.5).expect("there are values");
+    assert!((900.0..1_100.0).contains(&median), "{median}");
+    assert!(quantiles.count() <= 2_048.0);
+}
+
+proptest! {
+    #[test]
+    fn learning_stays_bounded(seen in proptest::collection::vec(
+        (0_u64..1_000_000, 0_u64..1_000_000, prop_oneof![Just(f64::NAN), Just(-1.0), Just(0.0), Just(f64::INFINITY), 1e-6_f64..1e12]),
+        1..200,
+    )) {
+        let prior = [20.0, 0.1, 3e-6];
+        let mut regression = Regression::new(prior);
+        for (new, cached, took) in seen {
+            regression.observe(&PrefillCost::features(new, cached), took);
+            for (learned, prior) in regression.coefficients().iter().zip(prior) {
+                prop_assert!(learned.is_finite() && *learned >= 0.0 && *learned <= prior * 1_001.0, "{learned}");
+            }
+        }
+    }
+}
