@@ -1,6 +1,6 @@
 """Texts that `models/baton-courier` never saw, for the perplexity of a weight format.
 
-    python perf/held_out.py /tmp/held-out.jsonl
+    python perf/held_out.py /tmp/held-out.jsonl        # needs what models/requirements.txt names
     cargo run --release -p baton-perf --example perplexity -- models/baton-courier /tmp/held-out.jsonl
 
 Conversations come from the same generator as the training text, with a seed
