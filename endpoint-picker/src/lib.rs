@@ -9,7 +9,7 @@
 //!               ◄─── its answer ── status, served-by, chunks ──► Watch (what then happened)
 //! ```
 //!
-//! [`exchange`] is the protocol of one request, without I/O; [`EndpointPicker`] runs it for each stream that a gateway opens.
+//! `exchange` is the protocol of one request, without I/O; [`EndpointPicker`] runs it for each stream that a gateway opens.
 //! What an endpoint is, which there are and which is best is the [`Picker`]'s affair.
 //!
 //! # Invariants
