@@ -198,7 +198,7 @@ impl Exchange {
             watch.response(&response);
         }
         self.go_on(is_end);
-        Step::Reply(vec![reply::headers(Way::Answer, shown)])
+        Step::Reply(vec![reply::answer_headers(shown)])
     }
 
     fn answer_body(&mut self, part: HttpBody) -> Step {
@@ -210,7 +210,7 @@ impl Exchange {
             BodySendMode::FullDuplexStreamed => {
                 reply::body(Way::Answer, &part.body.into(), part.end_of_stream).collect()
             }
-            _ => vec![reply::body_unchanged(Way::Answer)],
+            _ => vec![reply::answer_body_unchanged()],
         })
     }
 

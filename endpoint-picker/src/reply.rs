@@ -44,15 +44,11 @@ pub(crate) fn placed(pick: &Pick) -> ProcessingResponse {
     }
 }
 
-/// Headers go on, with some more.
-pub(crate) fn headers(way: Way, more: Vec<(String, String)>) -> ProcessingResponse {
+/// An answer's headers go on, with some more.
+pub(crate) fn answer_headers(more: Vec<(String, String)>) -> ProcessingResponse {
     let mutation = (!more.is_empty()).then(|| set(more));
     let common = CommonResponse { header_mutation: mutation, ..CommonResponse::default() };
-    let headers = HeadersResponse { response: Some(common) };
-    message(match way {
-        Way::Request => Response::RequestHeaders(headers),
-        Way::Answer => Response::ResponseHeaders(headers),
-    })
+    message(Response::ResponseHeaders(HeadersResponse { response: Some(common) }))
 }
 
 /// A body in parts, the last of which ends it if `is_end`.
@@ -73,9 +69,9 @@ pub(crate) fn body(way: Way, body: &Bytes, is_end: bool) -> impl Iterator<Item =
     (0..parts).map(part)
 }
 
-/// A part of a body goes on as it is, where the gateway keeps it meanwhile.
-pub(crate) fn body_unchanged(way: Way) -> ProcessingResponse {
-    body_message(way, CommonResponse::default())
+/// A part of an answer's body goes on as it is, where the gateway keeps it meanwhile.
+pub(crate) fn answer_body_unchanged() -> ProcessingResponse {
+    body_message(Way::Answer, CommonResponse::default())
 }
 
 fn body_message(way: Way, common: CommonResponse) -> ProcessingResponse {

@@ -223,15 +223,21 @@ async fn what_was_published_before_and_what_comes_is_known() {
     }
 }
 
-#[tokio::test]
-async fn what_was_published_while_the_wire_was_cut_is_asked_for() {
-    let mut worker = Worker::start((0, 0), Format::Array, 100).await;
+/// A worker that keeps so many batches for replays, has told of A, and is not heard any more.
+async fn cut_off(replay_batches: usize) -> (Worker, Wire, World) {
+    let mut worker = Worker::start((0, 0), Format::Array, replay_batches).await;
     let wire = Wire::to(worker.events).await;
     let world = World::listening(wire.address, Some(worker.replay)).await;
     worker.store(A).await;
     world.until_found(A, 6).await;
     wire.cut().await;
     world.until_health(Health::Connecting).await;
+    (worker, wire, world)
+}
+
+#[tokio::test]
+async fn what_was_published_while_the_wire_was_cut_is_asked_for() {
+    let (mut worker, wire, world) = cut_off(100).await;
     assert_eq!(found(&world.indexer.handle(), A), 6, "what is known counts meanwhile");
     worker.store(B).await;
     worker.send(vec![Event::Removed { hashes: hashes(A)[2..].to_vec() }]).await;
@@ -249,13 +255,7 @@ async fn what_was_published_while_the_wire_was_cut_is_asked_for() {
 
 #[tokio::test]
 async fn what_the_publisher_has_no_more_makes_the_knowledge_stale_until_the_cache_is_cleared() {
-    let mut worker = Worker::start((0, 0), Format::Array, 2).await;
-    let wire = Wire::to(worker.events).await;
-    let world = World::listening(wire.address, Some(worker.replay)).await;
-    worker.store(A).await;
-    world.until_found(A, 6).await;
-    wire.cut().await;
-    world.until_health(Health::Connecting).await;
+    let (mut worker, wire, world) = cut_off(2).await;
     for _ in 0..5 {
         worker.store(B).await;
     }

@@ -78,12 +78,12 @@ async fn measure(args: &Args, model: &Model, threads: usize, streams: usize) -> 
         engine.submit(SequenceRequest::new("measured", prompt, sampling))
     };
     let start = Instant::now();
-    first_token(&mut submit(args.prompt, 1)?).await?;
+    next_token(&mut submit(args.prompt, 1)?).await?;
     let alone = start.elapsed();
 
     let mut handles = (0..streams).map(|_| submit(args.context, most)).collect::<Result<Vec<_>, _>>()?;
     for handle in &mut handles {
-        first_token(handle).await?;
+        next_token(handle).await?;
     }
     let (mut quiet, mut mixed, mut waits) = (Vec::new(), Vec::new(), Vec::new());
     gaps(&mut handles, 10).await?;
@@ -147,10 +147,6 @@ async fn gaps_since(
         *last = now;
     }
     Ok(gaps)
-}
-
-async fn first_token(handle: &mut SequenceHandle) -> anyhow::Result<()> {
-    next_token(handle).await
 }
 
 /// Waits for a token.
