@@ -16,9 +16,9 @@ pub use model::{
     LoadedAdapter, LoraAdapter, LoraAdapters, Model, ModelConfig, StepSequence,
 };
 pub use serve::{
-    CacheObserver, DraftModel, DraftRequest, Engine, EngineConfig, EngineLoad, EngineState, EngineTotals,
-    FailureKind, FinishReason, FirstToken, GeneratedToken, MAX_DRAFT_TOKENS, NgramLookup, ParameterError,
-    PrefillHandle, PrefillSink, Prefilled, Propose, Reservation, SamplingParams, SequenceEvent,
-    SequenceFailure, SequenceHandle, SequenceRequest, SequenceTiming, SharedPrefillSink, Shutdown,
-    Speculation, SpeculationTotals, SubmitError, TokenLogprobs,
+    CacheObserver, DecodeTotals, DraftModel, DraftRequest, Engine, EngineConfig, EngineLoad, EngineState,
+    EngineTotals, FailureKind, FinishReason, FirstToken, GeneratedToken, MAX_DRAFT_TOKENS, NgramLookup,
+    ParameterError, PrefillHandle, PrefillSink, Prefilled, Propose, Reservation, SamplingParams,
+    SequenceEvent, SequenceFailure, SequenceHandle, SequenceRequest, SequenceTiming, SharedPrefillSink,
+    Shutdown, Speculation, SpeculationTotals, SubmitError, TokenLogprobs,
 };

@@ -30,7 +30,7 @@ struct Record<'a> {
 }
 
 /// A batch of events that happened at `timestamp`, in seconds since 1970.
-pub(crate) fn batch(timestamp: f64, events: &[Event], format: Format) -> Vec<u8> {
+pub fn batch(timestamp: f64, events: &[Event], format: Format) -> Vec<u8> {
     let mut out = Writer::default();
     let mut record = Record::start(&mut out, format, None, 3);
     record.field("ts").float(timestamp);

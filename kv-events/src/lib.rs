@@ -27,7 +27,7 @@ mod publisher;
 mod replay;
 mod sender;
 
-pub use encode::Format;
+pub use encode::{Format, batch as encode_batch};
 pub use endpoint::{Endpoint, EndpointError};
 pub use event::{Event, Lora, Stored};
 pub use publisher::{Publisher, Settings, StartError};

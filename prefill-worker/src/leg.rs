@@ -108,7 +108,12 @@ async fn run(
         prefill_us = first.timing.prefill_us,
         "prompt computed and pushed"
     );
-    send(caller, Event::Pushed(Pushed { bytes: sent.bytes, writes: u64::from(sent.writes) })).await;
+    let pushed = Pushed {
+        bytes: sent.bytes,
+        writes: u64::from(sent.writes),
+        link_bytes_per_second: sent.link_bytes_per_second,
+    };
+    send(caller, Event::Pushed(pushed)).await;
     Ok(())
 }
 

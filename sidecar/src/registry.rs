@@ -133,8 +133,8 @@ impl Relays {
             tokio::select! {
                 report = relay.reports.message() => match report {
                     Ok(Some(WorkerReport { report: Some(Report::Load(load)) })) => self.report(&mut relay, load),
-                    // Unlike load, it does not come again.
-                    Ok(Some(report @ WorkerReport { report: Some(Report::Adapters(_)) })) => {
+                    // Unlike load, these do not come again.
+                    Ok(Some(report @ WorkerReport { report: Some(Report::Adapters(_) | Report::Cache(_)) })) => {
                         if relay.reports_up.send(report).await.is_err() {
                             return "the scheduler closed the registration".to_owned();
                         }

@@ -150,7 +150,9 @@ async fn serve_grpc(
         .http2_keepalive_interval(Some(Duration::from_secs(1)))
         .http2_keepalive_timeout(Some(Duration::from_secs(4)))
         .add_service(generation)
-        .add_service(RegistryServer::new(RegistryService(relays)))
+        .add_service(
+            RegistryServer::new(RegistryService(relays)).max_decoding_message_size(MAX_MESSAGE_BYTES),
+        )
         .serve_with_incoming_shutdown(
             TcpIncoming::from(listener).with_nodelay(Some(true)),
             until.cancelled_owned(),

@@ -164,6 +164,11 @@ pub struct WorkerArgs {
     #[arg(long, env = "BATON_WORKER_ID", value_name = "NAME")]
     pub worker_id: Option<String>,
 
+    /// What rules and distances go by: topology.kubernetes.io/zone=a, topology.kubernetes.io/rack=r7, kubernetes.io/hostname=n1, or
+    /// anything of yours; several may follow
+    #[arg(long = "label", env = "BATON_LABELS", value_name = "KEY=VALUE", value_delimiter = ',', value_parser = parse_label)]
+    pub labels: Vec<(String, String)>,
+
     /// Longest that requests under way may take to end once the worker is told to stop, in seconds
     #[arg(long, env = "BATON_DRAIN_TIMEOUT", default_value_t = 30, value_name = "SECONDS")]
     pub drain_timeout: u64,
@@ -176,6 +181,13 @@ impl WorkerArgs {
 
     pub(crate) fn drain_timeout(&self) -> Duration {
         Duration::from_secs(self.drain_timeout)
+    }
+}
+
+fn parse_label(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("use KEY=VALUE, such as topology.kubernetes.io/zone=eu-1a".to_owned()),
     }
 }
 

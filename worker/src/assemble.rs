@@ -39,7 +39,7 @@ pub(crate) struct Assembly {
 pub(crate) async fn assemble(
     args: &WorkerArgs,
     role: Role,
-    observer: Option<Box<dyn CacheObserver>>,
+    observer: Box<dyn CacheObserver>,
 ) -> Result<Assembly, RunError> {
     let threads = args.threads.map_or_else(physical_cores, usize::from);
     // Of two errors the one about the model is told, as it would be without a tokenizer.
@@ -92,7 +92,7 @@ pub(crate) async fn assemble(
     };
     let forward = Box::new(forward);
     let engine =
-        Engine::start_speculating(forward, eos_token_ids, engine_config(args), observer, speculation);
+        Engine::start_speculating(forward, eos_token_ids, engine_config(args), Some(observer), speculation);
     Ok(Assembly {
         engine,
         node,

@@ -1,23 +1,26 @@
-//! From the engine's prefix cache to the publisher of KV events.
+//! From the engine's prefix cache to those who route by it: the publisher of KV events, and the schedulers that this worker has joined.
 
 use std::net::SocketAddr;
 
 use baton_engine::{CacheEvent, CacheObserver};
 use baton_kv_events::{Event, EventSender, EventStats, Lora, Publisher, Settings, StartError, Stored};
 
-use crate::WorkerArgs;
+use crate::{WorkerArgs, cache_feed::CacheFeeds};
 
 /// Hands on what the engine says, on the engine's thread.
 struct Observer {
-    sender: EventSender,
+    sender: Option<EventSender>,
+    feeds: CacheFeeds,
     block_tokens: usize,
 }
 
-/// What publishing takes; nothing when it is not asked for.
-#[derive(Default)]
+/// What telling takes.
 pub(crate) struct KvEvents {
+    /// Nothing when it is not asked for.
     pub(crate) publisher: Option<Publisher>,
-    pub(crate) observer: Option<Box<dyn CacheObserver>>,
+    pub(crate) observer: Box<dyn CacheObserver>,
+    /// For the schedulers.
+    pub(crate) feeds: CacheFeeds,
     pub(crate) stats: Option<EventStats>,
     /// Where it listens, by what for.
     pub(crate) addresses: Vec<(&'static str, SocketAddr)>,
@@ -29,7 +32,12 @@ impl KvEvents {
     /// # Errors
     /// An address cannot be had.
     pub(crate) async fn start(args: &WorkerArgs) -> Result<Self, StartError> {
-        let Some(endpoint) = args.kv_events_endpoint.clone() else { return Ok(Self::default()) };
+        let feeds = CacheFeeds::default();
+        let block_tokens = usize::from(args.block_tokens);
+        let Some(endpoint) = args.kv_events_endpoint.clone() else {
+            let observer = Box::new(Observer { sender: None, feeds: feeds.clone(), block_tokens });
+            return Ok(Self { publisher: None, observer, feeds, stats: None, addresses: Vec::new() });
+        };
         let (publisher, sender) = Publisher::start(Settings {
             endpoint,
             replay_endpoint: args.kv_events_replay_endpoint.clone(),
@@ -38,19 +46,36 @@ impl KvEvents {
             replay_batches: args.kv_events_buffer_steps as usize,
         })
         .await?;
-        let observer = Observer { sender, block_tokens: usize::from(args.block_tokens) };
+        let observer = Observer { sender: Some(sender), feeds: feeds.clone(), block_tokens };
         let (stats, addresses) = (Some(publisher.stats()), publisher.addresses().to_vec());
         for (listener, address) in &addresses {
             tracing::info!(listener, %address, topic = args.kv_events_topic, "KV events can be had here");
         }
-        Ok(Self { publisher: Some(publisher), observer: Some(Box::new(observer)), stats, addresses })
+        Ok(Self { publisher: Some(publisher), observer: Box::new(observer), feeds, stats, addresses })
     }
 }
 
 impl CacheObserver for Observer {
     fn changed(&mut self, events: Vec<CacheEvent>) {
-        let block_tokens = self.block_tokens;
-        self.sender.send(events.into_iter().map(|event| to_wire(event, block_tokens)).collect());
+        if self.sender.is_none() && !self.feeds.are_wanted() {
+            return;
+        }
+        let events = self.to_wire(events);
+        self.feeds.changed(&events);
+        if let Some(sender) = &mut self.sender {
+            sender.send(events);
+        }
+    }
+
+    fn all(&mut self, stored: Vec<CacheEvent>) {
+        let events = self.to_wire(stored);
+        self.feeds.all(events);
+    }
+}
+
+impl Observer {
+    fn to_wire(&self, events: Vec<CacheEvent>) -> Vec<Event> {
+        events.into_iter().map(|event| to_wire(event, self.block_tokens)).collect()
     }
 }
 

@@ -24,6 +24,7 @@ mod adapters;
 mod args;
 mod assemble;
 mod cache_events;
+mod cache_feed;
 mod collect;
 mod context;
 mod error;

@@ -15,7 +15,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, transport::Endpoint};
 
-use crate::{Worker, pairs::Pairs};
+use crate::{Worker, cache_feed::CacheFeeds, pairs::Pairs};
 
 /// Between reports of load.
 const REPORT_EVERY: Duration = Duration::from_millis(200);
@@ -47,6 +47,7 @@ pub struct Registration {
     readiness: Readiness,
     /// A prefill worker's.
     pairs: Option<Arc<Pairs>>,
+    cache: CacheFeeds,
 }
 
 /// How a membership ended.
@@ -69,13 +70,27 @@ impl Registration {
         worker: Arc<Worker>,
         readiness: Readiness,
     ) -> Result<Self, tonic::transport::Error> {
-        Ok(Self { registry: registry_endpoint(registry)?, hello, worker, readiness, pairs: None })
+        Ok(Self {
+            registry: registry_endpoint(registry)?,
+            hello,
+            worker,
+            readiness,
+            pairs: None,
+            cache: CacheFeeds::default(),
+        })
     }
 
     /// Passes on who the decode workers are, and what comes of the pairs.
     #[must_use]
     pub(crate) fn with_pairs(mut self, pairs: Arc<Pairs>) -> Self {
         self.pairs = Some(pairs);
+        self
+    }
+
+    /// Tells what is cached.
+    #[must_use]
+    pub(crate) fn with_cache(mut self, cache: CacheFeeds) -> Self {
+        self.cache = cache;
         self
     }
 
@@ -136,7 +151,8 @@ impl Registration {
         let (mut accepted, mut ready) = (None, false);
         let mut draining_told = false;
         let mut table = self.pairs.as_ref().map(|pairs| pairs.table());
-        let (mut pairs_due, mut adapters_due) = (false, false);
+        let (mut pairs_due, mut adapters_due, mut cache_due) = (false, false, None);
+        let cache = self.cache.subscribe();
         let mut tick = interval(REPORT_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -161,6 +177,14 @@ impl Registration {
                     adapters_due = false;
                     if let Some(report) = adapters.as_mut().map(|report| report.borrow_and_update().clone()) {
                         room.send(WorkerReport { report: Some(Report::Adapters(report)) });
+                    }
+                }
+                report = cache.next(|| self.worker.engine.tell_cache()), if accepted.is_some() && cache_due.is_none() => {
+                    cache_due = Some(report);
+                }
+                Ok(room) = reports.reserve(), if cache_due.is_some() => {
+                    if let Some(report) = cache_due.take() {
+                        room.send(WorkerReport { report: Some(Report::Cache(report)) });
                     }
                 }
                 () = self.worker.draining.cancelled(), if !draining_told => {

@@ -102,6 +102,7 @@ pub async fn run(
         pid: std::process::id(),
         // What they are when it joins is filled in then.
         adapters: None,
+        labels: args.labels.iter().cloned().collect(),
     };
     readiness.set_not_ready("not registered yet");
     let mut registration =
@@ -110,6 +111,7 @@ pub async fn run(
         keepers.spawn(pairs.clone().keep(worker.node.clone(), worker.stop.clone()));
         registration = registration.with_pairs(pairs);
     }
+    registration = registration.with_cache(events.feeds);
     keepers.spawn(adapters.keep(worker.stop.clone()));
     let leave = CancellationToken::new();
     let mut members: JoinSet<Result<(), Rejected>> = JoinSet::new();

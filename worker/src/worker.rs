@@ -64,6 +64,7 @@ impl Worker {
     pub fn load(&self) -> WorkerLoad {
         let load = self.engine.load();
         let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        let decode = load.totals.decode;
         WorkerLoad {
             waiting: count(load.waiting),
             running: count(load.running),
@@ -71,6 +72,10 @@ impl Worker {
             blocks_free: count(load.blocks.available()),
             blocks_total: count(load.blocks.total),
             draining: self.draining.is_cancelled(),
+            decode_steps: decode.steps,
+            decode_us: decode.us,
+            decode_sequences: decode.sequences,
+            decode_context_tokens: decode.context_tokens,
         }
     }
 

@@ -129,6 +129,12 @@ impl BlockAllocator {
         self.pool.lock().take_events()
     }
 
+    /// The same, and all that is cached after it.
+    pub(crate) fn take_events_and_all(&self) -> (Vec<CacheEvent>, Vec<CacheEvent>) {
+        let mut pool = self.pool.lock();
+        (pool.take_events(), pool.all_cached())
+    }
+
     /// How often the contents of `block` were given up; `None` for a block the pool does not have.
     pub(crate) fn generation(&self, block: BlockId) -> Option<u64> {
         self.pool.lock().generation(block)

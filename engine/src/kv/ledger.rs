@@ -73,6 +73,13 @@ impl Ledger {
         self.events.take()
     }
 
+    /// All that is cached, as if it were stored now.
+    pub(super) fn all_cached(&self) -> Vec<CacheEvent> {
+        let mut log = EventLog::new(true);
+        self.index.each(|hash, parent, tokens, scope| log.stored(hash, parent, tokens, scope));
+        log.take()
+    }
+
     /// Moves `wanted` blocks to the end of `into`, evicting what was used longest ago when too few are free.
     pub(super) fn take(&mut self, wanted: usize, into: &mut Vec<BlockId>) -> Result<(), OutOfBlocks> {
         let available = self.counts.available();

@@ -165,6 +165,10 @@ pub trait PrefillSink: Send + Sync {
 pub trait CacheObserver: Send {
     /// What happened since the last call; never empty.
     fn changed(&mut self, events: Vec<CacheEvent>);
+
+    /// All that is cached now, parents before their children, as [`Engine::tell_cache`](super::Engine::tell_cache) asked. What
+    /// happened before is part of it, what happens after follows.
+    fn all(&mut self, stored: Vec<CacheEvent>);
 }
 
 /// Shared handle of a [`PrefillSink`].

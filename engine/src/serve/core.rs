@@ -104,6 +104,15 @@ impl Core {
         }
     }
 
+    fn tell_all(&mut self) {
+        let Some(observer) = &mut self.observer else { return };
+        let (events, all) = self.shared.allocator.take_events_and_all();
+        if !events.is_empty() {
+            observer.changed(events);
+        }
+        observer.all(all);
+    }
+
     fn is_over(&self, is_reserved: bool) -> bool {
         match self.shutdown {
             None => false,
@@ -134,6 +143,7 @@ impl Core {
                     drop(self.running.remove(&arrival));
                 }
                 Command::ClearCache => self.shared.allocator.clear_cache(),
+                Command::TellCache => self.tell_all(),
                 Command::Shutdown(Shutdown::Drain) => {
                     self.shutdown.get_or_insert(Shutdown::Drain);
                 }

@@ -224,6 +224,12 @@ impl Engine {
         let _ = self.shared.mailbox.post(Command::ClearCache);
     }
 
+    /// Has the observer of the prefix cache told all that is cached, after what has happened so far.
+    pub fn tell_cache(&self) {
+        // An engine that has ended caches nothing.
+        let _ = self.shared.mailbox.post(Command::TellCache);
+    }
+
     /// How often the contents of a block were given up; `None` for a block that the pool does not have.
     pub fn block_generation(&self, block: BlockId) -> Option<u64> {
         self.shared.allocator.generation(block)

@@ -1,5 +1,7 @@
 //! What an engine tells about itself.
 
+use std::time::Duration;
+
 use super::MAX_DRAFT_TOKENS;
 use crate::kv::BlockCounts;
 
@@ -25,6 +27,8 @@ pub struct EngineLoad {
 pub struct EngineTotals {
     /// Steps computed.
     pub steps: u64,
+    /// Of these, steps in which sequences only generated.
+    pub decode: DecodeTotals,
     /// Prompt tokens computed.
     pub prompt_tokens: u64,
     /// Tokens generated here.
@@ -41,6 +45,19 @@ pub struct EngineTotals {
     pub speculation: SpeculationTotals,
 }
 
+/// Sums over steps in which sequences only generated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DecodeTotals {
+    /// Such steps.
+    pub steps: u64,
+    /// What they took, in microseconds.
+    pub us: u64,
+    /// Sequences of each.
+    pub sequences: u64,
+    /// Tokens whose keys and values those sequences had.
+    pub context_tokens: u64,
+}
+
 /// Counts of drafts that were put to the test. Drafted tokens that were cut before that are not counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SpeculationTotals {
@@ -52,6 +69,16 @@ pub struct SpeculationTotals {
     pub accepted_tokens: u64,
     /// The same by their place in the draft.
     pub accepted_at: [u64; MAX_DRAFT_TOKENS],
+}
+
+impl DecodeTotals {
+    /// A step of `sequences` with `context_tokens` together took so long.
+    pub(super) fn note(&mut self, sequences: usize, context_tokens: usize, took: Duration) {
+        self.steps += 1;
+        self.us += u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.sequences += sequences as u64;
+        self.context_tokens += context_tokens as u64;
+    }
 }
 
 impl SpeculationTotals {

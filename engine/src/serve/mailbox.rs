@@ -21,6 +21,8 @@ pub(super) enum Command {
     Cancel(Arrival),
     /// Forget all cached prefixes.
     ClearCache,
+    /// Tell the observer all that is cached.
+    TellCache,
     /// End.
     Shutdown(Shutdown),
 }

@@ -48,7 +48,7 @@ pub use config::EngineConfig;
 pub use engine::Engine;
 pub use error::{FailureKind, SequenceFailure, SubmitError};
 pub use handle::{PrefillHandle, SequenceHandle};
-pub use load::{EngineLoad, EngineState, EngineTotals, Shutdown, SpeculationTotals};
+pub use load::{DecodeTotals, EngineLoad, EngineState, EngineTotals, Shutdown, SpeculationTotals};
 pub use params::ParameterError;
 pub use reservation::Reservation;
 pub use speculation::{DraftModel, DraftRequest, MAX_DRAFT_TOKENS, NgramLookup, Propose, Speculation};

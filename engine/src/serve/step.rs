@@ -61,6 +61,10 @@ impl Core {
         let (prompts, prompt_tokens) =
             plan.iter().filter_map(prompt).fold((0, 0), |(n, tokens), count| (n + 1, tokens + count));
         pace.observe(plan.len() - prompts, prompt_tokens, now - started);
+        if prompts == 0 {
+            let context: usize = plan.iter().map(|(arrival, _)| running[arrival].position()).sum();
+            totals.decode.note(plan.len(), context, now - started);
+        }
         if let Some(drafter) = drafter
             && prompts == 0
         {

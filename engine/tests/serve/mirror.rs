@@ -17,6 +17,7 @@ type Block = (Option<u64>, Vec<u32>);
 pub(crate) struct Mirror {
     blocks: Arc<Mutex<BTreeMap<u64, Block>>>,
     log: Arc<Mutex<Vec<CacheEvent>>>,
+    tellings: Arc<Mutex<usize>>,
 }
 
 impl Mirror {
@@ -27,6 +28,11 @@ impl Mirror {
     /// All events so far.
     pub(crate) fn log(&self) -> Vec<CacheEvent> {
         self.log.lock().unwrap().clone()
+    }
+
+    /// How often it was told all at once.
+    pub(crate) fn tellings(&self) -> usize {
+        *self.tellings.lock().unwrap()
     }
 
     /// How many tokens of `prompt` a router would say are cached.
@@ -73,5 +79,16 @@ impl CacheObserver for Mirror {
         assert!(!events.is_empty());
         events.iter().for_each(|event| self.apply(event));
         self.log.lock().unwrap().extend(events);
+    }
+
+    fn all(&mut self, stored: Vec<CacheEvent>) {
+        let told = Self::default();
+        stored.iter().for_each(|event| told.apply(event));
+        assert_eq!(
+            *told.blocks.lock().unwrap(),
+            *self.blocks.lock().unwrap(),
+            "all that was told event by event"
+        );
+        *self.tellings.lock().unwrap() += 1;
     }
 }

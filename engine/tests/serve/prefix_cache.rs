@@ -146,6 +146,27 @@ async fn what_adapters_and_salts_set_apart_is_not_shared() {
 }
 
 #[tokio::test]
+async fn all_that_is_cached_is_told_when_asked_for() {
+    let worker = Worker::start(16, EngineConfig::default());
+    for salt in 0..4 {
+        // The last ones push the first ones out.
+        cached_tokens(worker.engine.submit(request(prompt(salt, 21), endless(9))).unwrap()).await;
+        cached_tokens(worker.engine.submit(request(prompt(salt, 13), endless(2))).unwrap()).await;
+        worker.engine.tell_cache();
+    }
+    while worker.mirror.tellings() < 4 {
+        tokio::task::yield_now().await;
+    }
+    assert!(worker.mirror.len() > 0);
+    let load = worker.engine.load().totals.decode;
+    assert!(
+        load.steps > 0 && load.sequences >= load.steps && load.context_tokens > 13 * load.steps,
+        "{load:?}"
+    );
+    worker.drain().await;
+}
+
+#[tokio::test]
 async fn without_a_prefix_cache_nothing_is_kept() {
     let worker = Worker::start(32, EngineConfig { prefix_cache: false, ..EngineConfig::default() });
     for _ in 0..2 {

@@ -262,7 +262,7 @@ impl Sending {
             return None;
         }
         match &self.phase {
-            Phase::Announced => Some(Ok(Sent { bytes: self.bytes, writes: self.posted })),
+            Phase::Announced => Some(Ok(self.cell.sent(self.bytes, self.posted))),
             Phase::Ending(error) => {
                 if let Some(key) = self.cell.key {
                     let (writes, reason) = ((!self.uncertain).then_some(self.completed), error.to_string());

@@ -16,6 +16,8 @@ pub struct Sent {
     pub bytes: u64,
     /// Writes that carried them.
     pub writes: u32,
+    /// Speed of the link, as measured so far on all that went over it.
+    pub link_bytes_per_second: u64,
 }
 
 #[derive(Debug)]
@@ -62,6 +64,11 @@ impl OutgoingCell {
     /// Bytes that a group of layers should have on this link.
     pub(crate) fn group_bytes(&self) -> u64 {
         self.link.speed.group_bytes()
+    }
+
+    /// The outcome of a transfer that came to its end.
+    pub(crate) fn sent(&self, bytes: u64, writes: u32) -> Sent {
+        Sent { bytes, writes, link_bytes_per_second: self.link.speed.bytes_per_second() }
     }
 
     pub(crate) fn fail(&self, error: TransferError) {

@@ -37,9 +37,14 @@ impl LinkSpeed {
         self.0.store(u64::try_from(mixed).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
+    /// What is known.
+    pub(crate) fn bytes_per_second(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
     /// Bytes that a group should have.
     pub(crate) fn group_bytes(&self) -> u64 {
-        let bytes = u128::from(self.0.load(Ordering::Relaxed)) * GROUP_TIME.as_nanos() / 1_000_000_000;
+        let bytes = u128::from(self.bytes_per_second()) * GROUP_TIME.as_nanos() / 1_000_000_000;
         u64::try_from(bytes).unwrap_or(u64::MAX).clamp(GROUP_BYTES.start, GROUP_BYTES.end)
     }
 }

@@ -134,6 +134,8 @@ impl Plan {
             prefill_worker: self.prefilled_by.clone(),
             cached_prompt_tokens: self.record.cached_prompt_tokens,
             fallback: self.record.fallback(),
+            transfer_bytes: self.record.transfer_bytes,
+            link_bytes_per_second: self.record.link_bytes_per_second,
         }
     }
 
@@ -245,6 +247,7 @@ impl Plan {
         };
         self.prefilled_by = by.worker_id.clone();
         self.record.transfer_us = done.transfer_us;
+        self.record.transfer_bytes = done.bytes;
         self.record.handover = Some(now.saturating_sub(started_at));
         self.has_news = true;
         // The call that served ends by itself; one of a later try is of no use any more.
@@ -287,7 +290,8 @@ impl Plan {
             prefill::Event::FirstToken(_) => {
                 self.setback(Cause::PrefillProtocol, "sent a second first token".to_owned(), now)
             }
-            prefill::Event::Pushed(_) if started_at.is_some() && !pushed => {
+            prefill::Event::Pushed(done) if started_at.is_some() && !pushed => {
+                self.record.link_bytes_per_second = done.link_bytes_per_second;
                 self.phase = Phase::Remote { started_at, pushed: true };
                 Vec::new()
             }

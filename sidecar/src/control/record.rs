@@ -49,6 +49,8 @@ pub(crate) struct Record {
     pub(crate) prefill_us: u64,
     pub(crate) transfer_us: u64,
     pub(crate) decode_us: u64,
+    pub(crate) transfer_bytes: u64,
+    pub(crate) link_bytes_per_second: u64,
     pub(crate) cached_prompt_tokens: u32,
     /// When the first token was sent on.
     pub(crate) first_token_at: Option<Duration>,

@@ -107,7 +107,11 @@ fn first_with(id: u32, finish: FinishReason) -> Input {
 }
 
 fn pushed() -> Input {
-    Input::Prefill(prefill::Event::Pushed(prefill::Pushed { bytes: 10, writes: 2 }))
+    Input::Prefill(prefill::Event::Pushed(prefill::Pushed {
+        bytes: 10,
+        writes: 2,
+        link_bytes_per_second: 1_000,
+    }))
 }
 
 fn prefill_failure() -> Input {

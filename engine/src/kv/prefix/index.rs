@@ -96,6 +96,25 @@ impl PrefixIndex {
         Some(node.hash)
     }
 
+    /// Visits all blocks, each after its parent and chains in one piece: hash, parent's hash, tokens, scope.
+    pub(in crate::kv) fn each(
+        &self,
+        mut visit: impl FnMut(u64, Option<u64>, &[u32], Option<&Arc<CacheScope>>),
+    ) {
+        let mut children: HashMap<Option<BlockId>, Vec<BlockId>> = HashMap::new();
+        for &block in self.by_hash.values() {
+            let parent = self.node(block).and_then(|node| node.parent);
+            children.entry(parent).or_default().push(block);
+        }
+        let mut open = children.remove(&None).unwrap_or_default();
+        while let Some(block) = open.pop() {
+            let Some(node) = self.node(block) else { continue };
+            let parent = node.parent.and_then(|parent| self.node(parent)).map(|parent| parent.hash);
+            visit(node.hash, parent, &node.tokens, node.scope.as_ref());
+            open.extend(children.remove(&Some(block)).unwrap_or_default());
+        }
+    }
+
     /// Forgets everything.
     pub(in crate::kv) fn clear(&mut self) {
         for block in std::mem::take(&mut self.by_hash).into_values() {
