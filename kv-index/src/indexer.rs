@@ -146,6 +146,18 @@ impl IndexHandle {
         self.guesses_dropped.load(Ordering::Relaxed)
     }
 
+    /// A batch of events that came another way than by a [`Subscriber`](crate::Subscriber): in order, and without gaps. `begins`: the
+    /// worker has nothing but what this batch and those after it say. Waits when there is no room.
+    ///
+    /// # Errors
+    /// The thread has ended.
+    pub async fn told(&self, worker: WorkerId, begins: bool, payload: Bytes) -> Result<(), Ended> {
+        if begins {
+            self.clear(worker).await?;
+        }
+        self.batch(worker, payload, Arc::default()).await
+    }
+
     /// A batch of events, when there is room for it.
     pub(crate) async fn batch(
         &self,

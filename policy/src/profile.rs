@@ -11,6 +11,8 @@ pub use filter::Filter;
 pub use pick::Picker;
 pub use warn::{Influence, warnings};
 
+use serde::Serialize;
+
 use crate::estimate::{Terms, Weights};
 
 /// How a scheduler decides.
@@ -27,7 +29,8 @@ pub struct Profile {
 }
 
 /// Whether a prompt is computed by a prefill worker, or where it decodes.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Disaggregate {
     /// Whatever costs less.
     #[default]

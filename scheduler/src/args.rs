@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use baton_parsers::{ReasoningFormat, ToolFormat};
+use baton_policy::profile::Disaggregate;
 use clap::Args;
 
 use crate::config::{FormatChoice, defaults};
@@ -42,6 +43,41 @@ pub struct SchedulerArgs {
     /// Expect no prefill workers: decode workers prefill for themselves
     #[arg(long)]
     pub aggregated: bool,
+
+    /// How requests are routed: a YAML file with filters, scorers, picker and when to disaggregate. Default: to where it costs least
+    /// time, by an estimate that is learned
+    #[arg(long, env = "BATON_ROUTING_PROFILE", value_name = "FILE")]
+    pub routing_profile: Option<PathBuf>,
+
+    /// Who computes prompts, whatever the profile says: estimate (whatever costs less), always or never a prefill worker, or a number:
+    /// a prefill worker from so many uncached tokens on
+    #[arg(long, env = "BATON_DISAGGREGATE", value_name = "MODE", value_parser = parse_disaggregate, conflicts_with = "aggregated")]
+    pub disaggregate: Option<Disaggregate>,
+
+    /// Requests that wait to be let in, at most; beyond it the least urgent are answered 429
+    #[arg(long, default_value_t = defaults::MAX_QUEUED, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+    pub max_queued: u32,
+
+    /// Longest that a request waits to be let in
+    #[arg(long, default_value_t = defaults::MAX_QUEUE_WAIT_S, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub max_queue_wait: u64,
+
+    /// Time to first token that requests are promised which do not say (x-llm-d-slo-ttft-ms): what can't keep it is answered 429 at
+    /// once. Default: none
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u32).range(1..))]
+    pub slo_ttft_ms: Option<u32>,
+
+    /// Time per output token that requests are promised which do not say (x-llm-d-slo-tpot-ms). Default: none
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u32).range(1..))]
+    pub slo_tpot_ms: Option<u32>,
+
+    /// Memory for the index of cached prefixes at most; beyond it the oldest are forgotten
+    #[arg(long, default_value_t = defaults::KV_INDEX_MIB, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..))]
+    pub kv_index_mib: u64,
+
+    /// Decisions that are kept for `baton explain`
+    #[arg(long, default_value_t = defaults::DECISIONS, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    pub decisions: u32,
 
     /// Context that every worker must have been started with. Default: as the workers say
     #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..))]
@@ -86,4 +122,16 @@ pub struct SchedulerArgs {
     /// Print the configuration in force as JSON, and exit
     #[arg(long)]
     pub print_config: bool,
+}
+
+fn parse_disaggregate(text: &str) -> Result<Disaggregate, String> {
+    match text {
+        "estimate" => Ok(Disaggregate::Estimate),
+        "always" => Ok(Disaggregate::Always),
+        "never" => Ok(Disaggregate::Never),
+        number => match number.parse() {
+            Ok(uncached_tokens) => Ok(Disaggregate::Threshold { uncached_tokens }),
+            Err(_) => Err("use estimate, always, never, or a number of tokens".to_owned()),
+        },
+    }
 }

@@ -3,6 +3,11 @@
 use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use baton_parsers::{ReasoningFormat, ToolFormat};
+use baton_policy::{
+    admission::Limits,
+    profile::{self, Disaggregate, Profile},
+    view::Objective,
+};
 use serde::Serialize;
 
 use crate::SchedulerArgs;
@@ -22,6 +27,10 @@ pub(crate) mod defaults {
     pub(crate) const WORKER_TTL_MS: u64 = 800;
     pub(crate) const WORKER_GRACE_MS: u64 = 600;
     pub(crate) const MAX_WORKERS: u32 = 4096;
+    pub(crate) const MAX_QUEUED: u32 = 1024;
+    pub(crate) const MAX_QUEUE_WAIT_S: u64 = 30;
+    pub(crate) const KV_INDEX_MIB: u64 = 1024;
+    pub(crate) const DECISIONS: u32 = 4096;
 }
 
 /// The scheduler's configuration.
@@ -49,6 +58,8 @@ pub struct Config {
     pub limits: RequestLimits,
     /// Limits on the fleet.
     pub fleet: FleetLimits,
+    /// How requests are routed.
+    pub routing: RoutingConfig,
     /// Longest drain.
     pub drain_timeout: Duration,
 }
@@ -112,6 +123,85 @@ pub struct FleetLimits {
     pub max_workers: usize,
 }
 
+/// How requests are routed.
+#[derive(Clone, Debug, Serialize)]
+pub struct RoutingConfig {
+    /// File with filters, scorers, picker.
+    pub profile: Option<PathBuf>,
+    /// Who computes prompts, whatever the profile says.
+    pub disaggregate: Option<Disaggregate>,
+    /// Requests that wait to be let in.
+    pub max_queued: u32,
+    /// Longest that one waits.
+    pub max_queue_wait: Duration,
+    /// Time to first token of requests that do not say, in milliseconds.
+    pub slo_ttft_ms: Option<u32>,
+    /// Time per output token of requests that do not say, in milliseconds.
+    pub slo_tpot_ms: Option<u32>,
+    /// Most memory of the index of cached prefixes.
+    pub kv_index_bytes: u64,
+    /// Decisions kept.
+    pub decisions: u32,
+}
+
+/// The routing profile can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ProfileError {
+    /// It can't be read.
+    #[error("cannot read the routing profile {}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// The system's word.
+        source: std::io::Error,
+    },
+    /// It says what is not understood.
+    #[error("the routing profile {} is not valid: {reason}", path.display())]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        reason: String,
+    },
+}
+
+impl RoutingConfig {
+    /// Reads the profile, and says in the log what in it has no effect.
+    pub(crate) fn load(&self) -> Result<Profile, ProfileError> {
+        let mut profile = match &self.profile {
+            None => Profile::default(),
+            Some(path) => {
+                let text = std::fs::read_to_string(path)
+                    .map_err(|source| ProfileError::Unreadable { path: path.clone(), source })?;
+                profile::parse(&text).map_err(|error| ProfileError::Invalid {
+                    path: path.clone(),
+                    reason: error.to_string(),
+                })?
+            }
+        };
+        if let Some(disaggregate) = self.disaggregate {
+            profile.disaggregate = disaggregate;
+        }
+        for warning in profile::warnings(&profile) {
+            tracing::warn!(warning, "routing profile");
+        }
+        Ok(profile)
+    }
+
+    /// Bounds of admission.
+    pub(crate) fn admission(&self) -> Limits {
+        Limits {
+            queue_requests: self.max_queued as usize,
+            max_wait_ms: self.max_queue_wait.as_secs_f64() * 1e3,
+            objective: Objective {
+                ttft_ms: self.slo_ttft_ms.map(f64::from),
+                tpot_ms: self.slo_tpot_ms.map(f64::from),
+            },
+            ..Limits::default()
+        }
+    }
+}
+
 impl From<&SchedulerArgs> for Config {
     fn from(args: &SchedulerArgs) -> Self {
         let mut served_model_names = args.served_model_name.clone();
@@ -140,6 +230,16 @@ impl From<&SchedulerArgs> for Config {
                 ttl: Duration::from_millis(args.worker_ttl_ms),
                 grace: Duration::from_millis(args.worker_grace_ms),
                 max_workers: usize::try_from(args.max_workers).unwrap_or(usize::MAX),
+            },
+            routing: RoutingConfig {
+                profile: args.routing_profile.clone(),
+                disaggregate: if args.aggregated { Some(Disaggregate::Never) } else { args.disaggregate },
+                max_queued: args.max_queued,
+                max_queue_wait: Duration::from_secs(args.max_queue_wait),
+                slo_ttft_ms: args.slo_ttft_ms,
+                slo_tpot_ms: args.slo_tpot_ms,
+                kv_index_bytes: args.kv_index_mib << 20,
+                decisions: args.decisions,
             },
             drain_timeout: Duration::from_secs(args.drain_timeout),
         }

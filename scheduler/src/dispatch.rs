@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use baton_policy::view::Objective;
 use baton_proto::v1::{
     Account, AdapterRef, Failure, FinishReason, GenerateEvent, GenerateRequest, PrefillCandidate, Role,
     SamplingParams, Token, generate_event::Event, generation_client::GenerationClient,
@@ -16,10 +17,10 @@ use tonic::transport::Channel;
 pub(crate) use call::Generation;
 
 use crate::{
-    error::{CallBroken, DeadlinePassed, GenerateError, NoDecodeWorker, WorkerLost},
+    error::{CallBroken, DeadlinePassed, GenerateError, NoDecodeWorker, NotNow, Stopping, WorkerLost},
     fleet::{DecodeShare, Fleet, Member, PrefillShare},
     metrics::SchedulerMetrics,
-    placement::{PlacementPolicy, PlacementRefused, PlacementRequest},
+    router::{Ask, Refused, Route, Router},
 };
 
 /// One completion to be generated.
@@ -57,31 +58,31 @@ pub(crate) enum EventKind {
     Finished(FinishReason),
 }
 
-/// Chooses workers and calls them.
+/// Has requests routed, and calls the workers that they are routed to.
 pub(crate) struct Dispatcher {
     fleet: Arc<Fleet>,
-    policy: Box<dyn PlacementPolicy>,
+    router: Arc<Router>,
     retries: u32,
     is_aggregated: bool,
     metrics: SchedulerMetrics,
 }
 
+/// Workers of a route.
 struct Assignment {
+    route: Route,
     decode: Arc<Member>,
     prefill: Vec<Arc<Member>>,
-    // Empty, or why this is not what was intended.
-    fallback: String,
 }
 
 impl Dispatcher {
     pub(crate) fn new(
         fleet: Arc<Fleet>,
-        policy: Box<dyn PlacementPolicy>,
+        router: Arc<Router>,
         retries: u32,
         is_aggregated: bool,
         metrics: SchedulerMetrics,
     ) -> Self {
-        Self { fleet, policy, retries, is_aggregated, metrics }
+        Self { fleet, router, retries, is_aggregated, metrics }
     }
 
     /// Starts `spec` and waits for its first event. Until then nothing has been shown to anybody, so a worker that fails
@@ -93,89 +94,117 @@ impl Dispatcher {
         &self,
         spec: &GenerationSpec,
     ) -> Result<(Generation, GenerationEvent), GenerateError> {
+        let ask = ask(spec);
         let mut tried = Vec::new();
         let mut last_failure: Option<GenerateError> = None;
+        let mut route = self.admitted(spec, &ask).await?;
         loop {
-            let assignment = match self.place(spec, &tried) {
-                Ok(mut assignment) => {
-                    if let Some(failure) = &last_failure {
-                        assignment.fallback = ToString::to_string(failure);
-                    }
-                    assignment
-                }
-                // The failure says more than that there is nobody else.
-                Err(refusal) => return Err(last_failure.unwrap_or(refusal)),
-            };
-            let decode = assignment.decode.clone();
-            let failure = match self.attempt(spec, assignment).await {
+            let decode = route.decode.clone();
+            let (failure, failed) = match self.attempt(spec, route, last_failure.as_ref()).await {
                 Ok(started) => return Ok(started),
-                Err(failure) => failure,
+                Err(failed) => *failed,
             };
             if !failure.is_retryable() {
                 return Err(failure);
             }
-            self.fleet.note_failure(&decode, Instant::now());
-            tried.push(decode.id().to_owned());
+            if let Some(member) = self.fleet.member(&decode) {
+                self.fleet.note_failure(&member, Instant::now());
+            }
+            tried.push(decode.clone());
             if tried.len() > usize::try_from(self.retries).unwrap_or(usize::MAX) {
                 return Err(failure);
             }
-            tracing::warn!(request_id = spec.request_id, worker = decode.id(), %failure, "trying another decode worker");
+            // The failure says more than that there is nobody else.
+            let Ok(next) = self.router.reroute(&ask, failed, &tried) else { return Err(failure) };
+            route = next;
+            tracing::warn!(request_id = spec.request_id, worker = decode, %failure, "trying another decode worker");
             self.metrics.retries.inc();
             last_failure = Some(failure);
         }
     }
 
-    fn place(&self, spec: &GenerationSpec, tried: &[String]) -> Result<Assignment, GenerateError> {
-        let (view, decode, prefill) = self.fleet.view();
-        let request = PlacementRequest {
-            prompt_tokens: spec.prompt.len() as u64,
-            max_tokens: u64::from(spec.sampling.max_tokens),
-            tried,
-            adapter: spec.adapter.as_deref(),
-        };
-        let placement =
-            self.policy.place(&request, &view, Instant::now()).map_err(|refused| match refused {
-                PlacementRefused::NoDecodeWorker(error) => GenerateError::from(error),
-                PlacementRefused::NeverFits(error) => error.into(),
-                PlacementRefused::NoSuchAdapter(error) => error.into(),
-            })?;
-        let prefill: Vec<_> = if self.is_aggregated {
-            Vec::new()
-        } else {
-            placement.prefill.iter().map(|&index| prefill[index].clone()).collect()
-        };
-        let decode = decode[placement.decode].clone();
-        self.metrics.count_placement(Role::Decode, decode.id());
-        if let Some(first) = prefill.first() {
-            self.metrics.count_placement(Role::Prefill, first.id());
+    /// Waits until the request may go.
+    async fn admitted(&self, spec: &GenerationSpec, ask: &Ask<'_>) -> Result<Route, GenerateError> {
+        tokio::select! {
+            routed = self.router.route(ask) => routed.map_err(|refused| match refused {
+                Refused::Nobody(error) => error,
+                Refused::NotNow(refusal) => NotNow::from(refusal).into(),
+            }),
+            () = tokio::time::sleep_until(spec.deadline.at.into()) => {
+                Err(DeadlinePassed { limit: spec.deadline.limit }.into())
+            }
+            () = self.fleet.stopping() => Err(Stopping.into()),
         }
-        let fallback = match (self.is_aggregated || !prefill.is_empty(), view.prefill.is_empty()) {
-            (true, _) => String::new(),
-            (false, true) => "no prefill worker is here".to_owned(),
-            (false, false) => match &spec.adapter {
-                None => format!("no prefill worker is connected to {}", decode.id()),
-                Some(adapter) => {
-                    format!("no prefill worker with its adapter {adapter} is connected to {}", decode.id())
-                }
-            },
+    }
+
+    fn assign(&self, spec: &GenerationSpec, route: Route) -> Result<Assignment, Box<(GenerateError, Route)>> {
+        let Some(decode) = self.fleet.member(&route.decode) else {
+            return Err(Box::new((WorkerLost { worker: route.decode.clone() }.into(), route)));
         };
-        Ok(Assignment { decode, prefill, fallback })
+        // Keys and values of an adapter are of no use with another's weights.
+        let has_adapter = |member: &Arc<Member>| {
+            let of = |member: &Member, name: &String| member.adapters().get(name).cloned();
+            spec.adapter.as_ref().is_none_or(|name| of(member, name) == of(&decode, name))
+        };
+        let prefill =
+            route.prefill.iter().filter_map(|id| self.fleet.member(id)).filter(has_adapter).collect();
+        Ok(Assignment { route, decode, prefill })
+    }
+
+    /// Empty, or why it is not served as intended.
+    fn fallback(&self, spec: &GenerationSpec, assignment: &Assignment) -> String {
+        let Assignment { route, decode, prefill } = assignment;
+        if self.is_aggregated || !prefill.is_empty() || route.is_local_by_choice {
+            return String::new();
+        }
+        match (route.prefill_workers, &spec.adapter) {
+            (0, _) => "no prefill worker is here".to_owned(),
+            (_, None) => format!("no prefill worker is connected to {}", decode.id()),
+            (_, Some(adapter)) => {
+                format!("no prefill worker with its adapter {adapter} is connected to {}", decode.id())
+            }
+        }
     }
 
     async fn attempt(
         &self,
         spec: &GenerationSpec,
-        assignment: Assignment,
-    ) -> Result<(Generation, GenerationEvent), GenerateError> {
-        let decode = assignment.decode;
+        route: Route,
+        last_failure: Option<&GenerateError>,
+    ) -> Result<(Generation, GenerationEvent), Box<(GenerateError, Route)>> {
+        let assignment = self.assign(spec, route)?;
+        let fallback = last_failure.map_or_else(|| self.fallback(spec, &assignment), ToString::to_string);
+        let Assignment { route, decode, prefill } = assignment;
+        self.metrics.count_placement(Role::Decode, decode.id());
+        if let Some(first) = prefill.first() {
+            self.metrics.count_placement(Role::Prefill, first.id());
+        }
         let decode_share = DecodeShare::take(decode.clone());
         // The sidecar may pass the first candidate over; for the load count that is close enough.
-        let prefill_share = assignment
-            .prefill
-            .first()
-            .map(|member| PrefillShare::take(member.clone(), spec.prompt.len() as u64));
+        let prefill_share =
+            prefill.first().map(|member| PrefillShare::take(member.clone(), spec.prompt.len() as u64));
+        let stream = match self.open(spec, &decode, &prefill).await {
+            Ok(stream) => stream,
+            Err(error) => return Err(Box::new((error, route))),
+        };
+        let mut generation = Generation::new(stream, decode, decode_share, route, spec.deadline, fallback);
+        match generation.next().await {
+            Ok(first) => {
+                drop(prefill_share);
+                Ok((generation, first))
+            }
+            Err(error) => Err(Box::new((error, generation.into_route()))),
+        }
+    }
+
+    async fn open(
+        &self,
+        spec: &GenerationSpec,
+        decode: &Member,
+        prefill: &[Arc<Member>],
+    ) -> Result<tonic::Streaming<GenerateEvent>, GenerateError> {
         let Some(channel) = decode.channel.clone() else { return Err(NoDecodeWorker { draining: 0 }.into()) };
-        let request = generate_request(spec, &decode, &assignment.prefill);
+        let request = generate_request(spec, decode, prefill);
         let opened = tokio::select! {
             opened = open(channel, request) => opened,
             () = decode.lost.cancelled() => return Err(WorkerLost { worker: decode.id().to_owned() }.into()),
@@ -183,15 +212,23 @@ impl Dispatcher {
                 return Err(DeadlinePassed { limit: spec.deadline.limit }.into());
             }
         };
-        let stream = opened.map_err(|status| CallBroken {
-            worker: decode.id().to_owned(),
-            reason: call::describe(&status),
-        })?;
-        let mut generation =
-            Generation::new(stream, decode, decode_share, spec.deadline, assignment.fallback);
-        let first = generation.next().await?;
-        drop(prefill_share);
-        Ok((generation, first))
+        opened.map_err(|status| {
+            CallBroken { worker: decode.id().to_owned(), reason: call::describe(&status) }.into()
+        })
+    }
+}
+
+fn ask(spec: &GenerationSpec) -> Ask<'_> {
+    Ask {
+        request_id: &spec.request_id,
+        prompt: &spec.prompt,
+        max_tokens: u64::from(spec.sampling.max_tokens),
+        adapter: spec.adapter.as_deref(),
+        cache_salt: spec.cache_salt.as_deref(),
+        tenant: "".into(),
+        priority: 0,
+        objective: Objective::default(),
+        session: None,
     }
 }
 

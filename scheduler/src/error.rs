@@ -81,6 +81,23 @@ pub struct DeadlinePassed {
     pub limit: Duration,
 }
 
+/// The request was not let in: others have what it would need.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}; try again in {} s", retry_after.as_secs())]
+pub struct NotNow {
+    /// What stands against it.
+    pub reason: String,
+    /// Whether there is nobody at all, rather than nobody who is free.
+    pub is_nobody: bool,
+    /// When there will probably be room, in whole seconds.
+    pub retry_after: Duration,
+}
+
+/// The scheduler ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the scheduler is stopping")]
+pub struct Stopping;
+
 /// Why a generation did not come to its end.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[expect(missing_docs, reason = "each variant is the fact of the same name")]
@@ -99,6 +116,10 @@ pub enum GenerateError {
     WorkerFailed(#[from] WorkerFailed),
     #[error(transparent)]
     DeadlinePassed(#[from] DeadlinePassed),
+    #[error(transparent)]
+    NotNow(#[from] NotNow),
+    #[error(transparent)]
+    Stopping(#[from] Stopping),
 }
 
 impl GenerateError {
@@ -112,6 +133,8 @@ impl GenerateError {
             Self::NoDecodeWorker(_)
             | Self::NeverFits(_)
             | Self::NoSuchAdapter(_)
+            | Self::NotNow(_)
+            | Self::Stopping(_)
             | Self::DeadlinePassed(_) => false,
         }
     }

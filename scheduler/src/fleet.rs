@@ -14,8 +14,9 @@ use std::{
     time::Instant,
 };
 
+use baton_kv_index::WorkerSpec;
 use baton_proto::v1::{
-    ModelInfo, PairReport, Role, WorkerInfo,
+    CacheReport, ModelInfo, PairReport, Role, WorkerInfo, WorkerLoad,
     registry_reply::{DecodeWorker, DecodeWorkers},
 };
 use tokio::sync::watch;
@@ -28,11 +29,7 @@ pub(crate) use member::Member;
 pub(crate) use pairs::{Difference, PairState, PairView, Pairs};
 pub(crate) use service::RegistryService;
 
-use crate::{
-    config::FleetLimits,
-    metrics::SchedulerMetrics,
-    placement::{DecodeView, FleetView, PrefillView},
-};
+use crate::{config::FleetLimits, metrics::SchedulerMetrics, router::Router};
 
 /// The fleet's members.
 pub(crate) struct Fleet {
@@ -40,6 +37,8 @@ pub(crate) struct Fleet {
     /// What prefill workers are told.
     decode_workers: watch::Sender<DecodeWorkers>,
     orders: adapters::Orders,
+    /// Is told whatever it decides by.
+    router: Arc<Router>,
     served: ServedModel,
     limits: FleetLimits,
     metrics: SchedulerMetrics,
@@ -83,6 +82,7 @@ impl Fleet {
     pub(crate) fn new(
         served: ServedModel,
         limits: FleetLimits,
+        router: Arc<Router>,
         metrics: SchedulerMetrics,
         root: CancellationToken,
     ) -> Self {
@@ -90,11 +90,17 @@ impl Fleet {
             members: Mutex::default(),
             decode_workers: watch::Sender::default(),
             orders: adapters::Orders::default(),
+            router,
             served,
             limits,
             metrics,
             root,
         }
+    }
+
+    /// Returns when requests are given up.
+    pub(crate) async fn stopping(&self) {
+        self.root.cancelled().await;
     }
 
     pub(crate) fn limits(&self) -> &FleetLimits {
@@ -130,9 +136,11 @@ impl Fleet {
                 Arc::new(Member::new(info, self.root.child_token())?)
             }
         };
-        member.set_adapters(adapters);
         member.begin_session(number);
         members.present.insert(member.info.worker_id.clone(), member.clone());
+        self.router.joined(&member.facts());
+        self.set_adapters(&member, adapters);
+        self.tell_pairs(&members, &member);
         self.changed(&members);
         Ok(Session { member, number })
     }
@@ -144,6 +152,7 @@ impl Fleet {
             return false;
         }
         let Some(member) = members.present.remove(&session.member.info.worker_id) else { return false };
+        self.router.left(member.id());
         members.departed.insert(member.info.worker_id.clone(), member);
         self.changed(&members);
         true
@@ -154,22 +163,38 @@ impl Fleet {
         let mut members = self.lock();
         if session.member.session() == session.number {
             members.departed.remove(&session.member.info.worker_id);
+            self.router.gone(session.member.id(), session.member.info.incarnation);
             session.member.lost.cancel();
         }
     }
 
-    /// The fleet as the placement policy sees it, with the members that its indexes stand for.
-    pub(crate) fn view(&self) -> (FleetView, Vec<Arc<Member>>, Vec<Arc<Member>>) {
-        let members = self.lock();
-        let of_role = |role| members.of_role(role).cloned().collect();
-        let (decode, prefill): (Vec<Arc<Member>>, Vec<Arc<Member>>) =
-            (of_role(Role::Decode), of_role(Role::Prefill));
-        drop(members);
-        let view = FleetView {
-            decode: decode.iter().map(|member| DecodeView::from(member.as_ref())).collect(),
-            prefill: prefill.iter().map(|member| PrefillView::from(member.as_ref())).collect(),
-        };
-        (view, decode, prefill)
+    /// A worker that is here.
+    pub(crate) fn member(&self, worker_id: &str) -> Option<Arc<Member>> {
+        self.lock().present.get(worker_id).cloned()
+    }
+
+    /// A worker says how loaded it is.
+    fn note_load(&self, member: &Member, load: WorkerLoad, now: Instant) {
+        member.report(load, now);
+        self.router.reported(member.id(), &load);
+    }
+
+    /// A worker says what it has cached. What another stream of the same life told counts until this one says otherwise.
+    async fn note_cache(&self, member: &Member, report: CacheReport) {
+        if member.tracked().is_none() {
+            let spec = WorkerSpec {
+                model: self.router.model().to_owned(),
+                block_tokens: member.block_tokens(),
+                same_hashes: member.info.model.as_ref().map(|model| model.revision.clone()),
+            };
+            if let Some(tracked) = self.router.cache().track(member.id(), spec).await {
+                self.router.tracked(member.id(), member.info.incarnation, tracked.number());
+                member.set_tracked(tracked);
+            }
+        }
+        if let Some(tracked) = member.tracked() {
+            tracked.told(report.begins, report.batch).await;
+        }
     }
 
     /// All members, for people.
@@ -215,6 +240,7 @@ impl Fleet {
         let pairs = Pairs::from(report);
         let former = prefill.set_pairs(pairs.clone());
         for decode in self.lock().of_role(Role::Decode) {
+            self.router.paired(prefill.id(), decode.id(), pairs.has(decode.id(), decode.info.incarnation));
             let of = |pairs: &Pairs| pairs.state(decode.id(), decode.info.incarnation);
             let (before, now) = (of(&former), of(&pairs));
             if let (PairState::Refused(why), true) = (&now, before != now) {
@@ -258,6 +284,19 @@ impl Fleet {
     /// A call to `member` failed just now.
     pub(crate) fn note_failure(&self, member: &Member, now: Instant) {
         member.note_failure(now);
+        self.router.failed(member.id());
+    }
+
+    /// Tells the router with whom a worker that has just joined is connected.
+    fn tell_pairs(&self, members: &Members, member: &Member) {
+        let tell = |prefill: &Member, decode: &Member| {
+            let is_connected = prefill.pairs().has(decode.id(), decode.info.incarnation);
+            self.router.paired(prefill.id(), decode.id(), is_connected);
+        };
+        match member.role() {
+            Role::Decode => members.of_role(Role::Prefill).for_each(|prefill| tell(prefill, member)),
+            _ => members.of_role(Role::Decode).for_each(|decode| tell(member, decode)),
+        }
     }
 
     fn any_model(&self) -> Option<ModelInfo> {

@@ -33,18 +33,14 @@ mod dispatch;
 mod error;
 mod fleet;
 mod metrics;
-mod placement;
+mod router;
 mod run;
 
 pub use args::SchedulerArgs;
 pub use baton_parsers::{ReasoningFormat, ToolFormat};
-pub use config::{Config, FleetLimits, FormatChoice, RequestLimits};
+pub use config::{Config, FleetLimits, FormatChoice, ProfileError, RequestLimits, RoutingConfig};
 pub use error::{
-    CallBroken, DeadlinePassed, GenerateError, NeverFits, NoDecodeWorker, NoSuchAdapter, WorkerFailed,
-    WorkerLost,
-};
-pub use placement::{
-    DecodeView, FleetView, LeastLoaded, Placement, PlacementPolicy, PlacementRefused, PlacementRequest,
-    PrefillView,
+    CallBroken, DeadlinePassed, GenerateError, NeverFits, NoDecodeWorker, NoSuchAdapter, NotNow, Stopping,
+    WorkerFailed, WorkerLost,
 };
 pub use run::{Scheduler, SchedulerError, run};

@@ -9,6 +9,7 @@ use std::{
 
 use axum::serve::ListenerExt as _;
 use baton_grammar::{GrammarError, Grammars, TokenBytes, Vocabulary};
+use baton_kv_index::IndexLimits;
 use baton_parsers::Formats;
 use baton_process::{BindError, Metrics, Readiness, Shutdown, bind};
 use baton_proto::{MAX_STREAMS, v1::registry_server::RegistryServer};
@@ -26,11 +27,11 @@ use tonic::transport::Server;
 use crate::{
     SchedulerArgs,
     api::{self, App},
-    config::Config,
+    config::{Config, ProfileError},
     dispatch::Dispatcher,
     fleet::{Fleet, RegistryService, ServedModel},
     metrics::SchedulerMetrics,
-    placement::LeastLoaded,
+    router::{CacheIndex, CacheKeeper, Router, RouterConfig, RouterMetrics},
 };
 
 /// Why the scheduler could not start, or stopped.
@@ -39,6 +40,9 @@ pub enum SchedulerError {
     /// The model folder's tokenizer can't be used.
     #[error(transparent)]
     Model(#[from] LoadError),
+    /// The routing profile can't be used.
+    #[error(transparent)]
+    Profile(#[from] ProfileError),
     /// A port can't be had.
     #[error(transparent)]
     Bind(#[from] BindError),
@@ -50,11 +54,16 @@ pub enum SchedulerError {
     Registry(#[from] tonic::transport::Error),
 }
 
+/// What a request will have cached where it goes counts for so long before its worker has told so itself.
+const GUESS_SECONDS: u64 = 30;
+
 /// A scheduler whose ports are bound: nothing is lost between binding and serving.
 pub struct Scheduler {
     app: Arc<App>,
     http: TcpListener,
     registry: TcpListener,
+    router: Arc<Router>,
+    cache_keeper: CacheKeeper,
     // Gives up every request in flight.
     root: CancellationToken,
 }
@@ -65,6 +74,7 @@ impl Scheduler {
     /// # Errors
     /// [`SchedulerError`], for a person to read.
     pub async fn bind(config: Config, metrics: &Metrics) -> Result<Self, SchedulerError> {
+        let profile = config.routing.load()?;
         let (tokenizer, grammars) = load_text_side(&config).await?;
         let formats = formats_of(&config, &tokenizer);
         let http = bind(config.listen, "--listen").await?;
@@ -73,11 +83,26 @@ impl Scheduler {
         let name = config.served_model_names.first().cloned().unwrap_or_default();
         let scheduler_metrics = SchedulerMetrics::new(metrics, &name, config.limits.max_inflight);
         let served = served_model(&config, &tokenizer);
-        let fleet =
-            Arc::new(Fleet::new(served, config.fleet.clone(), scheduler_metrics.clone(), root.clone()));
+        let limits =
+            IndexLimits { bytes: config.routing.kv_index_bytes as usize, guess_seconds: GUESS_SECONDS };
+        let (cache, cache_keeper) = CacheIndex::start(limits)?;
+        let routing = RouterConfig {
+            model: name,
+            profile,
+            admission: config.routing.admission(),
+            records: config.routing.decisions as usize,
+        };
+        let router = Arc::new(Router::new(routing, cache, RouterMetrics::new(metrics)));
+        let fleet = Arc::new(Fleet::new(
+            served,
+            config.fleet.clone(),
+            router.clone(),
+            scheduler_metrics.clone(),
+            root.clone(),
+        ));
         let dispatcher = Dispatcher::new(
             fleet.clone(),
-            Box::new(LeastLoaded),
+            router.clone(),
             config.limits.retries,
             config.aggregated,
             scheduler_metrics.clone(),
@@ -102,7 +127,7 @@ impl Scheduler {
             tokenizer,
             fleet,
         };
-        Ok(Self { app: Arc::new(app), http, registry, root })
+        Ok(Self { app: Arc::new(app), http, registry, router, cache_keeper, root })
     }
 
     /// Where the HTTP front listens.
@@ -127,10 +152,13 @@ impl Scheduler {
     /// # Errors
     /// A listener failed.
     pub async fn serve(self, shutdown: Shutdown) -> Result<(), SchedulerError> {
-        let Self { app, http, registry, root } = self;
+        let Self { app, http, registry, router, cache_keeper, root } = self;
         let tasks = TaskTracker::new();
         let registry_stop = CancellationToken::new();
         let registry = spawn_registry(&app, registry, &tasks, &registry_stop);
+        let keeping = root.clone();
+        tasks.spawn(async move { router.keep(keeping).await });
+        tasks.spawn(cache_keeper.keep(root.clone()));
         app.readiness.set_ready();
 
         let front = serve_http(&app, http, shutdown.clone());

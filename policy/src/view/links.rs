@@ -66,6 +66,34 @@ impl Links {
         Ok(Self { classes, groups, class_of, unconnected: HashSet::new() })
     }
 
+    /// Other classes; groups say which applies, and all are in the first until they do.
+    pub fn set_classes(&mut self, classes: Vec<LinkClass>) {
+        self.groups = self.groups.max(1);
+        self.class_of = vec![0; self.groups * self.groups];
+        self.classes = classes;
+    }
+
+    /// Other groups: `class_of(from, to)` is an index into the classes, which stay. Who is connected stays, too.
+    ///
+    /// # Errors
+    /// [`TooManyGroups`]; nothing has changed then.
+    pub fn regroup(
+        &mut self,
+        groups: usize,
+        class_of: impl Fn(usize, usize) -> usize,
+    ) -> Result<(), TooManyGroups> {
+        let unconnected = std::mem::take(&mut self.unconnected);
+        match Self::try_new(self.classes.clone(), groups, class_of) {
+            Ok(links) => *self = links,
+            Err(error) => {
+                self.unconnected = unconnected;
+                return Err(error);
+            }
+        }
+        self.unconnected = unconnected;
+        Ok(())
+    }
+
     /// One class for all pairs.
     #[must_use]
     pub fn uniform(cost: LinkCost) -> Self {

@@ -197,6 +197,11 @@ impl From<GenerateError> for ApiError {
             }
             GenerateError::WorkerLost(_) | GenerateError::CallBroken(_) => unavailable("worker_lost"),
             GenerateError::DeadlinePassed(_) => deadline(),
+            GenerateError::NotNow(not_now) if not_now.is_nobody => {
+                unavailable("no_decode_worker").retry_after(not_now.retry_after)
+            }
+            GenerateError::NotNow(not_now) => Self::busy(message).retry_after(not_now.retry_after),
+            GenerateError::Stopping(_) => unavailable("stopping"),
             GenerateError::WorkerFailed(failed) => match failed.kind {
                 FailureKind::Invalid => Self::invalid(message),
                 FailureKind::Overloaded => {

@@ -7,10 +7,11 @@ use tokio::time::Sleep;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::{Status, Streaming};
 
-use super::{Deadline, GenerationEvent};
+use super::{Deadline, EventKind, GenerationEvent};
 use crate::{
     error::{CallBroken, DeadlinePassed, GenerateError, WorkerFailed, WorkerLost},
     fleet::{DecodeShare, Member},
+    router::Route,
 };
 
 /// A running generation. Dropping it cancels the call.
@@ -21,6 +22,7 @@ pub(crate) struct Generation {
     expired: Pin<Box<Sleep>>,
     deadline: Deadline,
     fallback: String,
+    route: Route,
     _share: DecodeShare,
 }
 
@@ -29,6 +31,7 @@ impl Generation {
         stream: Streaming<GenerateEvent>,
         decode: Arc<Member>,
         share: DecodeShare,
+        route: Route,
         deadline: Deadline,
         fallback: String,
     ) -> Self {
@@ -39,6 +42,7 @@ impl Generation {
             decode,
             deadline,
             fallback,
+            route,
             _share: share,
         }
     }
@@ -76,10 +80,32 @@ impl Generation {
                 }
             };
             match event {
-                Ok(Some(event)) => return Ok(event),
+                Ok(Some(event)) => {
+                    self.note(&event);
+                    return Ok(event);
+                }
                 Ok(None) => {}
                 Err(failure) => return Err(WorkerFailed::new(self.decode.id(), failure).into()),
             }
+        }
+    }
+
+    /// For another attempt.
+    pub(super) fn into_route(self) -> Route {
+        self.route
+    }
+
+    /// What the router learns from.
+    fn note(&mut self, event: &GenerationEvent) {
+        if let Some(account) = &event.account {
+            self.route.account(account);
+        }
+        match &event.kind {
+            EventKind::Tokens(tokens) => {
+                self.route.first_token();
+                self.route.tokens(tokens.len());
+            }
+            EventKind::Finished(_) => self.route.complete(),
         }
     }
 

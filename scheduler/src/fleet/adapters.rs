@@ -10,7 +10,7 @@ use std::{
 };
 
 use baton_proto::v1::{
-    AdapterReport,
+    AdapterReport, Role,
     registry_reply::{AdapterOrder, AdapterOrders},
 };
 use tokio::sync::watch;
@@ -91,15 +91,20 @@ impl Orders {
 impl Fleet {
     /// A worker says which adapters it has.
     pub(super) fn note_adapters(&self, member: &Member, report: AdapterReport) {
-        member.set_adapters(report);
+        self.set_adapters(member, report);
         self.orders.note_news();
+    }
+
+    pub(super) fn set_adapters(&self, member: &Member, report: AdapterReport) {
+        member.set_adapters(report);
+        self.router.adapters(member.id(), member.adapters().keys().cloned().collect());
     }
 
     /// The adapters that requests may select: those of decode workers. Prefill workers without one are passed over.
     pub(crate) fn adapters(&self) -> Vec<ServedAdapter> {
-        let (_, decode, _) = self.view();
         let mut served = BTreeMap::new();
-        for loaded in decode.iter().flat_map(|member| member.adapter_report().loaded) {
+        let decode = self.members().into_iter().filter(|member| member.role() == Role::Decode);
+        for loaded in decode.flat_map(|member| member.adapter_report().loaded) {
             served.entry(loaded.name).or_insert(loaded.path);
         }
         served.into_iter().map(|(name, path)| ServedAdapter { name, path }).collect()

@@ -15,7 +15,6 @@ pub(crate) struct PrefillShare {
 
 impl DecodeShare {
     pub(crate) fn take(member: Arc<Member>) -> Self {
-        member.placed.fetch_add(1, Ordering::Relaxed);
         member.in_flight_requests.fetch_add(1, Ordering::Relaxed);
         Self(member)
     }
@@ -29,7 +28,6 @@ impl Drop for DecodeShare {
 
 impl PrefillShare {
     pub(crate) fn take(member: Arc<Member>, prompt_tokens: u64) -> Self {
-        member.placed.fetch_add(1, Ordering::Relaxed);
         member.in_flight_requests.fetch_add(1, Ordering::Relaxed);
         member.in_flight_prompt_tokens.fetch_add(prompt_tokens, Ordering::Relaxed);
         Self { member, prompt_tokens }

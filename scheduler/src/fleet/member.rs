@@ -2,18 +2,19 @@
 
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
 
+use baton_policy::view;
 use baton_proto::v1::{AdapterReport, Role, WorkerInfo, WorkerLoad};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
 
 use super::{Pairs, Revisions};
-use crate::placement::{DecodeView, PrefillView};
+use crate::router::{Tracked, WorkerFacts};
 
 /// A worker from its joining to its loss.
 pub(crate) struct Member {
@@ -24,7 +25,7 @@ pub(crate) struct Member {
     pub(crate) channel: Option<Channel>,
     pub(super) in_flight_requests: AtomicU64,
     pub(super) in_flight_prompt_tokens: AtomicU64,
-    pub(super) placed: AtomicU64,
+    tracked: OnceLock<Arc<Tracked>>,
     session: AtomicU64,
     state: Mutex<State>,
 }
@@ -60,7 +61,7 @@ impl Member {
             channel,
             in_flight_requests: AtomicU64::new(0),
             in_flight_prompt_tokens: AtomicU64::new(0),
-            placed: AtomicU64::new(0),
+            tracked: OnceLock::new(),
             session: AtomicU64::new(0),
             state: Mutex::default(),
         })
@@ -77,6 +78,39 @@ impl Member {
     /// Tokens that its KV cache holds when empty.
     pub(crate) fn capacity_tokens(&self) -> u64 {
         self.info.kv_cache.as_ref().map_or(0, |kv| u64::from(kv.num_blocks) * u64::from(kv.block_tokens))
+    }
+
+    /// Tokens of a KV block.
+    pub(crate) fn block_tokens(&self) -> u32 {
+        self.info.kv_cache.as_ref().map_or(1, |kv| kv.block_tokens)
+    }
+
+    /// What decisions go by, of what does not change.
+    pub(super) fn facts(&self) -> WorkerFacts {
+        let kv = self.info.kv_cache.clone().unwrap_or_default();
+        let bytes = if kv.dtype == "f32" { 4.0 } else { 2.0 };
+        WorkerFacts {
+            id: self.info.worker_id.clone(),
+            incarnation: self.info.incarnation,
+            role: if self.role() == Role::Prefill { view::Role::Prefill } else { view::Role::Decode },
+            labels: self.info.labels.clone().into_iter().collect(),
+            capacity_tokens: self.capacity_tokens(),
+            block_tokens: self.block_tokens(),
+            // Keys and values.
+            kv_bytes_per_token: 2.0
+                * bytes
+                * [kv.layers, kv.kv_heads, kv.head_dim].map(f64::from).iter().product::<f64>(),
+        }
+    }
+
+    /// Its place in the index of caches.
+    pub(super) fn tracked(&self) -> Option<Arc<Tracked>> {
+        self.tracked.get().cloned()
+    }
+
+    pub(super) fn set_tracked(&self, tracked: Arc<Tracked>) {
+        // One stream of a life follows another.
+        let _ = self.tracked.set(tracked);
     }
 
     pub(crate) fn is_draining(&self) -> bool {
@@ -126,41 +160,6 @@ impl Member {
 
     pub(super) fn with_state<T>(&self, f: impl FnOnce(&mut State) -> T) -> T {
         f(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-impl From<&Member> for DecodeView {
-    fn from(member: &Member) -> Self {
-        let failed_at = member.with_state(|state| state.failed_at);
-        let (load, reported_at) = member.load();
-        let unreported_blocks = member.info.kv_cache.as_ref().map_or(0, |kv| kv.num_blocks);
-        Self {
-            worker_id: member.info.worker_id.clone(),
-            incarnation: member.info.incarnation,
-            reported_requests: u64::from(load.waiting) + u64::from(load.running),
-            in_flight_requests: member.in_flight_requests.load(Ordering::Relaxed),
-            blocks_free: u64::from(if reported_at.is_some() { load.blocks_free } else { unreported_blocks }),
-            capacity_tokens: member.capacity_tokens(),
-            is_draining: load.draining,
-            failed_at,
-            placed: member.placed.load(Ordering::Relaxed),
-            adapters: member.adapters(),
-        }
-    }
-}
-
-impl From<&Member> for PrefillView {
-    fn from(member: &Member) -> Self {
-        let (load, _) = member.load();
-        Self {
-            worker_id: member.info.worker_id.clone(),
-            reported_prompt_tokens: load.waiting_prompt_tokens,
-            in_flight_prompt_tokens: member.in_flight_prompt_tokens.load(Ordering::Relaxed),
-            is_draining: load.draining,
-            placed: member.placed.load(Ordering::Relaxed),
-            connected: member.pairs().connected,
-            adapters: member.adapters(),
-        }
     }
 }
 

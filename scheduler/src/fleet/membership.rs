@@ -110,7 +110,10 @@ async fn follow(
         silent_at = time::Instant::now() + fleet.limits().ttl;
         match report {
             Ok(Some(Ok(WorkerReport { report: Some(Report::Load(load)) }))) => {
-                session.member.report(load, time::Instant::now().into_std());
+                fleet.note_load(&session.member, load, time::Instant::now().into_std());
+            }
+            Ok(Some(Ok(WorkerReport { report: Some(Report::Cache(report)) }))) => {
+                fleet.note_cache(&session.member, report).await;
             }
             Ok(Some(Ok(WorkerReport { report: Some(Report::Pairs(pairs)) }))) => {
                 fleet.note_pairs(&session.member, pairs);

@@ -8,8 +8,6 @@ use baton_proto::v1::{PairReport, pair::State};
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Pairs {
     reported: Arc<BTreeMap<String, (u64, PairState)>>,
-    /// Those of them that are connected, for the placement policy.
-    pub(super) connected: Arc<BTreeMap<String, u64>>,
 }
 
 /// What came of a prefill worker and a decode worker.
@@ -52,16 +50,16 @@ impl From<PairReport> for Pairs {
             };
             Some((pair.decode_worker_id, (pair.decode_incarnation, state)))
         };
-        let reported: BTreeMap<_, _> = report.pairs.into_iter().filter_map(pair).collect();
-        let is_connected = |(id, (incarnation, state)): (&String, &(u64, PairState))| {
-            (*state == PairState::Connected).then(|| (id.clone(), *incarnation))
-        };
-        let connected = reported.iter().filter_map(is_connected).collect();
-        Self { reported: Arc::new(reported), connected: Arc::new(connected) }
+        Self { reported: Arc::new(report.pairs.into_iter().filter_map(pair).collect()) }
     }
 }
 
 impl Pairs {
+    /// Whether KV blocks can be handed to this life of a decode worker.
+    pub(super) fn has(&self, decode_worker_id: &str, incarnation: u64) -> bool {
+        self.reported.get(decode_worker_id) == Some(&(incarnation, PairState::Connected))
+    }
+
     /// The pair with this life of a decode worker.
     pub(super) fn state(&self, decode_worker_id: &str, incarnation: u64) -> PairState {
         match self.reported.get(decode_worker_id) {
@@ -140,7 +138,7 @@ mod tests {
                 pair("d", 4, None),
             ],
         });
-        assert_eq!(*pairs.connected, [("a".to_owned(), 1)].into());
+        assert!(pairs.has("a", 1) && !pairs.has("a", 2) && !pairs.has("b", 1));
         assert_eq!(pairs.state("a", 1), PairState::Connected);
         assert_eq!(pairs.state("a", 2), PairState::Trying, "another life");
         assert_eq!((pairs.state("d", 4), pairs.state("e", 5)), (PairState::Trying, PairState::Trying));

@@ -23,9 +23,11 @@ const GRACE: Duration = Duration::from_millis(600);
 fn fleet() -> Arc<Fleet> {
     let served = ServedModel { names: vec!["m".to_owned()], ..ServedModel::default() };
     let limits = FleetLimits { ttl: TTL, grace: GRACE, max_workers: 10 };
+    let router = Arc::new(Router::of_defaults("m"));
     Arc::new(Fleet::new(
         served,
         limits,
+        router,
         SchedulerMetrics::new(&Metrics::new(), "m", 1),
         CancellationToken::new(),
     ))
@@ -210,7 +212,7 @@ async fn a_pair_is_that_of_one_life_of_a_decode_worker() {
     while state() != Some("connected") {
         tokio::task::yield_now().await;
     }
-    assert_eq!(*fleet.view().0.prefill[0].connected, [("w".to_owned(), 1)].into());
+    assert!(fleet.member("p").unwrap().pairs().has("w", 1));
     let _restarted = Worker::join(&fleet, 2).await;
     assert_eq!(state(), Some("trying"));
 }

@@ -43,7 +43,11 @@ pub(crate) fn config(options: &[&str]) -> Config {
         "--model",
         &model,
     ];
-    Config::from(&Command::parse_from(["test"].iter().chain(&ports).chain(options)).args)
+    // Prompts are short here, and hand-overs are what is looked at.
+    let is_aggregated = options.contains(&"--aggregated");
+    let disaggregate = (!is_aggregated).then_some(&"--disaggregate=always");
+    let all = ["test"].iter().chain(&ports).chain(disaggregate).chain(options);
+    Config::from(&Command::parse_from(all).args)
 }
 
 pub(crate) struct TestScheduler {

@@ -45,15 +45,15 @@ async fn adapters_are_those_that_decode_workers_have_and_leave_with_them() {
     let of_prefill = Some(has(&["p"], 0, Vec::new()));
     let _prefill = Worker::join_as(&fleet, WorkerInfo { adapters: of_prefill, ..prefill_info() }).await;
     assert_eq!(names(&fleet), ["a"]);
-    let member = fleet.view().1.pop().unwrap();
-    assert_eq!(fleet.view().0.decode[0].adapters["a"], "revision of a");
+    let member = fleet.member("w").unwrap();
+    assert_eq!(member.adapters()["a"], "revision of a");
 
     // The same life of the same worker, whatever it has loaded meanwhile.
     drop(decode);
     let adapters = Some(has(&["a", "b"], 0, Vec::new()));
     let again = Worker::join_as(&fleet, WorkerInfo { adapters, ..info(1) }).await;
     assert_eq!(names(&fleet), ["a", "b"]);
-    assert!(Arc::ptr_eq(&member, &fleet.view().1[0]) && !member.lost.is_cancelled());
+    assert!(Arc::ptr_eq(&member, &fleet.member("w").unwrap()) && !member.lost.is_cancelled());
     again.report(has(&["b"], 0, Vec::new())).await;
     while names(&fleet) != ["b"] {
         tokio::task::yield_now().await;

@@ -1,0 +1,157 @@
+//! Where each request goes: what is known of the fleet, kept up to date, and the policy that decides on it.
+//!
+//! ```text
+//!   Registry ─ joined, reported, paired… ─► workers ─┐
+//!   workers' caches ─► cache (KV index) ─────────────┼─► route: admission → decision → record ─► Route ─► dispatch
+//!   accounts of requests ─► Route ─► learner ────────┘                                          │
+//!                             ▲─────────────────── first token, end ────────────────────────────┘
+//! ```
+//! Everything that decides is in `baton-policy` and `baton-kv-index`; here they meet time, and requests that wait. One lock guards what is
+//! known, for some ten microseconds a request.
+//!
+//! # Invariants
+//! - What a request counts for is taken away exactly once, however it ends: when its [`Route`] is dropped.
+//! - A request that waits is let in, refused, or taken out of the queue when nobody waits for it any more.
+
+mod cache;
+mod metrics;
+mod queue;
+mod route;
+mod sessions;
+mod topology;
+mod workers;
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use baton_policy::{
+    admission::{Admission, Limits},
+    decide::Decider,
+    learn::Learner,
+    profile::Profile,
+    record::{Record, Ring},
+    view::{FleetView, Ms},
+};
+use tokio_util::sync::CancellationToken;
+
+pub(crate) use cache::{CacheIndex, CacheKeeper, Tracked};
+pub(crate) use metrics::RouterMetrics;
+pub(crate) use route::{Ask, Refused, Route};
+pub(crate) use workers::WorkerFacts;
+
+use queue::Waiters;
+use sessions::Sessions;
+use workers::Slots;
+
+/// How requests are routed.
+#[derive(Clone, Debug)]
+pub(crate) struct RouterConfig {
+    /// The model's name in the index of caches.
+    pub(crate) model: String,
+    pub(crate) profile: Profile,
+    pub(crate) admission: Limits,
+    /// Decisions that are kept.
+    pub(crate) records: usize,
+}
+
+/// Routes requests.
+pub(crate) struct Router {
+    known: Mutex<Known>,
+    cache: CacheIndex,
+    model: String,
+    began: Instant,
+    pub(crate) metrics: RouterMetrics,
+}
+
+/// What is known, and what decides on it.
+struct Known {
+    fleet: FleetView,
+    slots: Slots,
+    decider: Decider,
+    learner: Learner,
+    admission: Admission,
+    waiters: Waiters,
+    records: Ring,
+    sessions: Sessions,
+    requests: u64,
+}
+
+/// How often the queue is looked at for those who have waited too long.
+const TICK: Duration = Duration::from_millis(20);
+
+impl Router {
+    pub(crate) fn new(config: RouterConfig, cache: CacheIndex, metrics: RouterMetrics) -> Self {
+        let known = Known {
+            fleet: FleetView::default(),
+            slots: Slots::default(),
+            decider: Decider::new(config.profile),
+            learner: Learner::default(),
+            admission: Admission::new(config.admission, 0),
+            waiters: HashMap::new(),
+            records: Ring::new(config.records),
+            sessions: Sessions::default(),
+            requests: 0,
+        };
+        Self { known: Mutex::new(known), cache, model: config.model, began: Instant::now(), metrics }
+    }
+
+    /// With defaults for everything.
+    #[cfg(test)]
+    pub(crate) fn of_defaults(model: &str) -> Self {
+        let limits = baton_kv_index::IndexLimits { bytes: 1 << 20, guess_seconds: 30 };
+        let (cache, _) = CacheIndex::start(limits).expect("a thread");
+        let (model, profile, admission) = (model.to_owned(), Profile::default(), Limits::default());
+        let config = RouterConfig { model, profile, admission, records: 100 };
+        Self::new(config, cache, RouterMetrics::new(&baton_process::Metrics::new()))
+    }
+
+    /// The model's name in the index of caches.
+    pub(crate) fn model(&self) -> &str {
+        &self.model
+    }
+
+    /// What workers have cached.
+    pub(crate) fn cache(&self) -> &CacheIndex {
+        &self.cache
+    }
+
+    /// The last decision on a request.
+    pub(crate) fn record(&self, request_id: &str) -> Option<Record> {
+        self.lock().records.get(request_id).cloned()
+    }
+
+    /// The last decisions, newest first.
+    pub(crate) fn records(&self, most: usize) -> Vec<Record> {
+        let known = self.lock();
+        let skipped = known.records.len().saturating_sub(most);
+        let mut records: Vec<_> = known.records.iter().skip(skipped).cloned().collect();
+        records.reverse();
+        records
+    }
+
+    /// Looks after those who wait, until `stop`.
+    pub(crate) async fn keep(&self, stop: CancellationToken) {
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = tick.tick() => self.look_after_queue(),
+                () = stop.cancelled() => return,
+            }
+        }
+    }
+
+    fn now(&self) -> Ms {
+        self.began.elapsed().as_secs_f64() * 1e3
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests;

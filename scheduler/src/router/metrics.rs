@@ -1,0 +1,104 @@
+//! What routing is like: counts, times, and how wrong predictions were.
+
+use std::{sync::Arc, time::Duration};
+
+use baton_policy::admission::Reason;
+use baton_process::Metrics;
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::Unit,
+};
+
+/// Handles; cheap to clone.
+#[derive(Clone)]
+pub(crate) struct RouterMetrics(Arc<Handles>);
+
+struct Handles {
+    decisions: Family<KindLabels, Counter>,
+    decision: Histogram,
+    refused: Family<ReasonLabels, Counter>,
+    queued: Gauge,
+    reserved_tokens: Gauge,
+    predicted_ttft: Histogram,
+    ttft_error: Histogram,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct KindLabels {
+    prefill: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ReasonLabels {
+    reason: String,
+}
+
+impl RouterMetrics {
+    /// Registers everything.
+    pub(crate) fn new(metrics: &Metrics) -> Self {
+        let seconds =
+            || Histogram::new([0.001, 0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0]);
+        let handles = Handles {
+            decisions: Family::default(),
+            decision: Histogram::new([5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 5e-3, 2e-2]),
+            refused: Family::default(),
+            queued: Gauge::default(),
+            reserved_tokens: Gauge::default(),
+            predicted_ttft: seconds(),
+            ttft_error: seconds(),
+        };
+        metrics.register(|registry| {
+            let own = registry.sub_registry_with_prefix("baton_router");
+            own.register(
+                "decisions",
+                "Decisions, by where the prompt is computed",
+                handles.decisions.clone(),
+            );
+            own.register_with_unit(
+                "decision",
+                "Finding a place for a request",
+                Unit::Seconds,
+                handles.decision.clone(),
+            );
+            own.register("refused", "Requests that were not let in", handles.refused.clone());
+            own.register("queued", "Requests that wait to be let in", handles.queued.clone());
+            own.register(
+                "reserved_kv_tokens",
+                "KV tokens that requests have or will probably have",
+                handles.reserved_tokens.clone(),
+            );
+            let name = "predicted_time_to_first_token";
+            own.register_with_unit(name, "As decided", Unit::Seconds, handles.predicted_ttft.clone());
+            let help = "Between predicted and actual time to first token";
+            own.register_with_unit(
+                "time_to_first_token_error",
+                help,
+                Unit::Seconds,
+                handles.ttft_error.clone(),
+            );
+        });
+        Self(Arc::new(handles))
+    }
+
+    pub(super) fn decided(&self, is_disaggregated: bool, took: Duration) {
+        let prefill = if is_disaggregated { "prefill-worker" } else { "decode-worker" };
+        self.0.decisions.get_or_create(&KindLabels { prefill }).inc();
+        self.0.decision.observe(took.as_secs_f64());
+    }
+
+    pub(super) fn refused(&self, reason: Reason) {
+        let reason = serde_json::to_value(reason).ok().and_then(|reason| reason.as_str().map(str::to_owned));
+        self.0.refused.get_or_create(&ReasonLabels { reason: reason.unwrap_or_default() }).inc();
+    }
+
+    pub(super) fn set_queue(&self, queued: usize, reserved_tokens: u64) {
+        self.0.queued.set(i64::try_from(queued).unwrap_or(i64::MAX));
+        self.0.reserved_tokens.set(i64::try_from(reserved_tokens).unwrap_or(i64::MAX));
+    }
+
+    pub(super) fn first_token(&self, predicted_ms: f64, actual_ms: f64) {
+        self.0.predicted_ttft.observe(predicted_ms / 1e3);
+        self.0.ttft_error.observe((actual_ms - predicted_ms).abs() / 1e3);
+    }
+}

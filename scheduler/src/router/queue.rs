@@ -1,0 +1,97 @@
+//! Waiting to be let in.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use baton_policy::admission::{Ask as AdmissionAsk, Refusal, Verdict};
+use tokio::sync::oneshot;
+
+use super::{Known, Router};
+use crate::error::NotNow;
+
+/// Those who wait, by the number that admission knows them by.
+pub(super) type Waiters = HashMap<u64, oneshot::Sender<Result<(), Refusal>>>;
+
+/// A place among those who are let in, or wait to be. Given back when dropped.
+pub(super) struct Place {
+    router: Arc<Router>,
+    number: u64,
+}
+
+/// What became of an offer.
+pub(super) enum Offered {
+    Admitted,
+    Waits(oneshot::Receiver<Result<(), Refusal>>),
+    Refused(Refusal),
+}
+
+impl Router {
+    /// Offers a request to admission.
+    pub(super) fn offer(self: &Arc<Self>, known: &mut Known, ask: AdmissionAsk) -> (Offered, Option<Place>) {
+        let number = ask.id;
+        let (verdict, shed) = known.admission.offer(ask, self.now());
+        if let Some((shed, refusal)) = shed {
+            known.tell(shed, Err(refusal));
+        }
+        let place = || Some(Place { router: self.clone(), number });
+        match verdict {
+            Verdict::Admitted => (Offered::Admitted, place()),
+            Verdict::Queued => {
+                let (sender, receiver) = oneshot::channel();
+                known.waiters.insert(number, sender);
+                (Offered::Waits(receiver), place())
+            }
+            Verdict::Refused(refusal) => (Offered::Refused(refusal), None),
+        }
+    }
+
+    /// Lets in who may come in now.
+    pub(super) fn let_in(&self, known: &mut Known) {
+        let now = self.now();
+        while let Some(ask) = known.admission.next(now) {
+            known.tell(ask.id, Ok(()));
+        }
+    }
+
+    /// Those who have waited for too long are told so, and how long prompts wait is looked at again.
+    pub(super) fn look_after_queue(&self) {
+        let now = self.now();
+        let mut known = self.lock();
+        for (number, refusal) in known.admission.expired(now) {
+            known.tell(number, Err(refusal));
+        }
+        let open = known.fleet.workers.iter().filter(|worker| !worker.is_draining);
+        let wait = open.map(|worker| worker.prefill_queue_ms(now)).reduce(f64::min);
+        known.admission.set_prefill_wait(wait.unwrap_or(0.0));
+        self.let_in(&mut known);
+        self.metrics.set_queue(known.admission.queued(), known.admission.reserved_tokens());
+    }
+}
+
+impl Known {
+    fn tell(&mut self, number: u64, verdict: Result<(), Refusal>) {
+        if let Some(waiter) = self.waiters.remove(&number) {
+            // Who has gone gives the place back.
+            let _ = waiter.send(verdict);
+        }
+    }
+}
+
+impl From<Refusal> for NotNow {
+    fn from(refusal: Refusal) -> Self {
+        let seconds = (refusal.retry_after_ms / 1e3).ceil().max(1.0);
+        Self {
+            reason: refusal.reason.to_string(),
+            is_nobody: refusal.reason.status() == 503,
+            retry_after: Duration::from_secs_f64(seconds),
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut known = self.router.lock();
+        known.waiters.remove(&self.number);
+        known.admission.finished(self.number, self.router.now());
+        self.router.let_in(&mut known);
+    }
+}
