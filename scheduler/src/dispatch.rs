@@ -2,14 +2,11 @@
 
 mod call;
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Instant};
 
+use baton_front::{GenerationEvent, GenerationSpec};
 use baton_proto::v1::{
-    Account, AdapterRef, Failure, FinishReason, GenerateEvent, GenerateRequest, PrefillCandidate, Role,
-    SamplingParams, Token, generate_event::Event, generation_client::GenerationClient,
+    AdapterRef, GenerateRequest, PrefillCandidate, Role, generation_client::GenerationClient,
 };
 use tonic::transport::Channel;
 
@@ -21,41 +18,6 @@ use crate::{
     metrics::SchedulerMetrics,
     placement::{PlacementPolicy, PlacementRefused, PlacementRequest},
 };
-
-/// One completion to be generated.
-#[derive(Clone, Debug)]
-pub(crate) struct GenerationSpec {
-    /// Unique in the fleet, also when clients give the same id twice.
-    pub(crate) request_id: String,
-    pub(crate) prompt: Arc<[u32]>,
-    pub(crate) sampling: SamplingParams,
-    /// Selected by name; the decode worker's revision of it is the one that counts.
-    pub(crate) adapter: Option<String>,
-    /// With whom it shares cached prefixes; `None`: with all that have none either.
-    pub(crate) cache_salt: Option<String>,
-    pub(crate) deadline: Deadline,
-}
-
-/// When a request must have ended.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Deadline {
-    pub(crate) at: Instant,
-    pub(crate) limit: Duration,
-}
-
-/// What a generation yields: tokens, then its end.
-#[derive(Clone, Debug)]
-pub(crate) struct GenerationEvent {
-    pub(crate) kind: EventKind,
-    /// When it says more than the last one.
-    pub(crate) account: Option<Account>,
-}
-
-#[derive(Clone, Debug)]
-pub(crate) enum EventKind {
-    Tokens(Vec<Token>),
-    Finished(FinishReason),
-}
 
 /// Chooses workers and calls them.
 pub(crate) struct Dispatcher {
@@ -225,18 +187,5 @@ fn generate_request(spec: &GenerationSpec, decode: &Member, prefill: &[Arc<Membe
             revision: decode.adapters().get(name).cloned().unwrap_or_default(),
         }),
         cache_salt: spec.cache_salt.clone(),
-    }
-}
-
-impl GenerationEvent {
-    fn from_wire(message: GenerateEvent) -> Result<Option<Self>, Failure> {
-        let kind = match message.event {
-            Some(Event::Tokens(tokens)) => EventKind::Tokens(tokens.tokens),
-            Some(Event::Finished(finished)) => EventKind::Finished(finished.reason()),
-            Some(Event::Failure(failure)) => return Err(failure),
-            // From a newer sidecar.
-            None => return Ok(None),
-        };
-        Ok(Some(Self { kind, account: message.account }))
     }
 }
