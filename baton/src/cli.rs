@@ -3,7 +3,7 @@
 use baton_process::LogArgs;
 use clap::{Parser, Subcommand};
 
-use crate::{doctor::DoctorArgs, pull::PullArgs, up::UpArgs};
+use crate::{doctor::DoctorArgs, explain::ExplainArgs, pull::PullArgs, up::UpArgs};
 
 /// Set by the build script: the version, and the git commit if there is one.
 const VERSION: &str = env!("BATON_VERSION");
@@ -17,6 +17,7 @@ Examples:
   baton up --model Qwen/Qwen3-0.6B         download a model once, then serve it
   baton up --prefill 2 --decode 1          two prefill workers, one decode worker
   baton pull Qwen/Qwen3-0.6B               download only
+  baton explain REQUEST_ID                 where a request went, and why
   baton doctor                             what this machine can do
 
 `baton COMMAND --help` explains a command and shows more examples.")]
@@ -48,6 +49,8 @@ pub(crate) enum Command {
     Pull(PullArgs),
     /// Say what this machine can do, what would be chosen, and why the rest is passed over
     Doctor(DoctorArgs),
+    /// Say where a request went and why, and where it would have gone with other weights
+    Explain(ExplainArgs),
     /// Measure what this machine and its fabrics reach
     #[command(subcommand)]
     Bench(Bench),

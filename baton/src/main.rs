@@ -12,6 +12,7 @@
 
 mod cli;
 mod doctor;
+mod explain;
 mod failure;
 mod pull;
 mod role;

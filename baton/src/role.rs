@@ -8,7 +8,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::{
     cli::{Bench, Cli, Command, Role},
-    doctor, pull, up,
+    doctor, explain, pull, up,
 };
 
 /// For blocking work that a role left behind.
@@ -31,6 +31,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Up(args) => return up::run(*args, &cli.logs),
         Command::Pull(args) => single_threaded()?.block_on(pull::run(args))?,
         Command::Doctor(args) => doctor::run(&args)?,
+        Command::Explain(args) => single_threaded()?.block_on(explain::run(args))?,
         Command::Bench(Bench::Transfer(args)) => {
             multi_threaded()?.block_on(baton_bench::transfer::run(args))?
         }

@@ -2,11 +2,11 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use baton_parsers::{ReasoningFormat, ToolFormat};
+use baton_front::FrontArgs;
 use baton_policy::profile::Disaggregate;
 use clap::Args;
 
-use crate::config::{FormatChoice, defaults};
+use crate::config::defaults;
 
 /// Options of `baton scheduler`: OpenAI HTTP front, worker registry and placement.
 #[derive(Args, Clone, Debug)]
@@ -15,10 +15,6 @@ pub struct SchedulerArgs {
     #[arg(long, env = "BATON_MODEL", value_name = "DIR")]
     pub model: PathBuf,
 
-    /// Name that clients ask for; several are aliases. Default: the model folder's name, or its hub id
-    #[arg(long, value_name = "NAME", value_delimiter = ',')]
-    pub served_model_name: Vec<String>,
-
     /// Address of the OpenAI HTTP front; it answers /health, /ready and /metrics too
     #[arg(long, default_value_t = defaults::LISTEN, value_name = "ADDR:PORT")]
     pub listen: SocketAddr,
@@ -26,14 +22,6 @@ pub struct SchedulerArgs {
     /// Address of the worker registry (gRPC). Whoever reaches it can join the fleet
     #[arg(long, default_value_t = defaults::REGISTRY_LISTEN, value_name = "ADDR:PORT")]
     pub registry_listen: SocketAddr,
-
-    /// How the model writes tool calls: hermes, qwen3_coder, llama3_json, mistral or harmony; auto: by its chat template; none: not at all
-    #[arg(long, default_value = "auto", value_name = "FORMAT", value_parser = FormatChoice::<ToolFormat>::parse)]
-    pub tool_call_parser: FormatChoice<ToolFormat>,
-
-    /// How the model marks its reasoning: think or harmony; auto: by its chat template; none: all is content
-    #[arg(long, default_value = "auto", value_name = "FORMAT", value_parser = FormatChoice::<ReasoningFormat>::parse)]
-    pub reasoning_parser: FormatChoice<ReasoningFormat>,
 
     /// Let clients load and unload LoRA adapters: POST /v1/load_lora_adapter and /v1/unload_lora_adapter, as vLLM has them. Workers
     /// read any folder that a client names
@@ -71,6 +59,11 @@ pub struct SchedulerArgs {
     #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u32).range(1..))]
     pub slo_tpot_ms: Option<u32>,
 
+    /// Priority of requests that name this objective (x-llm-d-inference-objective), such as batch=-10; the higher, the sooner, and the
+    /// lowest are refused first. Several may follow; others have 0
+    #[arg(long, value_name = "NAME=PRIORITY", value_delimiter = ',', value_parser = parse_objective)]
+    pub objective: Vec<(String, i32)>,
+
     /// Memory for the index of cached prefixes at most; beyond it the oldest are forgotten
     #[arg(long, default_value_t = defaults::KV_INDEX_MIB, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..))]
     pub kv_index_mib: u64,
@@ -83,21 +76,9 @@ pub struct SchedulerArgs {
     #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_context: Option<u32>,
 
-    /// Completions in flight at once, over all requests; more are answered 429
-    #[arg(long, default_value_t = defaults::MAX_INFLIGHT, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-    pub max_inflight: u32,
-
-    /// Largest request body; larger ones are answered 413
-    #[arg(long, default_value_t = defaults::MAX_BODY_BYTES, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(1..))]
-    pub max_body_bytes: u64,
-
-    /// Completions that one request may ask for: `n` times its prompts
-    #[arg(long, default_value_t = defaults::MAX_CHOICES, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
-    pub max_choices: u32,
-
-    /// Longest that one request may take, queueing included
-    #[arg(long, default_value_t = defaults::REQUEST_TIMEOUT_S, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
-    pub request_timeout: u64,
+    /// Of the HTTP front.
+    #[command(flatten)]
+    pub front: FrontArgs,
 
     /// Other decode workers that are tried when one fails before its first token
     #[arg(long, default_value_t = defaults::RETRIES, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=8))]
@@ -133,5 +114,13 @@ fn parse_disaggregate(text: &str) -> Result<Disaggregate, String> {
             Ok(uncached_tokens) => Ok(Disaggregate::Threshold { uncached_tokens }),
             Err(_) => Err("use estimate, always, never, or a number of tokens".to_owned()),
         },
+    }
+}
+
+fn parse_objective(text: &str) -> Result<(String, i32), String> {
+    let parsed = text.split_once('=').and_then(|(name, priority)| Some((name, priority.parse().ok()?)));
+    match parsed {
+        Some((name, priority)) if !name.is_empty() => Ok((name.to_owned(), priority)),
+        _ => Err("use NAME=PRIORITY with a whole number, such as batch=-10".to_owned()),
     }
 }

@@ -1,8 +1,8 @@
 //! The scheduler's configuration: made once, from the options; everything else is handed what it needs of it.
 
-use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
-use baton_parsers::{ReasoningFormat, ToolFormat};
+use baton_front::FrontConfig;
 use baton_policy::{
     admission::Limits,
     profile::{self, Disaggregate, Profile},
@@ -18,10 +18,6 @@ pub(crate) mod defaults {
 
     pub(crate) const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8000);
     pub(crate) const REGISTRY_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8100);
-    pub(crate) const MAX_INFLIGHT: u32 = 1024;
-    pub(crate) const MAX_BODY_BYTES: u64 = 32 << 20;
-    pub(crate) const MAX_CHOICES: u32 = 128;
-    pub(crate) const REQUEST_TIMEOUT_S: u64 = 600;
     pub(crate) const RETRIES: u32 = 1;
     pub(crate) const DRAIN_TIMEOUT_S: u64 = 30;
     pub(crate) const WORKER_TTL_MS: u64 = 800;
@@ -36,80 +32,25 @@ pub(crate) mod defaults {
 /// The scheduler's configuration.
 #[derive(Clone, Debug, Serialize)]
 pub struct Config {
-    /// Model folder.
-    pub model: PathBuf,
-    /// Names that clients may ask for; the first one is shown. Never empty.
-    pub served_model_names: Vec<String>,
+    /// The HTTP front.
+    #[serde(flatten)]
+    pub front: FrontConfig,
     /// Address of the HTTP front.
     pub listen: SocketAddr,
     /// Address of the registry.
     pub registry_listen: SocketAddr,
-    /// How the model writes tool calls.
-    pub tool_call_parser: FormatChoice<ToolFormat>,
-    /// How the model marks its reasoning.
-    pub reasoning_parser: FormatChoice<ReasoningFormat>,
-    /// Whether clients may load and unload adapters.
-    pub allow_runtime_lora_updating: bool,
     /// Whether no prefill workers are expected.
     pub aggregated: bool,
     /// Context that workers must have been started with.
     pub max_context_tokens: Option<u32>,
-    /// Limits on requests.
-    pub limits: RequestLimits,
+    /// Further decode workers tried.
+    pub retries: u32,
     /// Limits on the fleet.
     pub fleet: FleetLimits,
     /// How requests are routed.
     pub routing: RoutingConfig,
     /// Longest drain.
     pub drain_timeout: Duration,
-}
-
-/// Who says what format a model writes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum FormatChoice<T> {
-    /// Its chat template.
-    Auto,
-    /// It writes none that is to be taken apart.
-    None,
-    /// The operator.
-    Is(T),
-}
-
-impl<T: FromStr> FormatChoice<T> {
-    pub(crate) fn parse(text: &str) -> Result<Self, T::Err> {
-        match text {
-            "auto" => Ok(Self::Auto),
-            "none" => Ok(Self::None),
-            format => format.parse().map(Self::Is),
-        }
-    }
-
-    /// The format, where the template says `detected`.
-    pub(crate) fn or(self, detected: Option<T>) -> Option<T> {
-        match self {
-            Self::Auto => detected,
-            Self::None => None,
-            Self::Is(format) => Some(format),
-        }
-    }
-}
-
-/// Limits on requests.
-#[derive(Clone, Debug, Serialize)]
-pub struct RequestLimits {
-    /// Completions in flight at once.
-    pub max_inflight: u32,
-    /// Largest body.
-    pub max_body_bytes: u64,
-    /// Completions that one request may ask for.
-    pub max_choices: u32,
-    /// Longest that one request may take.
-    pub timeout: Duration,
-    /// Longest that a body may take to arrive.
-    pub body_timeout: Duration,
-    /// Further decode workers tried.
-    pub retries: u32,
 }
 
 /// Limits on the fleet.
@@ -138,10 +79,22 @@ pub struct RoutingConfig {
     pub slo_ttft_ms: Option<u32>,
     /// Time per output token of requests that do not say, in milliseconds.
     pub slo_tpot_ms: Option<u32>,
+    /// Priorities of named objectives.
+    pub priorities: Priorities,
     /// Most memory of the index of cached prefixes.
     pub kv_index_bytes: u64,
     /// Decisions kept.
     pub decisions: u32,
+}
+
+/// What named objectives count: the higher, the sooner; 0 for those that are not named.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Priorities(BTreeMap<String, i32>);
+
+impl Priorities {
+    pub(crate) fn of(&self, objective: &str) -> i32 {
+        self.0.get(objective).copied().unwrap_or(0)
+    }
 }
 
 /// The routing profile can't be used.
@@ -204,28 +157,15 @@ impl RoutingConfig {
 
 impl From<&SchedulerArgs> for Config {
     fn from(args: &SchedulerArgs) -> Self {
-        let mut served_model_names = args.served_model_name.clone();
-        if served_model_names.is_empty() {
-            served_model_names.push(baton_tokenizer::served_name(&args.model));
-        }
+        let front = FrontConfig::new(args.model.clone(), &args.front);
+        let allow_runtime_lora_updating = args.allow_runtime_lora_updating;
         Self {
-            model: args.model.clone(),
-            served_model_names,
+            front: FrontConfig { allow_runtime_lora_updating, ..front },
             listen: args.listen,
             registry_listen: args.registry_listen,
-            tool_call_parser: args.tool_call_parser,
-            reasoning_parser: args.reasoning_parser,
-            allow_runtime_lora_updating: args.allow_runtime_lora_updating,
             aggregated: args.aggregated,
             max_context_tokens: args.max_context,
-            limits: RequestLimits {
-                max_inflight: args.max_inflight,
-                max_body_bytes: args.max_body_bytes,
-                max_choices: args.max_choices,
-                timeout: Duration::from_secs(args.request_timeout),
-                body_timeout: Duration::from_secs(30),
-                retries: args.retries,
-            },
+            retries: args.retries,
             fleet: FleetLimits {
                 ttl: Duration::from_millis(args.worker_ttl_ms),
                 grace: Duration::from_millis(args.worker_grace_ms),
@@ -238,6 +178,7 @@ impl From<&SchedulerArgs> for Config {
                 max_queue_wait: Duration::from_secs(args.max_queue_wait),
                 slo_ttft_ms: args.slo_ttft_ms,
                 slo_tpot_ms: args.slo_tpot_ms,
+                priorities: Priorities(args.objective.iter().cloned().collect()),
                 kv_index_bytes: args.kv_index_mib << 20,
                 decisions: args.decisions,
             },

@@ -1,67 +1,31 @@
 //! From a tokenised request to its events: places it, calls the decode worker's sidecar, watches over the call.
 
 mod call;
+mod wishes;
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Instant};
 
-use baton_policy::view::Objective;
+use baton_front::{GenerationEvent, GenerationSpec};
 use baton_proto::v1::{
-    Account, AdapterRef, Failure, FinishReason, GenerateEvent, GenerateRequest, PrefillCandidate, Role,
-    SamplingParams, Token, generate_event::Event, generation_client::GenerationClient,
+    AdapterRef, GenerateEvent, GenerateRequest, PrefillCandidate, Role, generation_client::GenerationClient,
 };
 use tonic::transport::Channel;
 
 pub(crate) use call::Generation;
 
 use crate::{
-    error::{CallBroken, DeadlinePassed, GenerateError, NoDecodeWorker, NotNow, Stopping, WorkerLost},
+    config::{Config, Priorities},
+    error::{CallBroken, DeadlinePassed, GenerateError, NoDecodeWorker, Stopping, WorkerLost},
     fleet::{DecodeShare, Fleet, Member, PrefillShare},
     metrics::SchedulerMetrics,
-    router::{Ask, Refused, Route, Router},
+    router::{Ask, Refused, Route, Router, not_now},
 };
-
-/// One completion to be generated.
-#[derive(Clone, Debug)]
-pub(crate) struct GenerationSpec {
-    /// Unique in the fleet, also when clients give the same id twice.
-    pub(crate) request_id: String,
-    pub(crate) prompt: Arc<[u32]>,
-    pub(crate) sampling: SamplingParams,
-    /// Selected by name; the decode worker's revision of it is the one that counts.
-    pub(crate) adapter: Option<String>,
-    /// With whom it shares cached prefixes; `None`: with all that have none either.
-    pub(crate) cache_salt: Option<String>,
-    pub(crate) deadline: Deadline,
-}
-
-/// When a request must have ended.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Deadline {
-    pub(crate) at: Instant,
-    pub(crate) limit: Duration,
-}
-
-/// What a generation yields: tokens, then its end.
-#[derive(Clone, Debug)]
-pub(crate) struct GenerationEvent {
-    pub(crate) kind: EventKind,
-    /// When it says more than the last one.
-    pub(crate) account: Option<Account>,
-}
-
-#[derive(Clone, Debug)]
-pub(crate) enum EventKind {
-    Tokens(Vec<Token>),
-    Finished(FinishReason),
-}
 
 /// Has requests routed, and calls the workers that they are routed to.
 pub(crate) struct Dispatcher {
     fleet: Arc<Fleet>,
     router: Arc<Router>,
+    priorities: Priorities,
     retries: u32,
     is_aggregated: bool,
     metrics: SchedulerMetrics,
@@ -78,11 +42,16 @@ impl Dispatcher {
     pub(crate) fn new(
         fleet: Arc<Fleet>,
         router: Arc<Router>,
-        retries: u32,
-        is_aggregated: bool,
+        config: &Config,
         metrics: SchedulerMetrics,
     ) -> Self {
-        Self { fleet, router, retries, is_aggregated, metrics }
+        let priorities = config.routing.priorities.clone();
+        Self { fleet, router, priorities, retries: config.retries, is_aggregated: config.aggregated, metrics }
+    }
+
+    /// What decides.
+    pub(crate) fn router(&self) -> &Router {
+        &self.router
     }
 
     /// Starts `spec` and waits for its first event. Until then nothing has been shown to anybody, so a worker that fails
@@ -94,7 +63,7 @@ impl Dispatcher {
         &self,
         spec: &GenerationSpec,
     ) -> Result<(Generation, GenerationEvent), GenerateError> {
-        let ask = ask(spec);
+        let ask = wishes::ask(spec, &self.priorities)?;
         let mut tried = Vec::new();
         let mut last_failure: Option<GenerateError> = None;
         let mut route = self.admitted(spec, &ask).await?;
@@ -128,7 +97,7 @@ impl Dispatcher {
         tokio::select! {
             routed = self.router.route(ask) => routed.map_err(|refused| match refused {
                 Refused::Nobody(error) => error,
-                Refused::NotNow(refusal) => NotNow::from(refusal).into(),
+                Refused::NotNow(refusal) => not_now(&refusal).into(),
             }),
             () = tokio::time::sleep_until(spec.deadline.at.into()) => {
                 Err(DeadlinePassed { limit: spec.deadline.limit }.into())
@@ -218,20 +187,6 @@ impl Dispatcher {
     }
 }
 
-fn ask(spec: &GenerationSpec) -> Ask<'_> {
-    Ask {
-        request_id: &spec.request_id,
-        prompt: &spec.prompt,
-        max_tokens: u64::from(spec.sampling.max_tokens),
-        adapter: spec.adapter.as_deref(),
-        cache_salt: spec.cache_salt.as_deref(),
-        tenant: "".into(),
-        priority: 0,
-        objective: Objective::default(),
-        session: None,
-    }
-}
-
 async fn open(
     channel: Channel,
     request: GenerateRequest,
@@ -262,18 +217,5 @@ fn generate_request(spec: &GenerationSpec, decode: &Member, prefill: &[Arc<Membe
             revision: decode.adapters().get(name).cloned().unwrap_or_default(),
         }),
         cache_salt: spec.cache_salt.clone(),
-    }
-}
-
-impl GenerationEvent {
-    fn from_wire(message: GenerateEvent) -> Result<Option<Self>, Failure> {
-        let kind = match message.event {
-            Some(Event::Tokens(tokens)) => EventKind::Tokens(tokens.tokens),
-            Some(Event::Finished(finished)) => EventKind::Finished(finished.reason()),
-            Some(Event::Failure(failure)) => return Err(failure),
-            // From a newer sidecar.
-            None => return Ok(None),
-        };
-        Ok(Some(Self { kind, account: message.account }))
     }
 }

@@ -1,18 +1,18 @@
-//! OpenAI HTTP front, worker registry and placement.
+//! Worker registry and placement, behind the OpenAI HTTP front.
 //!
 //! ```text
-//!            HTTP                                      gRPC Generation
-//!  client ─────────► api ──► dispatch ───────────────────────────────────► sidecar of the chosen decode worker
-//!         ◄─────────      ◄──    │  ▲                  ◄───────────────────
-//!            SSE                 │  │ view
-//!                       placement┘  │
-//!                                 fleet ◄──────────────────────────────── workers (through sidecars)
-//!                                                      gRPC Registry
+//!            HTTP                                         gRPC Generation
+//!  client ─────────► baton-front ─► dispatch ─────────────────────────────► sidecar of the chosen decode worker
+//!         ◄─────────             ◄──    │  ▲              ◄────────────────
+//!            SSE                        │  │ view
+//!                              placement┘  │
+//!                                        fleet ◄─────────────────────────── workers (through sidecars)
+//!                                                         gRPC Registry
 //! ```
 //!
-//! The front is the only part of Baton that knows text: it renders, encodes, decodes, and finds stop strings; workers see
-//! token ids. It checks a request once, completely, before any worker hears of it. The registry is the fleet's only
-//! membership: a worker belongs to it as long as its stream talks. Placement is pure policy.
+//! The front (a crate of its own) knows text, and checks a request completely before any worker hears of it; here there are
+//! token ids, and `generator` is what the front asks. The registry is the fleet's only membership: a worker belongs to it as
+//! long as its stream talks. Placement is pure policy.
 //!
 //! Left out on purpose: KV bytes, fabrics, and any state about a request that outlives it.
 //!
@@ -25,22 +25,16 @@
 
 #![forbid(unsafe_code)]
 
-mod api;
 mod args;
-mod completion;
 mod config;
 mod dispatch;
 mod error;
 mod fleet;
+mod generator;
 mod metrics;
 mod router;
 mod run;
 
 pub use args::SchedulerArgs;
-pub use baton_parsers::{ReasoningFormat, ToolFormat};
-pub use config::{Config, FleetLimits, FormatChoice, ProfileError, RequestLimits, RoutingConfig};
-pub use error::{
-    CallBroken, DeadlinePassed, GenerateError, NeverFits, NoDecodeWorker, NoSuchAdapter, NotNow, Stopping,
-    WorkerFailed, WorkerLost,
-};
+pub use config::{Config, FleetLimits, ProfileError, RoutingConfig};
 pub use run::{Scheduler, SchedulerError, run};

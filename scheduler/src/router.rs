@@ -39,6 +39,7 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use cache::{CacheIndex, CacheKeeper, Tracked};
 pub(crate) use metrics::RouterMetrics;
+pub(crate) use queue::not_now;
 pub(crate) use route::{Ask, Refused, Route};
 pub(crate) use workers::WorkerFacts;
 
@@ -130,6 +131,11 @@ impl Router {
         let mut records: Vec<_> = known.records.iter().skip(skipped).cloned().collect();
         records.reverse();
         records
+    }
+
+    /// Brings up to date what is only looked at when somebody asks.
+    pub(crate) fn update_metrics(&self) {
+        self.metrics.set_index(&self.cache.stats());
     }
 
     /// Looks after those who wait, until `stop`.

@@ -1,22 +1,14 @@
 //! The scheduler as a process part: binds, serves, drains.
 
-use std::{
-    io::Write as _,
-    net::SocketAddr,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{io::Write as _, net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::serve::ListenerExt as _;
-use baton_grammar::{GrammarError, Grammars, TokenBytes, Vocabulary};
+use baton_front::{Front, ModelText};
 use baton_kv_index::IndexLimits;
-use baton_parsers::Formats;
 use baton_process::{BindError, Metrics, Readiness, Shutdown, bind};
 use baton_proto::{MAX_STREAMS, v1::registry_server::RegistryServer};
-use baton_tokenizer::{LoadError, Tokenizer, VocabularyToken};
+use baton_tokenizer::{LoadError, Tokenizer};
 use tokio::{
     net::TcpListener,
-    sync::Semaphore,
     task::JoinHandle,
     time::{Instant, timeout_at},
 };
@@ -26,10 +18,10 @@ use tonic::transport::Server;
 
 use crate::{
     SchedulerArgs,
-    api::{self, App},
     config::{Config, ProfileError},
     dispatch::Dispatcher,
     fleet::{Fleet, RegistryService, ServedModel},
+    generator::FleetGenerator,
     metrics::SchedulerMetrics,
     router::{CacheIndex, CacheKeeper, Router, RouterConfig, RouterMetrics},
 };
@@ -59,7 +51,10 @@ const GUESS_SECONDS: u64 = 30;
 
 /// A scheduler whose ports are bound: nothing is lost between binding and serving.
 pub struct Scheduler {
-    app: Arc<App>,
+    front: Front,
+    fleet: Arc<Fleet>,
+    readiness: Readiness,
+    drain_timeout: Duration,
     http: TcpListener,
     registry: TcpListener,
     router: Arc<Router>,
@@ -75,19 +70,18 @@ impl Scheduler {
     /// [`SchedulerError`], for a person to read.
     pub async fn bind(config: Config, metrics: &Metrics) -> Result<Self, SchedulerError> {
         let profile = config.routing.load()?;
-        let (tokenizer, grammars) = load_text_side(&config).await?;
-        let formats = formats_of(&config, &tokenizer);
+        let text = ModelText::load(&config.front).await?;
         let http = bind(config.listen, "--listen").await?;
         let registry = bind(config.registry_listen, "--registry-listen").await?;
         let root = CancellationToken::new();
-        let name = config.served_model_names.first().cloned().unwrap_or_default();
-        let scheduler_metrics = SchedulerMetrics::new(metrics, &name, config.limits.max_inflight);
-        let served = served_model(&config, &tokenizer);
+        let max_inflight = config.front.limits.max_inflight;
+        let scheduler_metrics = SchedulerMetrics::new(metrics, config.front.shown_name(), max_inflight);
+        let served = served_model(&config, &text.tokenizer);
         let limits =
             IndexLimits { bytes: config.routing.kv_index_bytes as usize, guess_seconds: GUESS_SECONDS };
         let (cache, cache_keeper) = CacheIndex::start(limits)?;
         let routing = RouterConfig {
-            model: name,
+            model: config.front.shown_name().to_owned(),
             profile,
             admission: config.routing.admission(),
             records: config.routing.decisions as usize,
@@ -100,34 +94,29 @@ impl Scheduler {
             scheduler_metrics.clone(),
             root.clone(),
         ));
-        let dispatcher = Dispatcher::new(
-            fleet.clone(),
-            router.clone(),
-            config.limits.retries,
-            config.aggregated,
-            scheduler_metrics.clone(),
+        let dispatcher = Dispatcher::new(fleet.clone(), router.clone(), &config, scheduler_metrics.clone());
+        let generator = FleetGenerator::new(fleet.clone(), dispatcher, config.aggregated);
+        let readiness = Readiness::not_yet("the scheduler is starting");
+        let front_metrics = scheduler_metrics.front.clone();
+        let front = Front::new(
+            config.front,
+            text,
+            Arc::new(generator),
+            front_metrics,
+            metrics.clone(),
+            readiness.clone(),
         );
-        let encoders = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let app = App {
-            inflight: Arc::new(Semaphore::new(
-                usize::try_from(config.limits.max_inflight).unwrap_or(usize::MAX),
-            )),
-            encoders: Arc::new(Semaphore::new(encoders)),
-            dispatcher: Arc::new(dispatcher),
-            readiness: Readiness::not_yet("the scheduler is starting"),
-            started_at: SystemTime::now()
-                .duration_since(SystemTime::UNIX_EPOCH)
-                .map_or(0, |since| since.as_secs()),
-            registry: metrics.clone(),
-            metrics: scheduler_metrics,
-            config,
-            formats,
-            marks: control_tokens(&tokenizer, formats),
-            grammars,
-            tokenizer,
+        Ok(Self {
+            front,
             fleet,
-        };
-        Ok(Self { app: Arc::new(app), http, registry, router, cache_keeper, root })
+            readiness,
+            drain_timeout: config.drain_timeout,
+            http,
+            registry,
+            router,
+            cache_keeper,
+            root,
+        })
     }
 
     /// Where the HTTP front listens.
@@ -152,22 +141,24 @@ impl Scheduler {
     /// # Errors
     /// A listener failed.
     pub async fn serve(self, shutdown: Shutdown) -> Result<(), SchedulerError> {
-        let Self { app, http, registry, router, cache_keeper, root } = self;
+        let Self { front, fleet, readiness, drain_timeout, http, registry, router, cache_keeper, root } =
+            self;
         let tasks = TaskTracker::new();
         let registry_stop = CancellationToken::new();
-        let registry = spawn_registry(&app, registry, &tasks, &registry_stop);
+        let registry = spawn_registry(fleet, registry, &tasks, &registry_stop);
         let keeping = root.clone();
         tasks.spawn(async move { router.keep(keeping).await });
         tasks.spawn(cache_keeper.keep(root.clone()));
-        app.readiness.set_ready();
+        readiness.set_ready();
 
-        let front = serve_http(&app, http, shutdown.clone());
-        tokio::pin!(front);
+        let stop = shutdown.clone();
+        let serving = front.serve(http, async move { stop.triggered().await });
+        tokio::pin!(serving);
         let served = tokio::select! {
-            served = &mut front => served,
+            served = &mut serving => served,
             () = shutdown.triggered() => {
-                app.readiness.set_not_ready("the scheduler is stopping");
-                drain(front, app.config.drain_timeout, &root).await
+                readiness.set_not_ready("the scheduler is stopping");
+                drain(serving, drain_timeout, &root).await
             }
         };
         registry_stop.cancel();
@@ -200,26 +191,15 @@ async fn drain(
     timeout_at(end + LAST_WORDS, front).await.unwrap_or(Ok(()))
 }
 
-async fn serve_http(app: &Arc<App>, listener: TcpListener, shutdown: Shutdown) -> std::io::Result<()> {
-    let listener = listener.tap_io(|stream| {
-        // A token is a small write that must not wait for the one before it to be acknowledged.
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "TCP_NODELAY not set");
-        }
-    });
-    let stop = async move { shutdown.triggered().await };
-    axum::serve(listener, api::router(app.clone())).with_graceful_shutdown(stop).await
-}
-
 fn spawn_registry(
-    app: &Arc<App>,
+    fleet: Arc<Fleet>,
     listener: TcpListener,
     tasks: &TaskTracker,
     stop: &CancellationToken,
 ) -> JoinHandle<Result<(), tonic::transport::Error>> {
     /// A report of load is a few hundred bytes; one of pairs has a line for each decode worker.
     const MOST_REPORT_BYTES: usize = 4 << 20;
-    let service = RegistryService::new(app.fleet.clone(), tasks.clone(), stop.clone());
+    let service = RegistryService::new(fleet, tasks.clone(), stop.clone());
     let service = RegistryServer::new(service).max_decoding_message_size(MOST_REPORT_BYTES);
     let stop = stop.clone();
     tasks.spawn(async move {
@@ -232,50 +212,9 @@ fn spawn_registry(
     })
 }
 
-type TextSide = (Arc<Tokenizer>, Result<Grammars, GrammarError>);
-
-async fn load_text_side(config: &Config) -> Result<TextSide, LoadError> {
-    let model = config.model.clone();
-    let loaded = tokio::task::spawn_blocking(move || {
-        let tokenizer = Tokenizer::load(&model)?;
-        let grammars = grammars_of(&tokenizer);
-        Ok((Arc::new(tokenizer), grammars))
-    });
-    loaded.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
-}
-
-/// What the model writes around its answers: as its chat template shows, unless the operator says otherwise.
-fn formats_of(config: &Config, tokenizer: &Tokenizer) -> Formats {
-    let detected = baton_parsers::detect(&tokenizer.chat_templates());
-    let formats = Formats {
-        tools: config.tool_call_parser.or(detected.tools),
-        reasoning: config.reasoning_parser.or(detected.reasoning),
-    };
-    tracing::info!(tool_calls = ?formats.tools, reasoning = ?formats.reasoning, "formats of the model's output");
-    formats
-}
-
-fn control_tokens(tokenizer: &Tokenizer, formats: Formats) -> Arc<[u32]> {
-    let marks = formats.marks().into_iter().filter_map(|mark| tokenizer.added_token(mark));
-    marks.filter(|&id| tokenizer.is_special(id)).collect()
-}
-
-/// Of the same vocabulary that workers have.
-fn grammars_of(tokenizer: &Tokenizer) -> Result<Grammars, GrammarError> {
-    let tokens = tokenizer
-        .vocabulary()
-        .ok_or(GrammarError::Unsupported("its tokenizer's tokens have no bytes of their own"))?;
-    let size = tokenizer.vocab_size().max(tokenizer.facts().vocab_size.unwrap_or(0));
-    let bytes = |token: VocabularyToken| TokenBytes { bytes: token.bytes, is_special: token.is_special };
-    let tokens = tokens.into_iter().map(bytes);
-    let vocabulary =
-        Vocabulary::new(tokens, usize::try_from(size).unwrap_or(usize::MAX), tokenizer.eos_ids())?;
-    Grammars::new(&vocabulary)
-}
-
 fn served_model(config: &Config, tokenizer: &Tokenizer) -> ServedModel {
-    let mut names = config.served_model_names.clone();
-    let own_name = baton_tokenizer::served_name(&config.model);
+    let mut names = config.front.served_model_names.clone();
+    let own_name = baton_tokenizer::served_name(&config.front.model);
     if !names.contains(&own_name) {
         names.push(own_name);
     }

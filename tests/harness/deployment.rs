@@ -29,7 +29,10 @@ pub(crate) struct Deployment {
 impl Up {
     /// `--prefill PREFILL --decode DECODE` of `model`, on any free port, over shared memory.
     pub(crate) fn new(model: &ModelFolder, prefill: usize, decode: usize) -> Self {
-        let args = ["up", "--model", &model.arg(), "--port", "0"].map(str::to_owned).to_vec();
+        // Prompts are short here, and hand-overs are what is looked at.
+        let args = ["up", "--model", &model.arg(), "--port", "0", "--disaggregate", "always"]
+            .map(str::to_owned)
+            .to_vec();
         Self { args }.with("--prefill", prefill).with("--decode", decode)
     }
 

@@ -97,6 +97,15 @@ pub(crate) struct UpArgs {
     #[arg(long, value_name = "TOKENS", value_parser = value_parser!(u32).range(1..))]
     pub(crate) max_context: Option<u32>,
 
+    /// Who computes prompts: estimate (whatever takes less time), always or never a prefill worker, or a number: a prefill worker from
+    /// so many uncached tokens on [default: estimate]
+    #[arg(long, env = "BATON_DISAGGREGATE", value_name = "MODE")]
+    pub(crate) disaggregate: Option<String>,
+
+    /// How requests are routed: a YAML file with filters, scorers and picker [default: to where it takes least time]
+    #[arg(long, env = "BATON_ROUTING_PROFILE", value_name = "FILE")]
+    pub(crate) routing_profile: Option<PathBuf>,
+
     /// How the model writes tool calls: hermes, qwen3_coder, llama3_json, mistral, harmony or none [default: by its chat template]
     #[arg(long, value_name = "FORMAT")]
     pub(crate) tool_call_parser: Option<String>,

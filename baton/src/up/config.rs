@@ -45,6 +45,10 @@ pub(crate) struct Config {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) max_context: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) disaggregate: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) routing_profile: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) tool_call_parser: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) reasoning_parser: Option<String>,
@@ -100,6 +104,8 @@ impl Config {
             allow_runtime_lora_updating: args.allow_runtime_lora_updating,
             speculative_config: args.speculative_config,
             max_context: args.max_context,
+            disaggregate: args.disaggregate,
+            routing_profile: args.routing_profile,
             tool_call_parser: args.tool_call_parser,
             reasoning_parser: args.reasoning_parser,
             drain_timeout: args.drain_timeout,

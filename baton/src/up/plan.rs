@@ -120,6 +120,10 @@ fn front(config: &Config) -> ProcessPlan {
         line.flag("--aggregated");
     }
     line.if_given("--max-context", config.max_context.map(|tokens| tokens.to_string()));
+    if config.prefill > 0 {
+        line.if_given("--disaggregate", config.disaggregate.as_ref());
+    }
+    line.if_given("--routing-profile", config.routing_profile.as_ref());
     line.if_given("--tool-call-parser", config.tool_call_parser.as_ref());
     line.if_given("--reasoning-parser", config.reasoning_parser.as_ref());
     line.into_plan(FRONT.to_owned(), Kind::Front)

@@ -2,12 +2,12 @@
 
 use std::{pin::Pin, sync::Arc};
 
+use baton_front::{Deadline, EventKind, GenerationEvent};
 use baton_proto::v1::GenerateEvent;
 use tokio::time::Sleep;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::{Status, Streaming};
 
-use super::{Deadline, EventKind, GenerationEvent};
 use crate::{
     error::{CallBroken, DeadlinePassed, GenerateError, WorkerFailed, WorkerLost},
     fleet::{DecodeShare, Member},

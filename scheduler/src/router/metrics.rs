@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use baton_kv_index::IndexStats;
 use baton_policy::admission::Reason;
 use baton_process::Metrics;
 use prometheus_client::{
@@ -22,6 +23,9 @@ struct Handles {
     reserved_tokens: Gauge,
     predicted_ttft: Histogram,
     ttft_error: Histogram,
+    index_blocks: Gauge,
+    index_bytes: Gauge,
+    index_evicted: Gauge,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -47,6 +51,9 @@ impl RouterMetrics {
             reserved_tokens: Gauge::default(),
             predicted_ttft: seconds(),
             ttft_error: seconds(),
+            index_blocks: Gauge::default(),
+            index_bytes: Gauge::default(),
+            index_evicted: Gauge::default(),
         };
         metrics.register(|registry| {
             let own = registry.sub_registry_with_prefix("baton_router");
@@ -77,6 +84,11 @@ impl RouterMetrics {
                 Unit::Seconds,
                 handles.ttft_error.clone(),
             );
+            let help = "Cached blocks that are known, each once whoever has it";
+            own.register("kv_index_blocks", help, handles.index_blocks.clone());
+            own.register("kv_index_bytes", "Memory of what is known of caches", handles.index_bytes.clone());
+            let help = "Cached blocks that were forgotten to stay within the memory";
+            own.register("kv_index_evicted_blocks", help, handles.index_evicted.clone());
         });
         Self(Arc::new(handles))
     }
@@ -95,6 +107,13 @@ impl RouterMetrics {
     pub(super) fn set_queue(&self, queued: usize, reserved_tokens: u64) {
         self.0.queued.set(i64::try_from(queued).unwrap_or(i64::MAX));
         self.0.reserved_tokens.set(i64::try_from(reserved_tokens).unwrap_or(i64::MAX));
+    }
+
+    pub(super) fn set_index(&self, stats: &IndexStats) {
+        let set = |gauge: &Gauge, value: u64| gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+        set(&self.0.index_blocks, stats.blocks as u64);
+        set(&self.0.index_bytes, stats.bytes as u64);
+        set(&self.0.index_evicted, stats.evicted);
     }
 
     pub(super) fn first_token(&self, predicted_ms: f64, actual_ms: f64) {

@@ -76,14 +76,13 @@ impl Known {
     }
 }
 
-impl From<Refusal> for NotNow {
-    fn from(refusal: Refusal) -> Self {
-        let seconds = (refusal.retry_after_ms / 1e3).ceil().max(1.0);
-        Self {
-            reason: refusal.reason.to_string(),
-            is_nobody: refusal.reason.status() == 503,
-            retry_after: Duration::from_secs_f64(seconds),
-        }
+/// A refusal in the front's terms.
+pub(crate) fn not_now(refusal: &Refusal) -> NotNow {
+    let seconds = (refusal.retry_after_ms / 1e3).ceil().max(1.0);
+    NotNow {
+        reason: refusal.reason.to_string(),
+        is_nobody: refusal.reason.status() == 503,
+        retry_after: Duration::from_secs_f64(seconds),
     }
 }
 

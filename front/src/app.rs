@@ -1,0 +1,92 @@
+//! The front, put together.
+
+use std::{sync::Arc, time::SystemTime};
+
+use axum::{Router, serve::ListenerExt as _};
+use baton_grammar::{GrammarError, Grammars};
+use baton_parsers::Formats;
+use baton_process::{Metrics, Readiness};
+use baton_tokenizer::Tokenizer;
+use tokio::{net::TcpListener, sync::Semaphore};
+
+use crate::{FrontConfig, FrontMetrics, Generator, ModelText, metrics::Handles, routes};
+
+/// What every handler needs.
+pub(crate) struct App {
+    pub(crate) config: FrontConfig,
+    pub(crate) tokenizer: Arc<Tokenizer>,
+    /// What the model writes around its answers.
+    pub(crate) formats: Formats,
+    /// The control tokens among the marks of those formats.
+    pub(crate) marks: Arc<[u32]>,
+    /// Checks what outputs must be; an error: this model's can't be constrained.
+    pub(crate) grammars: Result<Grammars, GrammarError>,
+    pub(crate) generator: Arc<dyn Generator>,
+    pub(crate) metrics: Arc<Handles>,
+    pub(crate) registry: Metrics,
+    pub(crate) readiness: Readiness,
+    /// One permit a completion in flight; none free: 429.
+    pub(crate) inflight: Arc<Semaphore>,
+    /// One permit a prompt being encoded off the async threads; none free: wait.
+    pub(crate) encoders: Arc<Semaphore>,
+    /// Unix seconds.
+    pub(crate) started_at: u64,
+}
+
+/// The OpenAI HTTP front over a [`Generator`].
+pub struct Front(Arc<App>);
+
+impl Front {
+    /// `/ready` says no until `readiness` and the generator say yes; `/metrics` shows all of `registry`.
+    pub fn new(
+        config: FrontConfig,
+        text: ModelText,
+        generator: Arc<dyn Generator>,
+        metrics: FrontMetrics,
+        registry: Metrics,
+        readiness: Readiness,
+    ) -> Self {
+        let ModelText { tokenizer, formats, marks, grammars } = text;
+        let encoders = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let max_inflight = usize::try_from(config.limits.max_inflight).unwrap_or(usize::MAX);
+        Self(Arc::new(App {
+            config,
+            tokenizer,
+            formats,
+            marks,
+            grammars,
+            generator,
+            metrics: metrics.0,
+            registry,
+            readiness,
+            inflight: Arc::new(Semaphore::new(max_inflight)),
+            encoders: Arc::new(Semaphore::new(encoders)),
+            started_at: SystemTime::now()
+                .duration_since(SystemTime::UNIX_EPOCH)
+                .map_or(0, |since| since.as_secs()),
+        }))
+    }
+
+    /// Its paths, to be served or layered upon.
+    pub fn router(&self) -> Router {
+        routes::router(self.0.clone())
+    }
+
+    /// Serves until `stop`, then takes no new connections and returns when those that are open have ended.
+    ///
+    /// # Errors
+    /// The listener failed.
+    pub async fn serve(
+        &self,
+        listener: TcpListener,
+        stop: impl Future<Output = ()> + Send + 'static,
+    ) -> std::io::Result<()> {
+        let listener = listener.tap_io(|stream| {
+            // A token is a small write that must not wait for the one before it to be acknowledged.
+            if let Err(error) = stream.set_nodelay(true) {
+                tracing::debug!(%error, "TCP_NODELAY not set");
+            }
+        });
+        axum::serve(listener, self.router()).with_graceful_shutdown(stop).await
+    }
+}

@@ -1,0 +1,48 @@
+//! The answer in one piece.
+
+use std::time::Instant;
+
+use axum::{
+    http::header::CONTENT_TYPE,
+    response::{IntoResponse, Response},
+};
+use futures::StreamExt as _;
+
+use crate::{
+    api_error::ApiError,
+    record::RequestRecord,
+    run::Events,
+    wire::{Choice, Usage, Writer},
+};
+
+/// Waits for all completions. `choices` may begin with the echoed prompts.
+pub(crate) async fn respond(
+    mut events: Events,
+    mut choices: Vec<Choice>,
+    mut writer: Writer,
+    mut record: RequestRecord,
+) -> Response {
+    while let Some(event) = events.next().await {
+        let event = match event {
+            Ok(event) => event,
+            Err(error) => {
+                let error = ApiError::from(error);
+                record.fail(&error, false);
+                return error.into_response();
+            }
+        };
+        record.observe(&event, Instant::now());
+        let choice = &mut choices[usize::try_from(event.index).unwrap_or(usize::MAX)];
+        match event.piece.deltas {
+            None => choice.text.push_str(&event.piece.text),
+            Some(deltas) => writer.add(event.index, deltas, choice),
+        }
+        if writer.has_logprobs {
+            choice.tokens.extend(event.piece.tokens);
+        }
+        choice.end = event.piece.end.or(choice.end.take());
+    }
+    let usage = Usage::new(record.prompt_tokens, record.completion_tokens, record.cached_tokens());
+    record.succeed();
+    ([(CONTENT_TYPE, "application/json")], writer.answer(&choices, usage)).into_response()
+}

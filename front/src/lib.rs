@@ -1,0 +1,65 @@
+//! The OpenAI HTTP front, over whoever generates.
+//!
+//! ```text
+//!            HTTP                              Generator
+//!  client ─────────► routes ─► prompt ─► run ───────────► the scheduler's fleet, or a sidecar's decode worker
+//!         ◄───────── stream, collect ◄──     ◄───────────
+//!            SSE     text                      token ids
+//! ```
+//!
+//! The front is the only part of Baton that knows text: it renders, encodes, decodes, and finds stop strings; behind the
+//! [`Generator`] there are token ids. It checks a request once, completely, before anybody else hears of it.
+//!
+//! A request goes through the same stations whatever its path: [`body`] reads it under limits, [`request`] parses it (after
+//! that nothing is re-checked), [`constrain`] compiles its grammar, [`prompt`] renders and encodes it, [`run`] generates, and
+//! [`stream`] or [`collect`] writes the answer in the [`wire`] shape of its path. Whatever fails becomes an
+//! [`api_error::ApiError`], and HTTP there.
+//!
+//! Left out on purpose: workers, placement, and any state about a request that outlives it.
+//!
+//! # Invariants
+//! - Every request ends in exactly one way: an answer, an error with its status, or, once a stream has begun, an error event.
+//! - Dropping an answer (the client has gone) drops its generations.
+
+#![forbid(unsafe_code)]
+
+mod adapters;
+mod api_error;
+mod app;
+mod args;
+mod body;
+mod collect;
+mod completion;
+mod config;
+mod constrain;
+mod error;
+mod fields;
+mod generator;
+mod id;
+mod logprobs;
+mod metrics;
+mod model_text;
+mod prompt;
+mod record;
+mod request;
+mod routes;
+mod run;
+mod stream;
+mod tools;
+mod wire;
+
+pub use app::Front;
+pub use args::FrontArgs;
+pub use config::{FormatChoice, FrontConfig, RequestLimits};
+pub use error::{
+    BadHeader, CallBroken, DeadlinePassed, GenerateError, NeverFits, NoDecodeWorker, NoSuchAdapter, NotNow,
+    Stopping, WorkerFailed, WorkerLost,
+};
+pub use generator::{
+    AdapterRefused, Deadline, EventKind, Events, Generation, GenerationEvent, GenerationSpec, Generator,
+    ServedAdapter,
+};
+pub use metrics::FrontMetrics;
+pub use model_text::ModelText;
+
+use app::App;

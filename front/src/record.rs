@@ -1,0 +1,240 @@
+//! What is said about a request when it is over: one log line, and the metrics.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use baton_proto::v1::{Account, Timing};
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::{
+    api_error::ApiError,
+    completion::End,
+    metrics::{FinishLabels, Handles, RequestLabels},
+    run::ChoiceEvent,
+};
+
+/// The account of one request. Dropped before anybody said how the request ended, it ended because the client went away.
+pub(crate) struct RequestRecord {
+    pub(crate) request_id: String,
+    pub(crate) arrived: Instant,
+    pub(crate) prompt_tokens: u64,
+    pub(crate) completion_tokens: u64,
+    /// The adapter that was asked for in place of the model.
+    pub(crate) adapter: Option<String>,
+    metrics: Arc<Handles>,
+    endpoint: &'static str,
+    traceparent: Option<String>,
+    choices: u32,
+    n: u32,
+    permits: Vec<OwnedSemaphorePermit>,
+    first_token: Option<Duration>,
+    progress: Vec<Progress>,
+    workers: Workers,
+    timing: Option<Timing>,
+    finish: Option<&'static str>,
+    status: u16,
+    outcome: &'static str,
+    error: Option<String>,
+}
+
+/// Of one completion.
+#[derive(Clone, Debug, Default)]
+struct Progress {
+    last_tokens_at: Option<Instant>,
+    cached_tokens: u64,
+}
+
+#[derive(Default)]
+struct Workers {
+    prefill: String,
+    decode: String,
+    fallback: String,
+}
+
+/// nginx's status for "the client closed the connection".
+const CLIENT_GONE: u16 = 499;
+
+impl RequestRecord {
+    pub(crate) fn new(
+        request_id: String,
+        endpoint: &'static str,
+        traceparent: Option<String>,
+        metrics: Arc<Handles>,
+    ) -> Self {
+        metrics.running.get_or_create(metrics.model()).inc();
+        Self {
+            request_id,
+            arrived: Instant::now(),
+            prompt_tokens: 0,
+            completion_tokens: 0,
+            adapter: None,
+            metrics,
+            endpoint,
+            traceparent,
+            choices: 0,
+            n: 1,
+            permits: Vec::new(),
+            first_token: None,
+            progress: Vec::new(),
+            workers: Workers::default(),
+            timing: None,
+            finish: None,
+            status: CLIENT_GONE,
+            outcome: "cancelled",
+            error: None,
+        }
+    }
+
+    /// The places that this request takes, until it is over.
+    pub(crate) fn hold(&mut self, permit: OwnedSemaphorePermit) {
+        self.metrics.inflight.inc_by(i64::try_from(permit.num_permits()).unwrap_or(i64::MAX));
+        self.permits.push(permit);
+    }
+
+    /// What is to be generated is known now.
+    pub(crate) fn begin(&mut self, prompt_tokens: u64, choices: u32, n: u32) {
+        self.prompt_tokens = prompt_tokens;
+        self.choices = choices;
+        self.n = n;
+        self.progress = vec![Progress::default(); usize::try_from(choices).unwrap_or(0)];
+    }
+
+    pub(crate) fn observe(&mut self, event: &ChoiceEvent, now: Instant) {
+        let tokens = event.piece.tokens.len();
+        if tokens > 0 {
+            self.completion_tokens += tokens as u64;
+            self.first_token.get_or_insert_with(|| now.saturating_duration_since(self.arrived));
+            self.observe_tokens(event.index, tokens, now);
+        }
+        if let Some(begun) = &event.begun {
+            self.workers.decode.clone_from(&begun.decode_worker);
+            if !begun.fallback.is_empty() {
+                self.workers.fallback.clone_from(&begun.fallback);
+            }
+        }
+        if let Some(account) = &event.account {
+            self.observe_account(event.index, account);
+        }
+        if let Some(end) = &event.piece.end {
+            self.observe_end(end);
+        }
+    }
+
+    pub(crate) fn succeed(&mut self) {
+        (self.status, self.outcome) = (200, "ok");
+    }
+
+    /// `is_mid_stream`: the status had been sent before.
+    pub(crate) fn fail(&mut self, error: &ApiError, is_mid_stream: bool) {
+        self.status = if is_mid_stream { 200 } else { error.status.as_u16() };
+        self.outcome = error.outcome();
+        self.error = Some(error.body.message.clone());
+    }
+
+    /// Prompt tokens that were not computed. The completions of one prompt share its cached part: it counts once.
+    pub(crate) fn cached_tokens(&self) -> u64 {
+        let n = usize::try_from(self.n).unwrap_or(usize::MAX).max(1);
+        self.progress.iter().step_by(n).map(|progress| progress.cached_tokens).sum()
+    }
+
+    fn progress_of(&mut self, index: u32) -> Option<&mut Progress> {
+        self.progress.get_mut(usize::try_from(index).ok()?)
+    }
+
+    /// The worker's own figure, or ours when a stop string ended the completion before the worker gave one.
+    fn decode_time(&self, timing: &Timing) -> Duration {
+        let last = self.progress.iter().filter_map(|progress| progress.last_tokens_at).max();
+        match (timing.decode_us, self.first_token, last) {
+            (0, Some(first), Some(last)) => last.saturating_duration_since(self.arrived + first),
+            (us, ..) => Duration::from_micros(us),
+        }
+    }
+
+    fn observe_account(&mut self, index: u32, account: &Account) {
+        if let Some(progress) = self.progress_of(index) {
+            progress.cached_tokens = u64::from(account.cached_prompt_tokens);
+        }
+        self.workers.prefill.clone_from(&account.prefill_worker);
+        if !account.fallback.is_empty() {
+            self.workers.fallback.clone_from(&account.fallback);
+        }
+        self.timing = account.timing.or(self.timing);
+    }
+
+    fn observe_tokens(&mut self, index: u32, tokens: usize, now: Instant) {
+        let Some(progress) = self.progress_of(index) else { return };
+        match progress.last_tokens_at.replace(now) {
+            None => {
+                let since = now.saturating_duration_since(self.arrived).as_secs_f64();
+                self.metrics.ttft.get_or_create(self.metrics.model()).observe(since);
+            }
+            Some(before) => {
+                let each = now.saturating_duration_since(before) / u32::try_from(tokens).unwrap_or(u32::MAX);
+                self.metrics.observe_itl(each, tokens);
+            }
+        }
+    }
+
+    fn observe_end(&mut self, end: &End) {
+        self.finish = Some(end.reason());
+        let labels =
+            FinishLabels { model_name: self.metrics.model_name().to_owned(), finished_reason: end.reason() };
+        self.metrics.success.get_or_create(&labels).inc();
+    }
+
+    fn log(&self, total: Duration) {
+        let timing = self.timing.unwrap_or_default();
+        tracing::info!(
+            request_id = self.request_id,
+            endpoint = self.endpoint,
+            adapter = self.adapter,
+            status = self.status,
+            outcome = self.outcome,
+            finish = self.finish.unwrap_or("none"),
+            prompt_tokens = self.prompt_tokens,
+            cached_tokens = self.cached_tokens(),
+            completion_tokens = self.completion_tokens,
+            choices = self.choices,
+            queue_ms = millis(Duration::from_micros(timing.queue_us)),
+            prefill_ms = millis(Duration::from_micros(timing.prefill_us)),
+            transfer_ms = millis(Duration::from_micros(timing.transfer_us)),
+            first_token_ms = millis(self.first_token.unwrap_or_default()),
+            decode_ms = millis(self.decode_time(&timing)),
+            total_ms = millis(total),
+            prefill_worker = self.workers.prefill,
+            decode_worker = self.workers.decode,
+            fallback = self.workers.fallback,
+            traceparent = self.traceparent,
+            error = self.error,
+            "request"
+        );
+    }
+}
+
+/// With microseconds, and no more: log lines are for people.
+fn millis(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1e6).round() / 1e3
+}
+
+impl Drop for RequestRecord {
+    fn drop(&mut self) {
+        let total = self.arrived.elapsed();
+        let model = self.metrics.model();
+        self.metrics.running.get_or_create(model).dec();
+        let permits: usize = self.permits.iter().map(OwnedSemaphorePermit::num_permits).sum();
+        self.metrics.inflight.dec_by(i64::try_from(permits).unwrap_or(i64::MAX));
+        self.metrics.prompt_tokens.get_or_create(model).inc_by(self.prompt_tokens);
+        self.metrics.generation_tokens.get_or_create(model).inc_by(self.completion_tokens);
+        if !self.workers.fallback.is_empty() {
+            self.metrics.fallbacks.inc();
+        }
+        if self.outcome == "ok" {
+            self.metrics.e2e.get_or_create(model).observe(total.as_secs_f64());
+        }
+        let labels = RequestLabels { endpoint: self.endpoint, status: self.status, outcome: self.outcome };
+        self.metrics.requests.get_or_create(&labels).inc();
+        self.log(total);
+    }
+}

@@ -1,0 +1,258 @@
+//! Paths and their handlers.
+
+use std::{sync::Arc, time::SystemTime};
+
+use axum::{
+    Extension, Json, Router,
+    extract::{Path, Request, State},
+    http::{
+        HeaderValue, Method, Uri,
+        header::{AUTHORIZATION, CONTENT_TYPE},
+    },
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use baton_parsers::ToolFormat;
+use serde_json::{Value, json};
+
+use crate::{
+    App, adapters,
+    api_error::ApiError,
+    body, collect, constrain, id,
+    record::RequestRecord,
+    request::{
+        GenerateJob, ParseLimits, PromptSource, model_not_found, parse_chat, parse_completion, take_model,
+    },
+    run::{self, EncodedPrompt},
+    stream::EventStream,
+    tools,
+    wire::{Choice, Shape, Writer},
+};
+
+/// The request's id, for every handler.
+#[derive(Clone)]
+struct RequestId(String);
+
+/// The whole front.
+pub(crate) fn router(app: Arc<App>) -> Router {
+    let updates = match app.config.allow_runtime_lora_updating {
+        true => adapters::routes(),
+        false => Router::new(),
+    };
+    updates
+        .route("/v1/chat/completions", post(chat_completions))
+        .route("/v1/completions", post(completions))
+        .route("/v1/models", get(models))
+        .route("/v1/models/{*name}", get(model))
+        .route("/v1/workers", get(workers))
+        .route("/v1/decisions", get(decisions))
+        .route("/v1/decisions/{*id}", get(decision))
+        .route("/tokenize", post(tools::tokenize))
+        .route("/detokenize", post(tools::detokenize))
+        .route("/health", get(async || "ok\n"))
+        .route("/ready", get(ready))
+        .route("/ready/pairs", get(ready_pairs))
+        .route("/metrics", get(metrics))
+        .route("/version", get(async || Json(json!({ "version": env!("CARGO_PKG_VERSION") }))))
+        .fallback(async |uri: Uri| ApiError::unknown_path(uri.path()))
+        .method_not_allowed_fallback(async |method: Method, uri: Uri| {
+            ApiError::method_not_allowed(method.as_str(), uri.path())
+        })
+        .layer(middleware::from_fn(with_request_id))
+        .with_state(app)
+}
+
+async fn with_request_id(mut request: Request, next: Next) -> Response {
+    let id = id::request_id(request.headers());
+    request.extensions_mut().insert(RequestId(id.clone()));
+    let mut response = next.run(request).await;
+    if let Ok(value) = HeaderValue::from_str(&id) {
+        response.headers_mut().insert("x-request-id", value);
+    }
+    response
+}
+
+async fn chat_completions(
+    State(app): State<Arc<App>>,
+    Extension(RequestId(id)): Extension<RequestId>,
+    request: Request,
+) -> Response {
+    generate(app, id, Shape::Chat, request).await
+}
+
+async fn completions(
+    State(app): State<Arc<App>>,
+    Extension(RequestId(id)): Extension<RequestId>,
+    request: Request,
+) -> Response {
+    generate(app, id, Shape::Completion, request).await
+}
+
+async fn generate(app: Arc<App>, request_id: String, shape: Shape, request: Request) -> Response {
+    let endpoint = match shape {
+        Shape::Chat => "/v1/chat/completions",
+        Shape::Completion => "/v1/completions",
+    };
+    let traceparent = id::traceparent(request.headers());
+    let mut record = RequestRecord::new(request_id, endpoint, traceparent, app.metrics.clone());
+    match prepare(&app, shape, request, &mut record).await {
+        Ok((job, prompts)) => answer(&app, shape, &job, &prompts, record).await,
+        Err(error) => {
+            record.fail(&error, false);
+            error.into_response()
+        }
+    }
+}
+
+/// Everything before the workers are asked.
+async fn prepare(
+    app: &App,
+    shape: Shape,
+    request: Request,
+    record: &mut RequestRecord,
+) -> Result<(GenerateJob, Vec<EncodedPrompt>), ApiError> {
+    // One place before the body is read, so that bodies in memory are bounded too.
+    admit(app, 1, record)?;
+    let (mut parts, body) = request.into_parts();
+    let mut fields = body::read_fields(&parts.headers, body, &app.config.limits).await?;
+    record.adapter = take_model(&mut fields, app)?;
+    let limits =
+        ParseLimits { vocab_size: app.tokenizer.vocab_size(), max_choices: app.config.limits.max_choices };
+    let mut job = match shape {
+        Shape::Chat => parse_chat(fields, &limits)?,
+        Shape::Completion => parse_completion(fields, &limits)?,
+    };
+    job.adapter.clone_from(&record.adapter);
+    // Who may ask is decided here and nowhere else.
+    parts.headers.remove(AUTHORIZATION);
+    job.headers = Arc::new(parts.headers);
+    admit(app, job.choices() - 1, record)?;
+    let prompts = run::encode_prompts(app, &job).await?;
+    constrain::constrain(app, &mut job, run::think_mark(app, &prompts)).await?;
+    job.text.shown_special = app.marks.clone();
+    let prompt_tokens = prompts.iter().map(|prompt| prompt.ids.len() as u64).sum();
+    record.begin(prompt_tokens, job.choices(), job.n);
+    Ok((job, prompts))
+}
+
+fn admit(app: &App, completions: u32, record: &mut RequestRecord) -> Result<(), ApiError> {
+    let permit = app.inflight.clone().try_acquire_many_owned(completions);
+    record.hold(permit.map_err(|_| ApiError::overloaded(app.config.limits.max_inflight))?);
+    Ok(())
+}
+
+async fn answer(
+    app: &App,
+    shape: Shape,
+    job: &GenerateJob,
+    prompts: &[EncodedPrompt],
+    record: RequestRecord,
+) -> Response {
+    let choices = usize::try_from(job.choices()).unwrap_or(usize::MAX);
+    let writer = Writer {
+        shape,
+        id: format!("{}-{}", if shape == Shape::Chat { "chatcmpl" } else { "cmpl" }, record.request_id),
+        created: unix_seconds(),
+        model: job.adapter.clone().unwrap_or_else(|| app.metrics.model_name().to_owned()),
+        has_logprobs: job.logprobs.is_some(),
+        tokenizer: app.tokenizer.clone(),
+        offsets: vec![0; choices],
+        calls: vec![0; choices],
+        has_short_ids: app.formats.tools == Some(ToolFormat::Mistral),
+    };
+    let echo = job.echo.then(|| echoed(app, job, prompts));
+    let events = run::start(app, job, prompts, &record.request_id, record.arrived);
+    match job.stream {
+        Some(options) => {
+            let opened = vec![false; choices];
+            let ready = std::collections::VecDeque::new();
+            EventStream { events, writer, record, options, echo, n: job.n, opened, ready }.respond().await
+        }
+        None => {
+            let mut whole: Vec<Choice> = (0..choices).map(|_| Choice::default()).collect();
+            for (index, choice) in whole.iter_mut().enumerate() {
+                let n = usize::try_from(job.n).unwrap_or(1);
+                choice.text = echo.as_ref().map_or_else(String::new, |echo| echo[index / n].clone());
+            }
+            collect::respond(events, whole, writer, record).await
+        }
+    }
+}
+
+fn echoed(app: &App, job: &GenerateJob, prompts: &[EncodedPrompt]) -> Vec<String> {
+    let text = |(source, prompt): (&PromptSource, &EncodedPrompt)| match source {
+        PromptSource::Text { text, .. } => text.clone(),
+        PromptSource::Tokens(_) | PromptSource::Chat(_) => app.tokenizer.decode(&prompt.ids, true),
+    };
+    job.prompts.iter().zip(prompts).map(text).collect()
+}
+
+async fn models(State(app): State<Arc<App>>) -> Json<Value> {
+    let names = app.config.served_model_names.iter();
+    let adapters = app.generator.adapters();
+    let adapters = adapters.iter().map(|adapter| adapters::describe(&app, adapter));
+    let models: Vec<Value> = names.map(|name| describe_model(&app, name)).chain(adapters).collect();
+    Json(json!({ "object": "list", "data": models }))
+}
+
+async fn model(State(app): State<Arc<App>>, Path(name): Path<String>) -> Result<Json<Value>, ApiError> {
+    let served = &app.config.served_model_names;
+    if served.contains(&name) {
+        return Ok(Json(describe_model(&app, &name)));
+    }
+    match app.generator.adapters().iter().find(|adapter| adapter.name == name) {
+        Some(adapter) => Ok(Json(adapters::describe(&app, adapter))),
+        None => Err(model_not_found(&app, &name)),
+    }
+}
+
+fn describe_model(app: &App, name: &str) -> Value {
+    json!({
+        "id": name,
+        "object": "model",
+        "created": app.started_at,
+        "owned_by": "baton",
+        "root": app.config.model,
+        "max_model_len": app.generator.context_tokens(),
+    })
+}
+
+async fn ready(State(app): State<Arc<App>>) -> Result<&'static str, ApiError> {
+    if let Err(reason) = app.readiness.check() {
+        return Err(ApiError::not_ready(&[reason]));
+    }
+    app.generator.check_ready().map_err(|missing| ApiError::not_ready(&missing))?;
+    Ok("ready\n")
+}
+
+/// As `/ready`, and every pair is connected or can never be; which those are is in the answer, a line each.
+async fn ready_pairs(State(app): State<Arc<App>>) -> Result<String, ApiError> {
+    ready(State(app.clone())).await?;
+    let refused = app.generator.check_pairs().map_err(|open| ApiError::not_ready(&open))?;
+    Ok(refused.iter().map(|pair| format!("{pair}\n")).collect())
+}
+
+async fn metrics(State(app): State<Arc<App>>) -> impl IntoResponse {
+    const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    app.generator.update_metrics();
+    ([(CONTENT_TYPE, OPEN_METRICS)], app.registry.encode())
+}
+
+/// The last decisions about where requests go.
+async fn decisions(State(app): State<Arc<App>>) -> Json<Value> {
+    const MOST: usize = 100;
+    Json(json!({ "object": "list", "data": app.generator.decisions(MOST) }))
+}
+
+async fn decision(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Json<Value>, ApiError> {
+    app.generator.decision(&id).map(Json).ok_or_else(|| ApiError::no_decision(&id))
+}
+
+async fn workers(State(app): State<Arc<App>>) -> Json<Value> {
+    Json(json!({ "workers": app.generator.workers() }))
+}
+
+fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}

@@ -1,0 +1,98 @@
+//! What the front asks: the fleet generates.
+
+mod adapters;
+mod describe;
+
+use std::sync::Arc;
+
+use baton_front::{AdapterRefused, GenerateError, Generation, GenerationSpec, Generator, ServedAdapter};
+use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream};
+use serde_json::Value;
+
+use crate::{
+    dispatch::{self, Dispatcher},
+    fleet::{self, Fleet, PairState},
+};
+
+/// The fleet, as the front sees it.
+pub(crate) struct FleetGenerator {
+    fleet: Arc<Fleet>,
+    dispatcher: Dispatcher,
+    is_aggregated: bool,
+}
+
+impl FleetGenerator {
+    pub(crate) fn new(fleet: Arc<Fleet>, dispatcher: Dispatcher, is_aggregated: bool) -> Self {
+        Self { fleet, dispatcher, is_aggregated }
+    }
+
+    async fn generate(&self, spec: &GenerationSpec) -> Result<Generation, GenerateError> {
+        let (call, first) = self.dispatcher.start(spec).await?;
+        let decode_worker = call.decode_worker().to_owned();
+        let fallback = call.fallback().to_owned();
+        let next = |mut call: Box<dispatch::Generation>| async { Some((call.next().await, call)) };
+        let rest = stream::unfold(Box::new(call), next).boxed();
+        Ok(Generation { decode_worker, fallback, first, rest })
+    }
+}
+
+impl Generator for FleetGenerator {
+    fn start<'a>(&'a self, spec: &'a GenerationSpec) -> BoxFuture<'a, Result<Generation, GenerateError>> {
+        self.generate(spec).boxed()
+    }
+
+    fn context_tokens(&self) -> Option<u32> {
+        self.fleet.context_tokens()
+    }
+
+    fn largest_capacity_tokens(&self) -> Option<u64> {
+        self.fleet.largest_capacity_tokens()
+    }
+
+    fn adapters(&self) -> Vec<ServedAdapter> {
+        let served = |fleet::ServedAdapter { name, path }| ServedAdapter { name, path };
+        self.fleet.adapters().into_iter().map(served).collect()
+    }
+
+    fn load_adapter<'a>(&'a self, name: &'a str, path: &'a str) -> BoxFuture<'a, Result<(), AdapterRefused>> {
+        adapters::load(&self.fleet, name, path).boxed()
+    }
+
+    fn unload_adapter<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<(), AdapterRefused>> {
+        adapters::unload(&self.fleet, name).boxed()
+    }
+
+    fn check_ready(&self) -> Result<(), Vec<String>> {
+        self.fleet.check_ready(self.is_aggregated)
+    }
+
+    fn check_pairs(&self) -> Result<Vec<String>, Vec<String>> {
+        let pairs = if self.is_aggregated { Vec::new() } else { self.fleet.pairs() };
+        let (settled, open): (Vec<_>, Vec<_>) = pairs.iter().partition(|pair| pair.state.is_settled());
+        if !open.is_empty() {
+            return Err(open.iter().map(ToString::to_string).collect());
+        }
+        let refused = settled.iter().filter(|pair| matches!(pair.state, PairState::Refused(_)));
+        Ok(refused.map(ToString::to_string).collect())
+    }
+
+    fn workers(&self) -> Vec<Value> {
+        let pairs = self.fleet.pairs();
+        let members = self.fleet.members();
+        members.iter().map(|member| describe::describe_worker(member, &pairs)).collect()
+    }
+
+    fn decision(&self, request_id: &str) -> Option<Value> {
+        serde_json::to_value(self.dispatcher.router().record(request_id)?).ok()
+    }
+
+    fn decisions(&self, most: usize) -> Vec<Value> {
+        let records = self.dispatcher.router().records(most);
+        records.iter().filter_map(|record| serde_json::to_value(record).ok()).collect()
+    }
+
+    fn update_metrics(&self) {
+        self.dispatcher.router().update_metrics();
+        self.fleet.count_pairs();
+    }
+}
