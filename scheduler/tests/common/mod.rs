@@ -1,6 +1,7 @@
 //! A scheduler in this process, with fake sidecars that join it through its real registry.
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
+#[path = "../../../front/tests/common/http.rs"]
 mod http;
 mod sidecar;
 mod worker;

@@ -4,7 +4,7 @@ mod common;
 
 use std::time::{Duration, Instant};
 
-use common::TestScheduler;
+use common::TestFront;
 use serde_json::{Map, Value, json};
 
 const CHAT: &str = "/v1/chat/completions";
@@ -16,10 +16,10 @@ fn chat(field: &str, value: Value) -> Value {
 
 /// Each is refused quickly, at that path, with those words, and with none of the grammar that would have been made of it.
 async fn check(cases: Vec<(&str, Value, String, &str)>) {
-    let (scheduler, mut sidecar, _workers) = TestScheduler::with_pair(&["--tool-call-parser=hermes"]).await;
+    let (front, mut told) = TestFront::start(&["--tool-call-parser=hermes"]).await;
     for (field, value, param, word) in cases {
         let begun = Instant::now();
-        let answer = scheduler.post(CHAT, &chat(field, value)).await;
+        let answer = front.post(CHAT, &chat(field, value)).await;
         let error = answer.json()["error"].clone();
         let message = error["message"].as_str().unwrap_or_else(|| panic!("{}", answer.text())).to_owned();
         assert_eq!((answer.status, error["param"].as_str()), (400, Some(&*param)), "{message}");
@@ -30,7 +30,7 @@ async fn check(cases: Vec<(&str, Value, String, &str)>) {
         assert!(message.len() < 300 && !message.contains('\n'), "{message:?}");
         assert!(begun.elapsed() < Duration::from_secs(4), "{:?} for {message}", begun.elapsed());
     }
-    assert!(sidecar.is_idle(), "no worker heard of any of this");
+    assert!(told.is_idle(), "no worker heard of any of this");
 }
 
 fn of_schema(cases: Vec<(Value, &str, &'static str)>) -> Vec<(&'static str, Value, String, &'static str)> {
@@ -127,10 +127,10 @@ async fn patterns_grammars_and_tools_are_refused_with_the_place() {
         {"type": "function", "function": {"name": "f"}},
         {"type": "function", "function": {"name": "g", "parameters": {"properties": {"x": {"type": "strin"}}}}},
     ]);
-    let (scheduler, _sidecar, _workers) = TestScheduler::with_pair(&["--tool-call-parser=hermes"]).await;
+    let (front, _told) = TestFront::start(&["--tool-call-parser=hermes"]).await;
     let mut body = chat("tools", tool);
     body["tool_choice"] = json!("required");
-    let error = scheduler.post(CHAT, &body).await.json()["error"].clone();
+    let error = front.post(CHAT, &body).await.json()["error"].clone();
     assert_eq!(error["param"], "tools[1].function.parameters.properties.x.type", "{error}");
     cases.push(("guided_json", json!({"type": "x"}), "guided_json.type".to_owned(), "\"x\""));
     check(cases).await;

@@ -3,7 +3,7 @@
 mod common;
 
 use baton_proto::v1::{FinishReason, Token, TopLogprob};
-use common::{Step, TestScheduler, say, send, tokenizer, tokens};
+use common::{Step, TestFront, say, send, tokenizer, tokens};
 use serde_json::{Value, json};
 
 const CHAT: &str = "/v1/chat/completions";
@@ -28,11 +28,11 @@ fn steps(text: &str, end: Step) -> Vec<Step> {
     steps
 }
 
-/// Asks a scheduler whose sidecar answers every call with `steps`.
+/// Asks a front whose generator answers every call with `steps`.
 async fn ask(path: &str, body: Value, steps: Vec<Step>) -> common::Answer {
-    let (scheduler, sidecar, _workers) = TestScheduler::with_pair(&[]).await;
-    let _answering = sidecar.always(steps);
-    scheduler.post(path, &body).await
+    let (front, told) = TestFront::start(&[]).await;
+    let _answering = told.always(steps);
+    front.post(path, &body).await
 }
 
 fn prompt_tokens() -> usize {
@@ -109,25 +109,23 @@ async fn usage_in_each_chunk_counts_the_tokens_so_far() {
 }
 
 #[tokio::test]
-async fn the_workers_get_the_tokens_and_the_sampling_that_were_asked_for() {
-    let (scheduler, mut sidecar, _workers) = TestScheduler::with_pair(&[]).await;
+async fn the_generator_gets_the_tokens_and_the_sampling_that_were_asked_for() {
+    let (front, mut told) = TestFront::start(&[]).await;
     let body = chat(json!({
         "temperature": 0.5, "top_p": 0.25, "top_k": -1, "min_p": 0.125, "seed": 7, "presence_penalty": 1,
         "frequency_penalty": -1, "repetition_penalty": 1.5, "max_completion_tokens": 9, "max_tokens": 3, "min_tokens": 2,
         "ignore_eos": true, "stop_token_ids": [5], "logit_bias": {"3": -100}, "logprobs": true, "top_logprobs": 4,
     }));
-    let asked = tokio::spawn(async move { scheduler.post(CHAT, &body).await });
-    let call = sidecar.call().await;
+    let asked = tokio::spawn(async move { front.post(CHAT, &body).await });
+    let call = told.call().await;
     call.act(LENGTH);
     assert_eq!(asked.await.unwrap().status, 200);
     let request = &call.request;
     let text = "<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\n";
-    assert_eq!(request.prompt, tokenizer().encode(text, false).unwrap());
+    assert_eq!(*request.prompt, tokenizer().encode(text, false).unwrap());
     assert!(request.request_id.starts_with("test."), "{}", request.request_id);
-    let candidates: Vec<&str> = request.prefill_candidates.iter().map(|c| c.worker_id.as_str()).collect();
-    assert_eq!(candidates, ["prefill-0"]);
-    assert!((1..=600_000).contains(&request.deadline_ms));
-    let sampling = request.sampling.clone().unwrap();
+    assert_eq!(request.deadline.limit.as_secs(), 600);
+    let sampling = request.sampling.clone();
     let expected = baton_proto::v1::SamplingParams {
         temperature: 0.5,
         top_p: 0.25,
@@ -151,10 +149,10 @@ async fn the_workers_get_the_tokens_and_the_sampling_that_were_asked_for() {
 #[tokio::test]
 async fn a_stop_string_ends_the_text_drops_the_call_and_is_counted() {
     for (include, expected) in [(false, "one two"), (true, "one two three")] {
-        let (scheduler, mut sidecar, _workers) = TestScheduler::with_pair(&[]).await;
+        let (front, mut told) = TestFront::start(&[]).await;
         let body = chat(json!({"stop": [" three", "never"], "include_stop_str_in_output": include}));
-        let asked = tokio::spawn(async move { scheduler.post(CHAT, &body).await });
-        let call = sidecar.call().await;
+        let asked = tokio::spawn(async move { front.post(CHAT, &body).await });
+        let call = told.call().await;
         call.act_all(say("one two three four five"));
         // No `finished`: the front does not wait for it.
         call.dropped().await;
@@ -205,12 +203,12 @@ async fn a_character_across_tokens_is_shown_whole() {
 
 #[tokio::test]
 async fn several_choices_of_several_prompts_have_their_own_seeds() {
-    let (scheduler, mut sidecar, _workers) = TestScheduler::with_pair(&[]).await;
+    let (front, mut told) = TestFront::start(&[]).await;
     let body = json!({"prompt": ["a", "bb"], "n": 2, "seed": 5, "max_tokens": 4});
-    let asked = tokio::spawn(async move { scheduler.post(COMPLETIONS, &body).await });
+    let asked = tokio::spawn(async move { front.post(COMPLETIONS, &body).await });
     let mut calls = Vec::new();
     for _ in 0..4 {
-        calls.push(sidecar.call().await);
+        calls.push(told.call().await);
     }
     calls.sort_by_key(|call| call.request.request_id.rsplit('.').next().unwrap().to_owned());
     for (call, text) in calls.iter().zip(["w", "x", "y", "z"]) {
@@ -223,7 +221,7 @@ async fn several_choices_of_several_prompts_have_their_own_seeds() {
         .map(|choice| (choice["index"].as_u64().unwrap(), choice["text"].as_str().unwrap()))
         .collect();
     assert_eq!(shown, [(0, "w"), (1, "x"), (2, "y"), (3, "z")]);
-    let seeds: Vec<u64> = calls.iter().map(|call| call.request.sampling.as_ref().unwrap().seed).collect();
+    let seeds: Vec<u64> = calls.iter().map(|call| call.request.sampling.seed).collect();
     assert_eq!((seeds[0], seeds[2]), (5, 5), "the first choice has the client's own seed");
     assert_ne!(seeds[0], seeds[1]);
     let ids: std::collections::BTreeSet<&str> =
@@ -322,41 +320,40 @@ async fn echo_puts_the_prompt_first() {
 
 #[tokio::test]
 async fn the_other_endpoints_answer() {
-    let (scheduler, _sidecar, _workers) = TestScheduler::with_pair(&[]).await;
-    assert_eq!(scheduler.get("/health").await.status, 200);
-    assert_eq!(scheduler.get("/ready").await.status, 200);
-    assert!(scheduler.get("/version").await.json()["version"].is_string());
-    let models = scheduler.get("/v1/models").await.json();
+    let (front, _told) = TestFront::start(&[]).await;
+    assert_eq!(front.get("/health").await.status, 200);
+    assert_eq!(front.get("/ready").await.status, 200);
+    assert!(front.get("/version").await.json()["version"].is_string());
+    let models = front.get("/v1/models").await.json();
     assert_eq!(models["data"][0]["id"], "tiny");
     assert_eq!(models["data"][0]["max_model_len"], 256);
-    assert_eq!(scheduler.get("/v1/models/tiny").await.json()["object"], "model");
-    assert_eq!(scheduler.get("/v1/models/org/other").await.status, 404);
+    assert_eq!(front.get("/v1/models/tiny").await.json()["object"], "model");
+    assert_eq!(front.get("/v1/models/org/other").await.status, 404);
 
     let ids: Vec<u32> = tokens("Hello").iter().map(|token| token.id).collect();
-    let answer =
-        scheduler.post("/tokenize", &json!({"prompt": "Hello", "return_token_strs": true})).await.json();
+    let answer = front.post("/tokenize", &json!({"prompt": "Hello", "return_token_strs": true})).await.json();
     assert_eq!((&answer["tokens"], &answer["count"]), (&json!(ids), &json!(ids.len())));
     assert_eq!(answer["max_model_len"], 256);
     assert_eq!(answer["token_strs"].as_array().unwrap().concat_strings(), "Hello");
-    let conversation = scheduler.post("/tokenize", &chat(json!({}))).await.json();
+    let conversation = front.post("/tokenize", &chat(json!({}))).await.json();
     assert_eq!(conversation["count"].as_u64(), Some(prompt_tokens() as u64));
-    let text = scheduler.post("/detokenize", &json!({"tokens": ids})).await.json();
+    let text = front.post("/detokenize", &json!({"tokens": ids})).await.json();
     assert_eq!(text["prompt"], "Hello");
 }
 
 #[tokio::test]
 async fn metrics_tell_what_was_served() {
-    let (scheduler, sidecar, _workers) = TestScheduler::with_pair(&[]).await;
-    let _answering = sidecar.always(steps("Hello", STOP));
-    scheduler.post(CHAT, &chat(json!({}))).await;
-    scheduler.post(CHAT, &json!({"messages": []})).await;
-    let text = scheduler.get("/metrics").await.text();
+    let (front, told) = TestFront::start(&[]).await;
+    let _answering = told.always(steps("Hello", STOP));
+    front.post(CHAT, &chat(json!({}))).await;
+    front.post(CHAT, &json!({"messages": []})).await;
+    let text = front.get("/metrics").await.text();
     for line in [
-        "baton_scheduler_requests_total{endpoint=\"/v1/chat/completions\",status=\"200\",outcome=\"ok\"} 1".to_owned(),
-        "baton_scheduler_requests_total{endpoint=\"/v1/chat/completions\",status=\"400\",outcome=\"invalid\"} 1".to_owned(),
-        "baton_scheduler_workers{role=\"decode\"} 1".to_owned(),
-        "baton_scheduler_placements_total{role=\"prefill\",worker=\"prefill-0\"} 1".to_owned(),
-        "baton_scheduler_inflight_completions 0".to_owned(),
+        "baton_test_requests_total{endpoint=\"/v1/chat/completions\",status=\"200\",outcome=\"ok\"} 1"
+            .to_owned(),
+        "baton_test_requests_total{endpoint=\"/v1/chat/completions\",status=\"400\",outcome=\"invalid\"} 1"
+            .to_owned(),
+        "baton_test_inflight_completions 0".to_owned(),
         "baton_fallbacks_total 0".to_owned(),
         format!("vllm:prompt_tokens_total{{model_name=\"tiny\"}} {}", prompt_tokens()),
         format!("vllm:generation_tokens_total{{model_name=\"tiny\"}} {}", tokens("Hello").len()),
@@ -371,9 +368,9 @@ async fn metrics_tell_what_was_served() {
 
 #[tokio::test]
 async fn request_ids_are_taken_or_made() {
-    let scheduler = TestScheduler::start(&[]).await;
+    let (front, _told) = TestFront::start(&[]).await;
     let id = |given: &'static str| async move {
-        send(scheduler.http, "GET", "/health", &[("x-request-id", given)], b"").await.headers["x-request-id"]
+        send(front.http, "GET", "/health", &[("x-request-id", given)], b"").await.headers["x-request-id"]
             .clone()
     };
     assert_eq!(id("my-id").await, "my-id");

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Answer, TestScheduler, raw, send};
+use common::{Answer, FakeGenerator, TestFront, raw, send};
 use serde_json::{Value, json};
 
 const CHAT: &str = "/v1/chat/completions";
@@ -36,7 +36,7 @@ fn completion(field: &str, value: Value) -> Value {
 
 #[tokio::test]
 async fn parameters_out_of_range_or_of_the_wrong_type_are_named() {
-    let (scheduler, mut sidecar, _workers) = TestScheduler::with_pair(&[]).await;
+    let (front, mut told) = TestFront::start(&[]).await;
     let both: &[(&str, Value, &str, &[&str])] = &[
         ("temperature", json!(-0.1), "temperature", &["0 to 2", "-0.1"]),
         ("temperature", json!("hot"), "temperature", &["a number", "\"hot\""]),
@@ -114,16 +114,16 @@ async fn parameters_out_of_range_or_of_the_wrong_type_are_named() {
         ("model", json!(7), "model", &["a string", "7"]),
     ];
     for (field, value, param, words) in both.iter().filter(|(_, _, param, _)| !param.is_empty()) {
-        check(&scheduler.post(CHAT, &chat(field, value.clone())).await, 400, Some(param), None, words);
+        check(&front.post(CHAT, &chat(field, value.clone())).await, 400, Some(param), None, words);
         check(
-            &scheduler.post(COMPLETIONS, &completion(field, value.clone())).await,
+            &front.post(COMPLETIONS, &completion(field, value.clone())).await,
             400,
             Some(param),
             None,
             words,
         );
     }
-    assert!(sidecar.is_idle(), "no worker heard of any of this");
+    assert!(told.is_idle(), "no worker heard of any of this");
 }
 
 fn schema_format(schema: Value) -> Value {
@@ -132,18 +132,18 @@ fn schema_format(schema: Value) -> Value {
 
 #[tokio::test]
 async fn one_format_is_asked_for_and_has_an_end() {
-    let (scheduler, mut sidecar, _workers) = TestScheduler::with_pair(&[]).await;
+    let (front, mut told) = TestFront::start(&[]).await;
     let object = json!({"type": "json_object"});
     let two = json!({"prompt": "x", "response_format": object, "guided_regex": "a"});
-    check(&scheduler.post(COMPLETIONS, &two).await, 400, Some("guided_regex"), None, &["response_format"]);
+    check(&front.post(COMPLETIONS, &two).await, 400, Some("guided_regex"), None, &["response_format"]);
     let endless = json!({"prompt": "x", "response_format": object, "ignore_eos": true});
-    check(&scheduler.post(COMPLETIONS, &endless).await, 400, Some("ignore_eos"), None, &["response_format"]);
-    assert!(sidecar.is_idle(), "no worker heard of any of this");
+    check(&front.post(COMPLETIONS, &endless).await, 400, Some("ignore_eos"), None, &["response_format"]);
+    assert!(told.is_idle(), "no worker heard of any of this");
 }
 
 #[tokio::test]
 async fn bad_conversations_are_named_by_place() {
-    let (scheduler, mut sidecar, _workers) = TestScheduler::with_pair(&[]).await;
+    let (front, mut told) = TestFront::start(&[]).await;
     let user = json!({"role": "user", "content": "x"});
     let image = json!({"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]});
     let call = json!({"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{"}}]});
@@ -168,7 +168,7 @@ async fn bad_conversations_are_named_by_place() {
         ("min_tokens", json!(10_000), "min_tokens", &["room"]),
     ];
     for (field, value, param, words) in cases {
-        check(&scheduler.post(CHAT, &chat(field, value.clone())).await, 400, Some(param), None, words);
+        check(&front.post(CHAT, &chat(field, value.clone())).await, 400, Some(param), None, words);
     }
     let cases: &[(&str, Value, &str, &[&str])] = &[
         ("prompt", json!(null), "prompt", &["got nothing"]),
@@ -183,7 +183,7 @@ async fn bad_conversations_are_named_by_place() {
     ];
     for (field, value, param, words) in cases {
         check(
-            &scheduler.post(COMPLETIONS, &completion(field, value.clone())).await,
+            &front.post(COMPLETIONS, &completion(field, value.clone())).await,
             400,
             Some(param),
             None,
@@ -191,46 +191,45 @@ async fn bad_conversations_are_named_by_place() {
         );
     }
     let echo = json!({"prompt": "a", "echo": true, "logprobs": 1});
-    check(&scheduler.post(COMPLETIONS, &echo).await, 400, Some("echo"), None, &["logprobs"]);
-    assert!(sidecar.is_idle());
+    check(&front.post(COMPLETIONS, &echo).await, 400, Some("echo"), None, &["logprobs"]);
+    assert!(told.is_idle());
 }
 
 #[tokio::test]
 async fn a_prompt_over_the_context_names_limit_and_size() {
-    let (scheduler, mut sidecar, _workers) = TestScheduler::with_pair(&[]).await;
+    let (front, mut told) = TestFront::start(&[]).await;
     let code = Some("context_length_exceeded");
     let long = json!({"prompt": vec![5; 256]});
-    check(&scheduler.post(COMPLETIONS, &long).await, 400, Some("prompt"), code, &["256 tokens", "has 256"]);
+    check(&front.post(COMPLETIONS, &long).await, 400, Some("prompt"), code, &["256 tokens", "has 256"]);
     let greedy = json!({"prompt": vec![5; 200], "max_tokens": 57});
     check(
-        &scheduler.post(COMPLETIONS, &greedy).await,
+        &front.post(COMPLETIONS, &greedy).await,
         400,
         Some("max_tokens"),
         code,
         &["256", "257", "200", "57"],
     );
     let long = chat("messages", json!([{"role": "user", "content": "word ".repeat(5_000)}]));
-    check(&scheduler.post(CHAT, &long).await, 400, Some("messages"), code, &["256 tokens"]);
-    assert!(sidecar.is_idle());
+    check(&front.post(CHAT, &long).await, 400, Some("messages"), code, &["256 tokens"]);
+    assert!(told.is_idle());
 }
 
 #[tokio::test]
 async fn a_prompt_that_never_fits_the_kv_cache_names_both_numbers() {
-    let scheduler = TestScheduler::start(&[]).await;
-    let mut info = common::decode_info("decode-0", ([127, 0, 0, 1], 9).into());
-    info.kv_cache.as_mut().unwrap().num_blocks = 4;
-    let _worker = common::FakeWorker::join(&scheduler, info).await.unwrap();
-    let answer = scheduler.post(COMPLETIONS, &json!({"prompt": vec![5; 60], "max_tokens": 5})).await;
+    let (mut generator, told) = FakeGenerator::new();
+    generator.capacity_tokens = 64;
+    let (front, _told) = TestFront::over((generator, told), &[]).await;
+    let answer = front.post(COMPLETIONS, &json!({"prompt": vec![5; 60], "max_tokens": 5})).await;
     let code = Some("context_length_exceeded");
     check(&answer, 400, Some("max_tokens"), code, &["KV cache", "65 tokens", "room for 64"]);
-    let answer = scheduler.post(COMPLETIONS, &json!({"prompt": vec![5; 64]})).await;
+    let answer = front.post(COMPLETIONS, &json!({"prompt": vec![5; 64]})).await;
     check(&answer, 400, Some("max_tokens"), code, &["KV cache", "65 tokens", "room for 64"]);
 }
 
 #[tokio::test]
 async fn what_is_no_json_object_says_where() {
-    let (scheduler, _sidecar, _workers) = TestScheduler::with_pair(&[]).await;
-    let invalid = |body: &'static [u8]| send(scheduler.http, "POST", CHAT, &[], body);
+    let (front, _told) = TestFront::start(&[]).await;
+    let invalid = |body: &'static [u8]| send(front.http, "POST", CHAT, &[], body);
     let code = Some("invalid_json");
     check(&invalid(b"{\"messages\": [}").await, 400, None, code, &["line 1 column 15"]);
     check(&invalid(b" ").await, 400, None, code, &["not valid JSON"]);
@@ -238,38 +237,38 @@ async fn what_is_no_json_object_says_where() {
     check(&invalid(b"{\"model\": \"\xff\"}").await, 400, None, code, &["not UTF-8"]);
     check(&invalid(b"{} trailing").await, 400, None, code, &["line 1"]);
     let deep = "[".repeat(100_000);
-    let answer = send(scheduler.http, "POST", CHAT, &[], format!("{{\"a\":{deep}").as_bytes()).await;
+    let answer = send(front.http, "POST", CHAT, &[], format!("{{\"a\":{deep}").as_bytes()).await;
     check(&answer, 400, None, code, &["recursion limit"]);
 }
 
 #[tokio::test]
 async fn unknown_models_paths_and_methods_have_their_status() {
-    let (scheduler, _sidecar, _workers) = TestScheduler::with_pair(&[]).await;
-    let unknown = scheduler.post(CHAT, &chat("model", json!("gpt-9"))).await;
+    let (front, _told) = TestFront::start(&[]).await;
+    let unknown = front.post(CHAT, &chat("model", json!("gpt-9"))).await;
     check(&unknown, 404, Some("model"), Some("model_not_found"), &["gpt-9", "tiny"]);
-    check(&scheduler.get("/v2/none").await, 404, None, Some("unknown_url"), &["/v2/none"]);
-    check(&scheduler.get(CHAT).await, 405, None, Some("method_not_allowed"), &["GET", CHAT]);
-    let delete = send(scheduler.http, "DELETE", "/v1/models", &[], b"").await;
+    check(&front.get("/v2/none").await, 404, None, Some("unknown_url"), &["/v2/none"]);
+    check(&front.get(CHAT).await, 405, None, Some("method_not_allowed"), &["GET", CHAT]);
+    let delete = send(front.http, "DELETE", "/v1/models", &[], b"").await;
     check(&delete, 405, None, Some("method_not_allowed"), &["DELETE"]);
 }
 
 #[tokio::test]
 async fn a_body_over_the_limit_is_refused_announced_or_not() {
-    let scheduler = TestScheduler::start(&["--max-body-bytes=1000"]).await;
+    let (front, _told) = TestFront::start(&["--max-body-bytes=1000"]).await;
     let code = Some("body_too_large");
     let large = json!({"prompt": "x".repeat(2_000)});
-    check(&scheduler.post(COMPLETIONS, &large).await, 413, None, code, &["1000 bytes"]);
+    check(&front.post(COMPLETIONS, &large).await, 413, None, code, &["1000 bytes"]);
     let chunked = format!(
         "POST {COMPLETIONS} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n7d0\r\n{}\r\n0\r\n\r\n",
         "x".repeat(2_000)
     );
-    check(&raw(scheduler.http, chunked.as_bytes()).await, 413, None, code, &["1000 bytes"]);
+    check(&raw(front.http, chunked.as_bytes()).await, 413, None, code, &["1000 bytes"]);
 }
 
 #[tokio::test]
 async fn unknown_fields_and_harmless_values_are_ignored() {
-    let (scheduler, sidecar, _workers) = TestScheduler::with_pair(&[]).await;
-    let _answering = sidecar.always(vec![common::Step::Finish(baton_proto::v1::FinishReason::Length)]);
+    let (front, told) = TestFront::start(&[]).await;
+    let _answering = told.always(vec![common::Step::Finish(baton_proto::v1::FinishReason::Length)]);
     let body = json!({
         "messages": [
             {"role": "system", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
@@ -282,30 +281,6 @@ async fn unknown_fields_and_harmless_values_are_ignored() {
         "suffix": null, "guided_json": null, "use_beam_search": false, "stop": null, "logit_bias": {}, "seed": -1,
         "chat_template_kwargs": {"enable_thinking": false}, "parallel_tool_calls": true,
     });
-    let answer = scheduler.post(CHAT, &body).await;
+    let answer = front.post(CHAT, &body).await;
     assert_eq!(answer.status, 200, "{}", answer.text());
-}
-
-#[tokio::test]
-async fn a_taken_port_is_named_with_the_option_that_changes_it() {
-    let holder = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = holder.local_addr().unwrap();
-    let mut config = common::config(&[]);
-    config.registry_listen = address;
-    let Err(error) = baton_scheduler::Scheduler::bind(config, &baton_process::Metrics::new()).await else {
-        panic!("two processes on one port")
-    };
-    let error = error.to_string();
-    assert!(error.contains(&address.to_string()) && error.contains("--registry-listen"), "{error}");
-}
-
-#[tokio::test]
-async fn a_model_folder_that_is_none_is_named() {
-    let mut config = common::config(&[]);
-    config.front.model = "/nowhere/at-all".into();
-    let Err(error) = baton_scheduler::Scheduler::bind(config, &baton_process::Metrics::new()).await else {
-        panic!("no model, no scheduler")
-    };
-    let error = error.to_string();
-    assert!(error.contains("/nowhere/at-all/tokenizer.json is missing"), "{error}");
 }

@@ -3,7 +3,7 @@
 mod common;
 
 use baton_proto::v1::FinishReason;
-use common::{Answer, Step, TestScheduler, say, tokenizer};
+use common::{Answer, Step, TestFront, say, tokenizer};
 use serde_json::{Value, json};
 
 const CHAT: &str = "/v1/chat/completions";
@@ -26,11 +26,11 @@ fn chat(fields: Value) -> Value {
 }
 
 async fn ask(options: &[&str], body: Value, said: &str) -> Answer {
-    let (scheduler, sidecar, _workers) = TestScheduler::with_pair(options).await;
+    let (front, told) = TestFront::start(options).await;
     let mut steps = say(said);
     steps.push(Step::Finish(FinishReason::Stop));
-    let _answering = sidecar.always(steps);
-    scheduler.post(CHAT, &body).await
+    let _answering = told.always(steps);
+    front.post(CHAT, &body).await
 }
 
 fn calls(message: &Value) -> Vec<(String, String)> {
@@ -130,11 +130,11 @@ async fn clients_and_operators_choose_what_is_taken_apart() {
 
 #[tokio::test]
 async fn what_was_cut_off_is_not_called_a_call() {
-    let (scheduler, sidecar, _workers) = TestScheduler::with_pair(HERMES).await;
+    let (front, told) = TestFront::start(HERMES).await;
     let mut steps = say("<tool_call>{\"name\": \"f\", \"arguments\": {\"x\"");
     steps.push(Step::Finish(FinishReason::Length));
-    let _answering = sidecar.always(steps);
-    let answer = scheduler.post(CHAT, &chat(json!({}))).await.json();
+    let _answering = told.always(steps);
+    let answer = front.post(CHAT, &chat(json!({}))).await.json();
     assert_eq!(answer["choices"][0]["finish_reason"], "length");
 }
 
@@ -144,14 +144,14 @@ async fn a_forced_call_goes_to_the_workers_as_a_grammar() {
         (json!("required"), vec!["f", "g"]),
         (json!({"type": "function", "function": {"name": "g"}}), vec!["g"]),
     ] {
-        let (scheduler, mut sidecar, _workers) = TestScheduler::with_pair(HERMES).await;
+        let (front, mut told) = TestFront::start(HERMES).await;
         let body = chat(json!({"tool_choice": choice}));
-        let asked = tokio::spawn(async move { scheduler.post(CHAT, &body).await });
-        let call = sidecar.call().await;
+        let asked = tokio::spawn(async move { front.post(CHAT, &body).await });
+        let call = told.call().await;
         call.act(Step::Finish(FinishReason::Stop));
         let answer = asked.await.unwrap();
         assert_eq!(answer.status, 200, "{}", answer.text());
-        let grammar = call.request.sampling.clone().unwrap().grammar;
+        let grammar = call.request.sampling.grammar.clone();
         for name in ["f", "g"] {
             let is_there = grammar.contains(&format!("{{\\\"name\\\": \\\"{name}\\\""));
             assert_eq!(is_there, functions.contains(&name), "{grammar}");
@@ -184,14 +184,14 @@ async fn arguments_between_tags_are_typed_by_the_schema() {
 
 #[tokio::test]
 async fn calls_with_tags_can_be_forced() {
-    let (scheduler, mut sidecar, _workers) = TestScheduler::with_pair(CODER).await;
+    let (front, mut told) = TestFront::start(CODER).await;
     let body = chat(json!({"tool_choice": "required", "tools": typed()}));
-    let asked = tokio::spawn(async move { scheduler.post(CHAT, &body).await });
-    let call = sidecar.call().await;
+    let asked = tokio::spawn(async move { front.post(CHAT, &body).await });
+    let call = told.call().await;
     call.act(Step::Finish(FinishReason::Stop));
     let answer = asked.await.unwrap();
     assert_eq!(answer.status, 200, "{}", answer.text());
-    let grammar = call.request.sampling.clone().unwrap().grammar;
+    let grammar = call.request.sampling.grammar.clone();
     for part in [
         "<function=f>",
         "\"<parameter=t>\\n\" parameter_text (\"<parameter=n>",
@@ -240,18 +240,18 @@ async fn what_can_not_be_forced_is_refused() {
         ),
     ];
     for (options, fields, param, word) in cases {
-        let (scheduler, mut sidecar, _workers) = TestScheduler::with_pair(options).await;
-        let answer = scheduler.post(CHAT, &chat(fields.clone())).await;
+        let (front, mut told) = TestFront::start(options).await;
+        let answer = front.post(CHAT, &chat(fields.clone())).await;
         let error = answer.json()["error"].clone();
         assert_eq!((answer.status, &error["param"]), (400, &json!(param)), "{error}");
         assert!(error["message"].as_str().unwrap().contains(word), "{error}");
-        assert!(sidecar.is_idle());
+        assert!(told.is_idle());
     }
 }
 
 #[tokio::test]
 async fn calls_results_and_reasoning_of_earlier_turns_reach_the_template() {
-    let (scheduler, mut sidecar, _workers) = TestScheduler::with_pair(HERMES).await;
+    let (front, mut told) = TestFront::start(HERMES).await;
     let call =
         json!({"id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{\"x\": \"é\"}"}});
     let body = json!({
@@ -262,8 +262,8 @@ async fn calls_results_and_reasoning_of_earlier_turns_reach_the_template() {
             {"role": "tool", "tool_call_id": "call_1", "content": "sunny"},
         ],
     });
-    let asked = tokio::spawn(async move { scheduler.post(CHAT, &body).await });
-    let call = sidecar.call().await;
+    let asked = tokio::spawn(async move { front.post(CHAT, &body).await });
+    let call = told.call().await;
     call.act_all(say("<think>no"));
     call.act(Step::Finish(FinishReason::Stop));
     let prompt = tokenizer().decode(&call.request.prompt, false);
@@ -282,12 +282,12 @@ async fn calls_results_and_reasoning_of_earlier_turns_reach_the_template() {
 
 #[tokio::test]
 async fn with_a_format_the_model_may_answer_or_call() {
-    let (scheduler, mut sidecar, _workers) = TestScheduler::with_pair(HERMES).await;
+    let (front, mut told) = TestFront::start(HERMES).await;
     let body = chat(json!({"response_format": {"type": "json_object"}}));
-    let asked = tokio::spawn(async move { scheduler.post(CHAT, &body).await });
-    let call = sidecar.call().await;
+    let asked = tokio::spawn(async move { front.post(CHAT, &body).await });
+    let call = told.call().await;
     call.act(Step::Finish(FinishReason::Stop));
     assert_eq!(asked.await.unwrap().status, 200);
-    let grammar = call.request.sampling.clone().unwrap().grammar;
+    let grammar = call.request.sampling.grammar.clone();
     assert!(grammar.contains("(answer | calls)") && grammar.contains("thought"), "{grammar}");
 }

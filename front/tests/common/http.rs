@@ -110,7 +110,7 @@ fn request(method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> V
 }
 
 /// Nothing that a test waits for takes so long: a hang is a failure, not a hang of the tests.
-pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 async fn read_head(reader: &mut BufReader<TcpStream>) -> (u16, HashMap<String, String>) {
     let mut lines = Vec::new();
