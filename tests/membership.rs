@@ -15,8 +15,17 @@ fn roles_started_by_hand_form_a_fleet_that_no_other_model_can_join() {
     let alone = Deployment::up(&Up::new(&model, 0, 1));
     let expected = Ask::new(&prompt_of(100, 1), 8).answer(alone.client());
     alone.stop();
-    let (scheduler, at) =
-        start(&words(&["scheduler", "--model", &model.arg(), "--listen", ANY, "--registry-listen", ANY]));
+    let (scheduler, at) = start(&words(&[
+        "scheduler",
+        "--model",
+        &model.arg(),
+        "--listen",
+        ANY,
+        "--registry-listen",
+        ANY,
+        "--disaggregate",
+        "always",
+    ]));
     let client = Client::new(format!("http://{}", at("http")));
     let registry = at("registry");
     let (sidecar, at) =

@@ -25,8 +25,17 @@ struct Fleet {
 impl Fleet {
     /// A decode worker `decode` with its sidecar, and no prefill worker.
     fn start(model: &ModelFolder) -> Self {
-        let (scheduler, at) =
-            start(&words(&["scheduler", "--model", &model.arg(), "--listen", ANY, "--registry-listen", ANY]));
+        let (scheduler, at) = start(&words(&[
+            "scheduler",
+            "--model",
+            &model.arg(),
+            "--listen",
+            ANY,
+            "--registry-listen",
+            ANY,
+            "--disaggregate",
+            "always",
+        ]));
         let (client, registry) = (Client::new(format!("http://{}", at("http"))), at("registry"));
         let (sidecar, at) =
             start(&words(&["sidecar", "--listen", ANY, "--admin-listen", ANY, "--registry", &registry]));
