@@ -34,7 +34,7 @@ pub(crate) struct App {
 }
 
 /// The OpenAI HTTP front over a [`Generator`].
-pub struct Front(Arc<App>);
+pub struct Front(pub(crate) Arc<App>);
 
 impl Front {
     /// `/ready` says no until `readiness` and the generator say yes; `/metrics` shows all of `registry`.

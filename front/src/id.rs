@@ -6,13 +6,28 @@ use rand::Rng as _;
 /// The client's `x-request-id`, if it is fit for logs and headers; else a new one.
 pub(crate) fn request_id(headers: &HeaderMap) -> String {
     let given = headers.get("x-request-id").and_then(|value| value.to_str().ok());
-    given.filter(|id| is_fit(id)).map_or_else(|| hex(rand::rng().random()), str::to_owned)
+    given.filter(|id| is_fit(id)).map_or_else(new_request_id, str::to_owned)
 }
 
 /// An id for the workers: clients may give the same id to two requests at once, workers may not see it twice.
 pub(crate) fn unique(request_id: &str, choice: u32) -> String {
     let mark: u32 = rand::rng().random();
     format!("{request_id}.{mark:08x}.{choice}")
+}
+
+/// The id by which the client knows the request that workers know by `unique`, with the number of its completion unless that is the first.
+pub fn shown_request_id(unique: &str) -> String {
+    let mut parts = unique.rsplitn(3, '.');
+    match (parts.next(), parts.next(), parts.next()) {
+        (Some("0"), Some(_), Some(id)) => id.to_owned(),
+        (Some(choice), Some(_), Some(id)) => format!("{id}.{choice}"),
+        _ => unique.to_owned(),
+    }
+}
+
+/// A new one.
+pub fn new_request_id() -> String {
+    hex(rand::rng().random())
 }
 
 /// A `traceparent` header of the W3C's form, for the log.
@@ -52,6 +67,14 @@ mod tests {
             let id = id_for(unfit);
             assert!(id.len() == 32 && id != unfit, "{unfit:?} became {id:?}");
         }
+    }
+
+    #[test]
+    fn workers_ids_tell_which_request_is_meant() {
+        for (choice, shown) in [(0, "a.b"), (3, "a.b.3")] {
+            assert_eq!(shown_request_id(&unique("a.b", choice)), shown);
+        }
+        assert_eq!(shown_request_id("else"), "else");
     }
 
     #[test]

@@ -39,6 +39,7 @@ mod id;
 mod logprobs;
 mod metrics;
 mod model_text;
+mod outline;
 mod prompt;
 mod record;
 mod request;
@@ -59,7 +60,9 @@ pub use generator::{
     AdapterRefused, Deadline, EventKind, Events, Generation, GenerationEvent, GenerationSpec, Generator,
     ServedAdapter,
 };
+pub use id::{new_request_id, shown_request_id};
 pub use metrics::FrontMetrics;
 pub use model_text::ModelText;
+pub use outline::{Outline, OutlineError};
 
 use app::App;

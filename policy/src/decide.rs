@@ -25,6 +25,8 @@ pub struct Decision {
     pub prefill_choices: Vec<usize>,
     /// The parts of the winner's cost.
     pub terms: Terms,
+    /// Tokens of the prompt that are cached where it is computed.
+    pub cached_tokens: u64,
     /// Time that the prompt will take to compute, for [`InFlight`](crate::view::InFlight).
     pub compute_ms: Ms,
     /// The cheapest candidates, cheapest first; the winner is among them.
@@ -139,11 +141,13 @@ impl Decider {
         });
         let terms = sides.all(prefill, decode);
         let compute_ms = terms.get(Term::Prefill);
+        let cached_tokens = sides.cached_tokens(prefill.unwrap_or(decode));
         Decision {
             prefill,
             decode,
             prefill_choices,
             terms,
+            cached_tokens,
             compute_ms,
             candidates,
             winner,

@@ -38,8 +38,9 @@ impl Report {
 }
 
 /// Prints a [`Report::Listening`]: once a process, when every listener is bound.
-pub fn report_listening<const N: usize>(listeners: [(&str, SocketAddr); N]) {
-    Report::Listening(listeners.map(|(name, address)| (name.to_owned(), address)).into()).print();
+pub fn report_listening<'a>(listeners: impl IntoIterator<Item = (&'a str, SocketAddr)>) {
+    let named = listeners.into_iter().map(|(name, address)| (name.to_owned(), address));
+    Report::Listening(named.collect()).print();
 }
 
 #[cfg(test)]

@@ -28,6 +28,28 @@ pub struct SchedulerArgs {
     #[arg(long, env = "BATON_ALLOW_RUNTIME_LORA_UPDATING")]
     pub allow_runtime_lora_updating: bool,
 
+    /// Address of the endpoint picker (gRPC, Envoy's ext_proc) that gateways ask; 0.0.0.0:9002 by convention. Default: none
+    #[arg(long, env = "BATON_PICKER_LISTEN", value_name = "ADDR:PORT")]
+    pub picker_listen: Option<SocketAddr>,
+
+    /// Address of the endpoint picker's gRPC health service; port 9003 by convention. Default: none
+    #[arg(long, env = "BATON_PICKER_HEALTH_LISTEN", value_name = "ADDR:PORT", requires = "picker_listen")]
+    pub picker_health_listen: Option<SocketAddr>,
+
+    /// Address of another listener for /metrics, /health and /ready, as for a picker whose front nobody else may reach; port 9090 by
+    /// convention. Default: only the front answers them
+    #[arg(long, env = "BATON_ADMIN_LISTEN", value_name = "ADDR:PORT")]
+    pub admin_listen: Option<SocketAddr>,
+
+    /// Prompts of gateways of up to so much text are looked at token by token; longer ones are compared by their text, which is much
+    /// quicker
+    #[arg(long, default_value_t = defaults::PICKER_ENCODED_KIB, value_name = "KIB")]
+    pub picker_encoded_kib: u32,
+
+    /// Obey the test headers of the Gateway API's conformance tests. Clients could choose endpoints so: for tests alone
+    #[arg(long, hide_short_help = true, requires = "picker_listen")]
+    pub picker_conformance: bool,
+
     /// Expect no prefill workers: decode workers prefill for themselves
     #[arg(long)]
     pub aggregated: bool,

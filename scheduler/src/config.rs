@@ -27,6 +27,7 @@ pub(crate) mod defaults {
     pub(crate) const MAX_QUEUE_WAIT_S: u64 = 30;
     pub(crate) const KV_INDEX_MIB: u64 = 1024;
     pub(crate) const DECISIONS: u32 = 4096;
+    pub(crate) const PICKER_ENCODED_KIB: u32 = 32;
 }
 
 /// The scheduler's configuration.
@@ -39,6 +40,10 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Address of the registry.
     pub registry_listen: SocketAddr,
+    /// The endpoint picker.
+    pub picker: PickerConfig,
+    /// Address of a listener for metrics and health alone.
+    pub admin_listen: Option<SocketAddr>,
     /// Whether no prefill workers are expected.
     pub aggregated: bool,
     /// Context that workers must have been started with.
@@ -62,6 +67,19 @@ pub struct FleetLimits {
     pub grace: Duration,
     /// Workers at most.
     pub max_workers: usize,
+}
+
+/// The endpoint picker.
+#[derive(Clone, Debug, Serialize)]
+pub struct PickerConfig {
+    /// Where gateways ask.
+    pub listen: Option<SocketAddr>,
+    /// Where its health is asked for.
+    pub health_listen: Option<SocketAddr>,
+    /// Bytes of text of a prompt that is looked at token by token.
+    pub encoded_bytes: u64,
+    /// Whether conformance tests are obeyed.
+    pub conformance: bool,
 }
 
 /// How requests are routed.
@@ -163,6 +181,13 @@ impl From<&SchedulerArgs> for Config {
             front: FrontConfig { allow_runtime_lora_updating, ..front },
             listen: args.listen,
             registry_listen: args.registry_listen,
+            picker: PickerConfig {
+                listen: args.picker_listen,
+                health_listen: args.picker_health_listen,
+                encoded_bytes: u64::from(args.picker_encoded_kib) << 10,
+                conformance: args.picker_conformance,
+            },
+            admin_listen: args.admin_listen,
             aggregated: args.aggregated,
             max_context_tokens: args.max_context,
             retries: args.retries,

@@ -5,13 +5,14 @@ mod wishes;
 
 use std::{sync::Arc, time::Instant};
 
-use baton_front::{GenerationEvent, GenerationSpec};
+use baton_front::{GenerationEvent, GenerationSpec, shown_request_id};
 use baton_proto::v1::{
     AdapterRef, GenerateEvent, GenerateRequest, PrefillCandidate, Role, generation_client::GenerationClient,
 };
 use tonic::transport::Channel;
 
 pub(crate) use call::Generation;
+pub(crate) use wishes::Wishes;
 
 use crate::{
     config::{Config, Priorities},
@@ -63,7 +64,18 @@ impl Dispatcher {
         &self,
         spec: &GenerationSpec,
     ) -> Result<(Generation, GenerationEvent), GenerateError> {
-        let ask = wishes::ask(spec, &self.priorities)?;
+        let header =
+            |name: &str| spec.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let wishes = Wishes::read(header, &self.priorities)?;
+        let ask = Ask {
+            request_id: &shown_request_id(&spec.request_id),
+            prompt: &spec.prompt,
+            prompt_tokens: spec.prompt.len() as u64,
+            max_tokens: u64::from(spec.sampling.max_tokens),
+            adapter: spec.adapter.as_deref(),
+            cache_salt: spec.cache_salt.as_deref(),
+            ..wishes.ask()
+        };
         let mut tried = Vec::new();
         let mut last_failure: Option<GenerateError> = None;
         let mut route = self.admitted(spec, &ask).await?;

@@ -202,6 +202,11 @@ impl Fleet {
         self.lock().present.values().cloned().collect()
     }
 
+    /// Whether a gateway would find somebody.
+    pub(crate) fn has_gateway_endpoint(&self) -> bool {
+        self.router.has_gateway_endpoint()
+    }
+
     /// Longest context that is served: what the workers here were started with, else what the model was made for.
     pub(crate) fn context_tokens(&self) -> Option<u32> {
         let here = self.any_model().map(|model| model.max_context_tokens);

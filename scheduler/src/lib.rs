@@ -32,9 +32,10 @@ mod error;
 mod fleet;
 mod generator;
 mod metrics;
+mod picker;
 mod router;
 mod run;
 
 pub use args::SchedulerArgs;
-pub use config::{Config, FleetLimits, ProfileError, RoutingConfig};
+pub use config::{Config, FleetLimits, PickerConfig, ProfileError, RoutingConfig};
 pub use run::{Scheduler, SchedulerError, run};

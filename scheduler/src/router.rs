@@ -41,7 +41,7 @@ pub(crate) use cache::{CacheIndex, CacheKeeper, Tracked};
 pub(crate) use metrics::RouterMetrics;
 pub(crate) use queue::not_now;
 pub(crate) use route::{Ask, Refused, Route};
-pub(crate) use workers::WorkerFacts;
+pub(crate) use workers::{Reach, WorkerFacts};
 
 use queue::Waiters;
 use sessions::Sessions;

@@ -2,9 +2,10 @@
 
 use std::{io::Write as _, net::SocketAddr, sync::Arc, time::Duration};
 
+use baton_endpoint_picker::Limits;
 use baton_front::{Front, ModelText};
 use baton_kv_index::IndexLimits;
-use baton_process::{BindError, Metrics, Readiness, Shutdown, bind};
+use baton_process::{BindError, Metrics, Readiness, Shutdown, bind, serve_admin};
 use baton_proto::{MAX_STREAMS, v1::registry_server::RegistryServer};
 use baton_tokenizer::{LoadError, Tokenizer};
 use tokio::{
@@ -18,11 +19,12 @@ use tonic::transport::Server;
 
 use crate::{
     SchedulerArgs,
-    config::{Config, ProfileError},
+    config::{Config, PickerConfig, Priorities, ProfileError},
     dispatch::Dispatcher,
     fleet::{Fleet, RegistryService, ServedModel},
     generator::FleetGenerator,
     metrics::SchedulerMetrics,
+    picker::{GatewayPicker, Ports},
     router::{CacheIndex, CacheKeeper, Router, RouterConfig, RouterMetrics},
 };
 
@@ -59,6 +61,9 @@ pub struct Scheduler {
     registry: TcpListener,
     router: Arc<Router>,
     cache_keeper: CacheKeeper,
+    picker: Option<(Ports, PickerConfig, Priorities)>,
+    admin: Option<TcpListener>,
+    metrics: Metrics,
     // Gives up every request in flight.
     root: CancellationToken,
 }
@@ -73,6 +78,12 @@ impl Scheduler {
         let text = ModelText::load(&config.front).await?;
         let http = bind(config.listen, "--listen").await?;
         let registry = bind(config.registry_listen, "--registry-listen").await?;
+        let picker = Ports::bind(&config.picker).await?;
+        let picker = picker.map(|ports| (ports, config.picker.clone(), config.routing.priorities.clone()));
+        let admin = match config.admin_listen {
+            Some(address) => Some(bind(address, "--admin-listen").await?),
+            None => None,
+        };
         let root = CancellationToken::new();
         let max_inflight = config.front.limits.max_inflight;
         let scheduler_metrics = SchedulerMetrics::new(metrics, config.front.shown_name(), max_inflight);
@@ -115,6 +126,9 @@ impl Scheduler {
             registry,
             router,
             cache_keeper,
+            picker,
+            admin,
+            metrics: metrics.clone(),
             root,
         })
     }
@@ -135,17 +149,58 @@ impl Scheduler {
         self.registry.local_addr()
     }
 
+    /// Where it listens beside, by what for.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn other_addresses(&self) -> std::io::Result<Vec<(&'static str, SocketAddr)>> {
+        let mut addresses = match &self.picker {
+            Some((ports, ..)) => ports.addresses()?,
+            None => Vec::new(),
+        };
+        if let Some(admin) = &self.admin {
+            addresses.push(("admin", admin.local_addr()?));
+        }
+        Ok(addresses)
+    }
+
     /// Serves until `shutdown`, then drains: no new connections, requests in flight come to their end or are given up when
     /// the drain time is over, and the registry goes last.
     ///
     /// # Errors
     /// A listener failed.
     pub async fn serve(self, shutdown: Shutdown) -> Result<(), SchedulerError> {
-        let Self { front, fleet, readiness, drain_timeout, http, registry, router, cache_keeper, root } =
-            self;
+        let Self { front, fleet, readiness, drain_timeout, http, registry, router, cache_keeper, .. } = self;
+        let Self { picker, admin, metrics, root, .. } = self;
+        let front = Arc::new(front);
         let tasks = TaskTracker::new();
         let registry_stop = CancellationToken::new();
-        let registry = spawn_registry(fleet, registry, &tasks, &registry_stop);
+        let registry = spawn_registry(fleet.clone(), registry, &tasks, &registry_stop);
+        if let Some((ports, config, priorities)) = picker {
+            let picker = GatewayPicker {
+                front: front.clone(),
+                fleet: fleet.clone(),
+                router: router.clone(),
+                priorities,
+                most_encoded_bytes: usize::try_from(config.encoded_bytes).unwrap_or(usize::MAX),
+            };
+            let limits = Limits { conformance: config.conformance, ..Limits::default() };
+            let serving = ports.serve(picker, limits, readiness.clone(), registry_stop.clone());
+            tasks.spawn(async move {
+                if let Err(error) = serving.await {
+                    tracing::error!(%error, "the endpoint picker failed");
+                }
+            });
+        }
+        if let Some(admin) = admin {
+            let stop = registry_stop.clone().cancelled_owned();
+            let serving = serve_admin(admin, metrics, readiness.clone(), stop);
+            tasks.spawn(async move {
+                if let Err(error) = serving.await {
+                    tracing::error!(%error, "the listener for metrics failed");
+                }
+            });
+        }
         let keeping = root.clone();
         tasks.spawn(async move { router.keep(keeping).await });
         tasks.spawn(cache_keeper.keep(root.clone()));
@@ -239,6 +294,7 @@ pub async fn run(args: SchedulerArgs, shutdown: Shutdown) -> Result<(), Schedule
     let scheduler = Scheduler::bind(config, &Metrics::new()).await?;
     let (http, registry) = (scheduler.http_address()?, scheduler.registry_address()?);
     tracing::info!(%http, %registry, "scheduler listening");
-    baton_process::report_listening([("http", http), ("registry", registry)]);
+    let others = scheduler.other_addresses()?;
+    baton_process::report_listening([("http", http), ("registry", registry)].into_iter().chain(others));
     scheduler.serve(shutdown).await
 }

@@ -61,7 +61,7 @@ fn account() -> Account {
         }),
         prefill_worker: "prefill-0".to_owned(),
         cached_prompt_tokens: 2,
-        fallback: String::new(),
+        ..Account::default()
     }
 }
 

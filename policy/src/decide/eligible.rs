@@ -104,6 +104,9 @@ impl Eligible {
         let count = fleet.workers.len();
         for index in (begin..count).chain(0..begin) {
             let worker = &fleet.workers[index];
+            if !worker.is_reached_by(request.ways) {
+                continue;
+            }
             let refuses = |&filter: &usize| !filters[filter].admits(fleet, index, request, now);
             let fails = if request.tried.contains(&index) {
                 Some(filters.len())

@@ -59,6 +59,12 @@ impl<'a> Sides<'a> {
             + worker.costs.tiers.fetch_ms(&cached, self.request.kv_bytes_per_token)
     }
 
+    /// Tokens of the prompt that `index` has cached.
+    #[must_use]
+    pub fn cached_tokens(&self, index: usize) -> u64 {
+        self.request.cached_at(index).tokens()
+    }
+
     /// The terms of computing the prompt at prefill worker `index`, which takes it `compute_ms`.
     #[must_use]
     pub fn prefill(&self, index: usize, compute_ms: Ms) -> Terms {

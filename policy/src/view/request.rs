@@ -55,6 +55,8 @@ pub struct RequestView<'a> {
     pub adapter: Option<&'a str>,
     /// The worker that served its session last.
     pub session_worker: Option<usize>,
+    /// The ways by which workers can be reached for it, a bit each; 0: all.
+    pub ways: u8,
     /// Labels that a worker must have, such as those of a header.
     pub labels: &'a [(&'a str, &'a str)],
     /// The only workers that a gateway allows; empty: all.

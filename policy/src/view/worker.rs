@@ -68,6 +68,8 @@ pub struct WorkerView {
     pub role: Role,
     /// Where it is: the group that [`Links`](super::Links) knows.
     pub group: u16,
+    /// Ways to reach it, a bit each; what they are is the caller's affair. 0: by all.
+    pub reach: u8,
     /// Labels to be matched.
     pub labels: Arc<BTreeMap<String, String>>,
     /// Adapters that it has loaded.
@@ -87,6 +89,12 @@ pub struct WorkerView {
 }
 
 impl WorkerView {
+    /// Whether it can be reached by one of `ways`.
+    #[must_use]
+    pub fn is_reached_by(&self, ways: u8) -> bool {
+        self.reach == 0 || ways == 0 || self.reach & ways != 0
+    }
+
     /// Whether it computes prompts for others.
     #[must_use]
     pub fn prefills(&self) -> bool {

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
 
 use super::{Pairs, Revisions};
-use crate::router::{Tracked, WorkerFacts};
+use crate::router::{Reach, Tracked, WorkerFacts};
 
 /// A worker from its joining to its loss.
 pub(crate) struct Member {
@@ -93,6 +93,8 @@ impl Member {
             id: self.info.worker_id.clone(),
             incarnation: self.info.incarnation,
             role: if self.role() == Role::Prefill { view::Role::Prefill } else { view::Role::Decode },
+            reach: Reach::Front,
+            address: None,
             labels: self.info.labels.clone().into_iter().collect(),
             capacity_tokens: self.capacity_tokens(),
             block_tokens: self.block_tokens(),

@@ -34,8 +34,16 @@ pub(crate) struct Tracked {
     gone: mpsc::UnboundedSender<WorkerId>,
 }
 
-/// A prompt's keys for each block size that workers have.
-pub(super) struct Prompt(Vec<PromptKeys>);
+/// A prompt's keys for each block size that workers have, by its tokens and by its text.
+pub(super) struct Prompt {
+    tokens: Vec<PromptKeys>,
+    text: Option<PromptKeys>,
+}
+
+/// Numbers of text in a block; the larger, the fewer are looked at.
+const TEXT_BLOCK: u32 = 64;
+/// Sets keys of text apart from those of tokens.
+const TEXT: &str = "\0text";
 
 impl CacheIndex {
     /// An empty one, and who keeps it.
@@ -68,9 +76,14 @@ impl CacheIndex {
     }
 
     /// Keys of a prompt, at every block size that there is.
-    pub(super) fn prompt(&self, scope: &Scope<'_>, tokens: &[u32]) -> Prompt {
+    pub(super) fn prompt(&self, scope: &Scope<'_>, tokens: &[u32], text: &[u32]) -> Prompt {
         let sizes: Vec<u32> = self.indexer.handle().reader().read(|index| index.block_sizes().collect());
-        Prompt(sizes.into_iter().map(|size| PromptKeys::new(scope, size, tokens)).collect())
+        let keys = |size| PromptKeys::new(scope, size, tokens);
+        let text_scope = Scope { model: TEXT, ..*scope };
+        Prompt {
+            tokens: if tokens.is_empty() { Vec::new() } else { sizes.into_iter().map(keys).collect() },
+            text: (!text.is_empty()).then(|| PromptKeys::new(&text_scope, TEXT_BLOCK, text)),
+        }
     }
 
     /// What each worker has of a prompt, by the slot that `slot_of` knows it by.
@@ -82,7 +95,8 @@ impl CacheIndex {
     ) {
         let mut matches = Matches::default();
         let handle = self.indexer.handle();
-        handle.reader().read(|index| prompt.0.iter().for_each(|keys| index.query(keys, &mut matches)));
+        let keys = prompt.tokens.iter().chain(&prompt.text);
+        handle.reader().read(|index| keys.for_each(|keys| index.query(keys, &mut matches)));
         cached.clear();
         for found in matches.found() {
             let Some(slot) = slot_of(found.worker.0) else { continue };
@@ -100,7 +114,8 @@ impl CacheIndex {
 
     /// The prompt will be at `worker`, it is thought.
     pub(super) fn guess(&self, worker: u32, block_tokens: u32, prompt: &Prompt) {
-        if let Some(keys) = prompt.0.iter().find(|keys| keys.block_tokens() == block_tokens) {
+        let tokens = prompt.tokens.iter().find(|keys| keys.block_tokens() == block_tokens);
+        for keys in tokens.into_iter().chain(&prompt.text) {
             self.indexer.handle().guess(WorkerId(worker), keys.clone());
         }
     }

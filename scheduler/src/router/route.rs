@@ -16,7 +16,7 @@ use baton_policy::{
 use baton_proto::v1::Account;
 
 use super::{
-    Known, Router,
+    Known, Reach, Router,
     cache::Prompt,
     queue::{Offered, Place},
 };
@@ -26,7 +26,12 @@ use crate::error::{GenerateError, NeverFits, NoDecodeWorker, NoSuchAdapter};
 #[derive(Clone, Debug)]
 pub(crate) struct Ask<'a> {
     pub(crate) request_id: &'a str,
+    /// Its tokens, as far as they are known.
     pub(crate) prompt: &'a [u32],
+    /// How many there are, or about how many.
+    pub(crate) prompt_tokens: u64,
+    /// Its text, four bytes a number; what is sent to workers that do not tell their caches is remembered by it.
+    pub(crate) text: &'a [u32],
     pub(crate) max_tokens: u64,
     pub(crate) adapter: Option<&'a str>,
     pub(crate) cache_salt: Option<&'a str>,
@@ -35,6 +40,10 @@ pub(crate) struct Ask<'a> {
     pub(crate) priority: i32,
     pub(crate) objective: Objective,
     pub(crate) session: Option<&'a str>,
+    /// By whom it would be sent.
+    pub(crate) reach: Reach,
+    /// `ip:port` of the only workers that may have it; `None`: all.
+    pub(crate) subset: Option<&'a [String]>,
 }
 
 /// Why a request goes nowhere.
@@ -52,6 +61,10 @@ pub(crate) struct Route {
     pub(crate) decode: String,
     /// Prefill workers' ids, best first; empty: prefill where it decodes.
     pub(crate) prefill: Vec<String>,
+    /// Where gateways reach the decode worker, and those who could serve in its place, best first.
+    pub(crate) addresses: Vec<String>,
+    /// Where its sidecar reaches the prefill workers, best first.
+    pub(crate) prefill_addresses: Vec<String>,
     /// Prefill workers that there are.
     pub(crate) prefill_workers: usize,
     /// Whether it was computed where it decodes because that costs less.
@@ -65,8 +78,12 @@ pub(crate) struct Route {
     // Which lives of the two workers.
     lives: (u64, u64),
     predicted_ttft_ms: f64,
+    /// How long it would wait, by prediction, and what of its prompt would be cached.
+    waited_ms: f64,
+    cached_tokens: u64,
     began: Instant,
     first_token_at: Option<Instant>,
+    last_token_at: Option<Instant>,
     account: Option<Account>,
     output_tokens: u64,
     is_complete: bool,
@@ -90,7 +107,7 @@ impl Router {
                 id: number,
                 tenant: ask.tenant.clone(),
                 priority: ask.priority,
-                growth_tokens: ask.prompt.len() as u64 + expected as u64,
+                growth_tokens: ask.prompt_tokens + expected as u64,
                 objective: ask.objective,
                 predicted_ttft_ms: decision.terms.ttft_ms(),
                 predicted_tpot_ms: decision.terms.get(Term::Decode) / expected.max(1.0),
@@ -153,7 +170,7 @@ impl Router {
 
     fn prompt(&self, ask: &Ask<'_>) -> Prompt {
         let scope = Scope { model: &self.model, adapter: ask.adapter, salt: ask.cache_salt };
-        self.cache.prompt(&scope, ask.prompt)
+        self.cache.prompt(&scope, ask.prompt, ask.text)
     }
 }
 
@@ -170,7 +187,12 @@ impl Known {
         let mut cached: Vec<Cached> = Vec::new();
         router.cache.cached(prompt, |number| self.slots.of_number(number), &mut cached);
         let tried: Vec<usize> = tried.iter().filter_map(|id| self.slots.of(id)).collect();
-        let request = self.view(ask, &cached, &tried);
+        let subset: Vec<usize> =
+            ask.subset.into_iter().flatten().filter_map(|address| self.slots.at(address)).collect();
+        if ask.subset.is_some() && subset.is_empty() {
+            return Err(Refused::Nobody(NoDecodeWorker { draining: 0 }.into()));
+        }
+        let request = RequestView { subset: &subset, ..self.view(ask, &cached, &tried) };
         let decided = self.decider.decide(&self.fleet, &request, now);
         let decision = match decided {
             Ok(decision) => decision,
@@ -186,8 +208,9 @@ impl Known {
     fn view<'a>(&self, ask: &'a Ask<'_>, cached: &'a [Cached], tried: &'a [usize]) -> RequestView<'a> {
         let session = ask.session.and_then(|session| self.sessions.get(session));
         RequestView {
-            prompt_tokens: ask.prompt.len() as u64,
+            prompt_tokens: ask.prompt_tokens,
             max_tokens: ask.max_tokens,
+            ways: ask.reach as u8,
             expected_output_tokens: self.learner.outputs.expected(&ask.tenant, ask.max_tokens),
             kv_bytes_per_token: self.slots.kv_bytes_per_token,
             cached,
@@ -210,7 +233,7 @@ impl Known {
         decision: Decision,
     ) -> Route {
         let now = router.now();
-        let prompt_tokens = ask.prompt.len() as u64;
+        let prompt_tokens = ask.prompt_tokens;
         let expected = self.learner.outputs.expected(&ask.tenant, ask.max_tokens) as u64;
         let (prefill, decode) = (decision.prefill.unwrap_or(decision.decode), decision.decode);
         let placed = Placed {
@@ -234,6 +257,12 @@ impl Known {
         Route {
             decode: id(&decode),
             prefill: decision.prefill_choices.iter().map(id).collect(),
+            addresses: self.addresses(&decision),
+            prefill_addresses: decision
+                .prefill_choices
+                .iter()
+                .filter_map(|slot| self.slots.address(*slot).map(str::to_owned))
+                .collect(),
             prefill_workers: self
                 .fleet
                 .workers
@@ -251,13 +280,30 @@ impl Known {
             placed,
             lives,
             predicted_ttft_ms: decision.terms.ttft_ms(),
+            waited_ms: decision.terms.get(Term::Queue),
+            cached_tokens: decision.cached_tokens,
             began: Instant::now(),
             first_token_at: None,
+            last_token_at: None,
             account: None,
             output_tokens: 0,
             is_complete: false,
             _place: place,
         }
+    }
+
+    /// The winner's, then those of the other candidates.
+    fn addresses(&self, decision: &Decision) -> Vec<String> {
+        let others = decision.candidates.iter().map(|candidate| candidate.decode);
+        let mut addresses: Vec<String> = Vec::new();
+        for slot in std::iter::once(decision.decode).chain(others) {
+            if let Some(address) = self.slots.address(slot)
+                && !addresses.iter().any(|known| known == address)
+            {
+                addresses.push(address.to_owned());
+            }
+        }
+        addresses
     }
 
     /// Whether some prefill worker can hand KV blocks to `decode` now.
@@ -279,8 +325,10 @@ impl Known {
         let ttft_ms =
             route.first_token_at.map(|at| at.saturating_duration_since(route.began).as_secs_f64() * 1e3);
         let cached_tokens = account.map_or(0, |account| u64::from(account.cached_prompt_tokens));
-        if let Some(account) = account {
-            self.learn(route, account);
+        match (account, ttft_ms) {
+            (Some(account), _) => self.learn(route, account),
+            (None, Some(ttft_ms)) => self.learn_from_outside(route, ttft_ms),
+            (None, None) => {}
         }
         if route.is_complete {
             self.learner.outputs.add(&route.tenant, route.output_tokens);
@@ -302,6 +350,24 @@ impl Known {
         };
         self.records.settle(&route.request_id, outcome);
         ttft_ms
+    }
+
+    /// All that is known of a server that gives no account is when its tokens came. A prompt that did not wait took that long.
+    fn learn_from_outside(&mut self, route: &Route, ttft_ms: f64) {
+        let Placed { prefill, decode, .. } = route.placed;
+        let is_same = self.slots.is((decode, route.lives.1));
+        if !is_same || prefill != decode || route.waited_ms > 0.0 || !route.is_complete {
+            return;
+        }
+        let worker = self.fleet.workers[decode].id.to_string();
+        let sequences = f64::from(self.fleet.workers[decode].sequences().max(1));
+        let context = self.fleet.workers[decode].context_tokens() as f64;
+        let new_tokens = route.prompt_tokens - route.cached_tokens.min(route.prompt_tokens);
+        self.learner.prefilled(&worker, new_tokens, route.cached_tokens, ttft_ms);
+        if let Some(step_ms) = route.step_ms() {
+            self.learner.stepped(&worker, sequences, context, step_ms);
+        }
+        self.fleet.workers[decode].costs = self.learner.costs(&worker);
     }
 
     fn learn(&mut self, route: &Route, account: &Account) {
@@ -350,6 +416,18 @@ impl Route {
     /// So many tokens came.
     pub(crate) fn tokens(&mut self, count: usize) {
         self.output_tokens += count as u64;
+        self.last_token_at = Some(Instant::now());
+    }
+
+    /// Mean time between two tokens.
+    fn step_ms(&self) -> Option<f64> {
+        let took = self.last_token_at?.checked_duration_since(self.first_token_at?)?;
+        (self.output_tokens > 1).then(|| took.as_secs_f64() * 1e3 / (self.output_tokens - 1) as f64)
+    }
+
+    /// So many tokens came in all.
+    pub(crate) fn counted(&mut self, tokens: u64) {
+        self.output_tokens = tokens;
     }
 
     /// How it was served so far.
@@ -390,7 +468,9 @@ impl Drop for Route {
 
 /// Why there is nobody, in the request's own terms.
 fn nobody(fleet: &baton_policy::view::FleetView, request: &RequestView<'_>) -> GenerateError {
-    let here = |(_, worker): &(usize, &baton_policy::view::WorkerView)| worker.decodes();
+    let here = |(_, worker): &(usize, &baton_policy::view::WorkerView)| {
+        worker.decodes() && worker.is_reached_by(request.ways)
+    };
     let open = |(slot, worker): &(usize, &baton_policy::view::WorkerView)| {
         !worker.is_draining && !request.tried.contains(slot)
     };

@@ -52,6 +52,8 @@ fn ask<'a>(request_id: &'a str, prompt: &'a [u32]) -> Ask<'a> {
     Ask {
         request_id,
         prompt,
+        prompt_tokens: prompt.len() as u64,
+        text: &[],
         max_tokens: 100,
         adapter: None,
         cache_salt: None,
@@ -59,6 +61,8 @@ fn ask<'a>(request_id: &'a str, prompt: &'a [u32]) -> Ask<'a> {
         priority: 0,
         objective: baton_policy::view::Objective::default(),
         session: None,
+        reach: Reach::Front,
+        subset: None,
     }
 }
 

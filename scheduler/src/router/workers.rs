@@ -17,6 +17,10 @@ pub(crate) struct WorkerFacts {
     pub(crate) incarnation: u64,
     pub(crate) role: Role,
     pub(crate) labels: BTreeMap<String, String>,
+    /// Who can send it requests.
+    pub(crate) reach: Reach,
+    /// `ip:port` where gateways and sidecars reach it.
+    pub(crate) address: Option<String>,
     /// Tokens that its KV cache holds when empty.
     pub(crate) capacity_tokens: u64,
     /// Tokens of a KV block.
@@ -25,12 +29,26 @@ pub(crate) struct WorkerFacts {
     pub(crate) kv_bytes_per_token: f64,
 }
 
+/// Who can send a worker requests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Reach {
+    /// This scheduler's own front, by gRPC.
+    #[default]
+    Front = 1,
+    /// Gateways, by HTTP.
+    Gateway = 2,
+    /// Both.
+    Both = 3,
+}
+
 /// Places of workers in the view. A place is used again; which life of it is meant is told by a number.
 #[derive(Default)]
 pub(super) struct Slots {
     slots: Vec<Slot>,
     by_id: HashMap<String, usize>,
     by_number: HashMap<u32, usize>,
+    by_address: HashMap<String, usize>,
     free: Vec<usize>,
     topology: Topology,
     /// Bytes of one token's keys and values: the same for all.
@@ -42,6 +60,7 @@ struct Slot {
     life: u64,
     incarnation: u64,
     is_absent: bool,
+    address: Option<String>,
     /// In the index of caches.
     number: Option<u32>,
     block_tokens: u32,
@@ -64,6 +83,15 @@ impl Slots {
 
     pub(super) fn of_number(&self, number: u32) -> Option<usize> {
         self.by_number.get(&number).copied()
+    }
+
+    /// Where gateways reach it.
+    pub(super) fn address(&self, slot: usize) -> Option<&str> {
+        self.slots.get(slot)?.address.as_deref()
+    }
+
+    pub(super) fn at(&self, address: &str) -> Option<usize> {
+        self.by_address.get(address).copied()
     }
 
     /// Its number in the index of caches, and the size of its blocks.
@@ -152,6 +180,26 @@ impl Router {
         }
     }
 
+    /// A worker's KV cache turns out to be of this size.
+    pub(crate) fn sized(&self, id: &str, capacity_tokens: u64, block_tokens: u32) {
+        let mut known = self.lock();
+        let Some(slot) = known.slots.of(id) else { return };
+        known.slots.slots[slot].block_tokens = block_tokens;
+        if known.fleet.workers[slot].kv_capacity_tokens != capacity_tokens {
+            known.fleet.workers[slot].kv_capacity_tokens = capacity_tokens;
+            self.capacity_changed(&mut known);
+        }
+    }
+
+    /// A worker takes requests, or takes no more.
+    pub(crate) fn opened(&self, id: &str, is_open: bool) {
+        let mut known = self.lock();
+        let Some(slot) = known.slots.of(id) else { return };
+        known.slots.slots[slot].is_absent = !is_open;
+        known.fleet.workers[slot].is_draining = !is_open || known.slots.slots[slot].last.draining;
+        self.capacity_changed(&mut known);
+    }
+
     /// Whether a prefill worker can hand KV blocks to a decode worker.
     pub(crate) fn paired(&self, prefill: &str, decode: &str, is_connected: bool) {
         let mut known = self.lock();
@@ -166,6 +214,15 @@ impl Router {
         if let Some(slot) = known.slots.of(id) {
             known.fleet.workers[slot].adapters = Arc::new(names);
         }
+    }
+
+    /// Whether somebody generates whom gateways reach.
+    pub(crate) fn has_gateway_endpoint(&self) -> bool {
+        let known = self.lock();
+        let is_open = |worker: &WorkerView| {
+            worker.decodes() && !worker.is_draining && worker.is_reached_by(Reach::Gateway as u8)
+        };
+        known.fleet.workers.iter().any(is_open)
     }
 
     /// A call to a worker failed.
@@ -198,13 +255,20 @@ impl Known {
         });
         let life = slots.slots[slot].life + 1;
         let (incarnation, block_tokens) = (facts.incarnation, facts.block_tokens);
-        slots.slots[slot] = Slot { life, incarnation, block_tokens, ..Slot::default() };
+        let address = facts.address.clone();
+        if let Some(address) = &address {
+            slots.by_address.insert(address.clone(), slot);
+        }
+        slots.slots[slot] = Slot { life, incarnation, block_tokens, address, ..Slot::default() };
         slots.by_id.insert(facts.id.clone(), slot);
-        slots.kv_bytes_per_token = facts.kv_bytes_per_token;
+        if facts.kv_bytes_per_token > 0.0 {
+            slots.kv_bytes_per_token = facts.kv_bytes_per_token;
+        }
         fleet.workers[slot] = WorkerView {
             id: facts.id.as_str().into(),
             incarnation,
             role: facts.role,
+            reach: facts.reach as u8,
             labels: Arc::new(facts.labels.clone()),
             kv_capacity_tokens: facts.capacity_tokens,
             costs: learner.joined(&facts.id),
@@ -241,6 +305,11 @@ impl Known {
         slots.by_id.remove(&id);
         let emptied = &mut slots.slots[slot];
         emptied.life += 1;
+        if let Some(address) = emptied.address.take()
+            && slots.by_address.get(&address) == Some(&slot)
+        {
+            slots.by_address.remove(&address);
+        }
         if let Some(number) = emptied.number.take() {
             slots.by_number.remove(&number);
         }

@@ -1,0 +1,171 @@
+//! The endpoint picker: answers gateways that ask where a request is to go (Envoy's ext_proc, as the Gateway API Inference Extension has it).
+//!
+//! The same router decides as for the scheduler's own front; only who then sends the request differs, and how much is heard of it.
+
+mod health;
+mod sent;
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use baton_endpoint_picker::{EndpointPicker, Limits, Pick, PickRequest, Picker, Refusal};
+use baton_front::Front;
+use baton_process::{BindError, Readiness, bind};
+use baton_proto::MAX_STREAMS;
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::{Error, Server};
+
+use crate::{
+    config::{PickerConfig, Priorities},
+    dispatch::Wishes,
+    fleet::Fleet,
+    router::{Ask, Reach, Refused, Route, Router, not_now},
+};
+use health::serve_health;
+use sent::Sent;
+
+/// llm-d's name for where the prompt is to be computed.
+const PREFILLER: &str = "x-prefiller-host-port";
+const REQUEST_ID: &str = "x-request-id";
+/// Where a request does not say how much it may generate.
+const MAX_TOKENS_UNKNOWN: u64 = 4_096;
+
+/// Chooses for gateways.
+pub(crate) struct GatewayPicker {
+    pub(crate) front: Arc<Front>,
+    pub(crate) fleet: Arc<Fleet>,
+    pub(crate) router: Arc<Router>,
+    pub(crate) priorities: Priorities,
+    /// Longer prompts are compared by their text.
+    pub(crate) most_encoded_bytes: usize,
+}
+
+impl Picker for GatewayPicker {
+    async fn pick(&self, request: PickRequest) -> Result<Pick, Refusal> {
+        let request_id = match request.headers.get(REQUEST_ID) {
+            Some(id) if !id.is_empty() && id.len() <= 256 => id.to_owned(),
+            _ => baton_front::new_request_id(),
+        };
+        let header = |name: &str| request.headers.get(name).map(str::to_owned);
+        let wishes =
+            Wishes::read(header, &self.priorities).map_err(|error| refusal(400, error.to_string()))?;
+        let outline = match request.body.is_empty() {
+            true => baton_front::Outline::default(),
+            false => {
+                let outlined = self.front.outline(&request.body, self.most_encoded_bytes).await;
+                outlined.map_err(|error| refusal(400, error.to_string()))?
+            }
+        };
+        let adapters = self.fleet.adapters();
+        let adapter =
+            outline.model.as_ref().filter(|model| adapters.iter().any(|adapter| adapter.name == **model));
+        let ask = Ask {
+            request_id: &request_id,
+            prompt: &outline.tokens,
+            prompt_tokens: outline.prompt_tokens(),
+            text: &outline.text,
+            max_tokens: outline.max_tokens.unwrap_or(MAX_TOKENS_UNKNOWN),
+            adapter: adapter.map(String::as_str),
+            cache_salt: outline.cache_salt.as_deref(),
+            reach: Reach::Gateway,
+            subset: request.subset.as_deref(),
+            ..wishes.ask()
+        };
+        match self.router.route(&ask).await {
+            Ok(route) => Ok(self.pick_of(request_id.clone(), route)),
+            Err(refused) => Err(refused_as(&refused)),
+        }
+    }
+}
+
+impl GatewayPicker {
+    fn pick_of(&self, request_id: String, route: Route) -> Pick {
+        let mut headers = vec![(REQUEST_ID.to_owned(), request_id)];
+        if !route.prefill_addresses.is_empty() {
+            headers.push((PREFILLER.to_owned(), route.prefill_addresses.join(",")));
+        }
+        let endpoints = route.addresses.clone();
+        Pick { endpoints, headers, body: None, watch: Box::new(Sent::new(route, self.router.clone())) }
+    }
+}
+
+fn refused_as(refused: &Refused) -> Refusal {
+    match refused {
+        Refused::Nobody(error) => {
+            let status = match error {
+                baton_front::GenerateError::NeverFits(_) => 400,
+                baton_front::GenerateError::NoSuchAdapter(_) => 404,
+                _ => 503,
+            };
+            refusal(status, error.to_string())
+        }
+        Refused::NotNow(reason) => {
+            let not_now = not_now(reason);
+            let refused = refusal(reason.reason.status(), not_now.to_string());
+            Refusal { retry_after: Some(not_now.retry_after), ..refused }
+        }
+    }
+}
+
+fn refusal(status: u16, message: String) -> Refusal {
+    let kind = match status {
+        429 => "rate_limit_error",
+        400..=499 => "invalid_request_error",
+        _ => "service_unavailable_error",
+    };
+    let retry_after = (status == 503).then_some(Duration::from_secs(1));
+    Refusal { status, kind, message, retry_after }
+}
+
+/// The picker's listeners.
+pub(crate) struct Ports {
+    picker: TcpListener,
+    health: Option<TcpListener>,
+}
+
+impl Ports {
+    /// Those that are asked for; `None`: no picker is.
+    pub(crate) async fn bind(config: &PickerConfig) -> Result<Option<Self>, BindError> {
+        let Some(address) = config.listen else { return Ok(None) };
+        let picker = bind(address, "--picker-listen").await?;
+        let health = match config.health_listen {
+            Some(address) => Some(bind(address, "--picker-health-listen").await?),
+            None => None,
+        };
+        Ok(Some(Self { picker, health }))
+    }
+
+    /// Where they listen, by what for.
+    pub(crate) fn addresses(&self) -> std::io::Result<Vec<(&'static str, SocketAddr)>> {
+        let mut addresses = vec![("picker", self.picker.local_addr()?)];
+        if let Some(health) = &self.health {
+            addresses.push(("picker-health", health.local_addr()?));
+        }
+        Ok(addresses)
+    }
+
+    /// Serves gateways until `stop`.
+    pub(crate) async fn serve(
+        self,
+        picker: GatewayPicker,
+        limits: Limits,
+        readiness: Readiness,
+        stop: CancellationToken,
+    ) -> Result<(), Error> {
+        let fleet = picker.fleet.clone();
+        let is_ready = move || readiness.check().is_ok() && fleet.has_gateway_endpoint();
+        let serving = Server::builder()
+            .tcp_nodelay(true)
+            .max_concurrent_streams(MAX_STREAMS)
+            .add_service(EndpointPicker::service(Arc::new(picker), limits))
+            .serve_with_incoming_shutdown(
+                TcpListenerStream::new(self.picker),
+                stop.clone().cancelled_owned(),
+            );
+        match self.health {
+            None => serving.await,
+            Some(health) => tokio::try_join!(serving, serve_health(health, is_ready, stop)).map(|_| ()),
+        }
+    }
+}
