@@ -138,6 +138,14 @@ impl CacheKeeper {
 }
 
 impl Tracked {
+    pub(crate) fn id(&self) -> WorkerId {
+        self.id
+    }
+
+    pub(crate) fn index(&self) -> IndexHandle {
+        self.index.clone()
+    }
+
     /// Its number in the index.
     pub(crate) fn number(&self) -> u32 {
         self.id.0

@@ -216,6 +216,11 @@ impl Router {
         }
     }
 
+    /// Whether a worker of this name is here.
+    pub(crate) fn knows(&self, id: &str) -> bool {
+        self.lock().slots.of(id).is_some()
+    }
+
     /// Whether somebody generates whom gateways reach.
     pub(crate) fn has_gateway_endpoint(&self) -> bool {
         let known = self.lock();
