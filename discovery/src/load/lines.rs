@@ -30,7 +30,8 @@ pub(super) fn name(line: &[u8]) -> Option<&[u8]> {
         return None;
     }
     let length = after.iter().position(|byte| matches!(byte, b'{' | b' ' | b'\t'))?;
-    Some(&line[..line.len() - after.len() + length])
+    let name = &line[..line.len() - after.len() + length];
+    (!name.ends_with(b"_bucket")).then_some(name)
 }
 
 /// What follows the name.
