@@ -342,6 +342,10 @@ async fn a_watch_that_falls_silent_is_given_up() {
     let limits = WatchLimits { watch: Duration::from_secs(1), grace: Duration::from_millis(200), ..limits() };
     let mut bed = Bed::start(api, Options { limits, ..pool_options() });
     bed.wait("listed", |set| set.endpoints().len() == 1).await;
+    while bed.api.begun().1 < 2 {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    // Both watches are mute from here to their end.
     bed.api.put("pods", "p2", pod(2, app()));
     bed.api.mute(false);
     bed.wait("told by the next watch", |set| set.endpoints().len() == 2).await;

@@ -131,7 +131,7 @@ impl Cluster {
             let of_slices =
                 self.slices.is_some().then(|| sliced.get(name.as_str()).cloned().unwrap_or_default());
             let ports = match &of_slices {
-                Some(sliced) => sliced.ports.iter().copied().collect(),
+                Some(sliced) => sliced.ports.iter().copied().collect::<Vec<_>>(),
                 None => self.the_group()?.ports.clone(),
             };
             endpoints.extend(pod_endpoints(name, pod, &ports, of_slices.as_ref(), &options.shape));
@@ -167,7 +167,7 @@ fn sliced<'a>(slices: &'a BTreeMap<String, SliceFacts>, members: &Members) -> BT
 fn pod_endpoints(
     name: &str,
     pod: &PodFacts,
-    ports: &Vec<u16>,
+    ports: &[u16],
     sliced: Option<&Sliced<'_>>,
     shape: &Shape,
 ) -> Vec<Endpoint> {

@@ -4,7 +4,7 @@
 //!  InferencePool ─ or ─ Service ──► selector ──► Pods ─────────────┐
 //!        └─ targetPorts                └─► EndpointSlices (Service) ─┴─► Cluster (pure) ──► Snapshot
 //! ```
-//! Each kind of object is followed by a [`watch`] of its own: listed in pages, then watched from there on. A pod that is being deleted is
+//! Each kind of object is followed by itself: listed in pages, then watched from there on. A pod that is being deleted is
 //! draining at once, whatever its readiness says; one that is gone is gone. While the API server is away the last set stays, and
 //! [`Source::age`](crate::Source::age) grows; ordinarily it is below a minute, as the API server sends bookmarks and watches are short.
 //!

@@ -48,7 +48,7 @@ struct Store {
 }
 
 /// The server. Dropping it stops it.
-pub struct ApiServer {
+pub(crate) struct ApiServer {
     shared: Arc<Shared>,
     address: std::net::SocketAddr,
     _tasks: JoinSet<()>,
@@ -63,7 +63,7 @@ struct Shared {
 }
 
 impl ApiServer {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let shared = Arc::new(Shared {
             store: Mutex::new(Store { version: 10, page: 500, ..Store::default() }),
             changed: watch::Sender::new(0),
@@ -80,7 +80,7 @@ impl ApiServer {
         Self { shared, address, _tasks: tasks }
     }
 
-    pub fn client(&self) -> Client {
+    pub(crate) fn client(&self) -> Client {
         let mut config = kube::Config::new(format!("http://{}", self.address).parse().unwrap());
         config.default_retry = false;
         Client::try_from(config).unwrap()
@@ -91,7 +91,7 @@ impl ApiServer {
     }
 
     /// Creates or replaces an object; gives its version.
-    pub fn put(&self, resource: &str, name: &str, mut object: Value) -> u64 {
+    pub(crate) fn put(&self, resource: &str, name: &str, mut object: Value) -> u64 {
         let version = self.with(|store| {
             store.version += 1;
             object["metadata"]["name"] = json!(name);
@@ -110,7 +110,7 @@ impl ApiServer {
         version
     }
 
-    pub fn delete(&self, resource: &str, name: &str) {
+    pub(crate) fn delete(&self, resource: &str, name: &str) {
         self.with(|store| {
             let Some(mut old) = store.objects.remove(&(resource.into(), name.into())) else { return };
             store.version += 1;
@@ -125,11 +125,11 @@ impl ApiServer {
         self.shared.changed.send_modify(|at| *at += 1);
     }
 
-    pub fn get(&self, resource: &str, name: &str) -> Option<Value> {
+    pub(crate) fn get(&self, resource: &str, name: &str) -> Option<Value> {
         self.with(|store| store.objects.get(&(resource.to_owned(), name.to_owned())).cloned())
     }
 
-    pub fn all(&self, resource: &str) -> Vec<(String, Value)> {
+    pub(crate) fn all(&self, resource: &str) -> Vec<(String, Value)> {
         self.with(|store| {
             store
                 .objects
@@ -141,7 +141,7 @@ impl ApiServer {
     }
 
     /// Forgets what happened until now: a watch from an older version is told 410.
-    pub fn forget(&self, in_stream: bool) {
+    pub(crate) fn forget(&self, in_stream: bool) {
         self.with(|store| {
             store.forgotten = store.version;
             store.says_gone_in_stream = in_stream;
@@ -150,12 +150,12 @@ impl ApiServer {
     }
 
     /// Ends all watches without a word.
-    pub fn cut(&self) {
+    pub(crate) fn cut(&self) {
         self.shared.cut.send_modify(|at| *at += 1);
     }
 
     /// Answers nothing but errors, or works again.
-    pub fn away(&self, is_away: bool) {
+    pub(crate) fn away(&self, is_away: bool) {
         self.with(|store| store.is_away = is_away);
         if is_away {
             self.cut();
@@ -163,16 +163,16 @@ impl ApiServer {
     }
 
     /// Makes watches that begin from now on say nothing.
-    pub fn mute(&self, is_mute: bool) {
+    pub(crate) fn mute(&self, is_mute: bool) {
         self.with(|store| store.is_mute = is_mute);
     }
 
-    pub fn page_size(&self, page: usize) {
+    pub(crate) fn page_size(&self, page: usize) {
         self.with(|store| store.page = page);
     }
 
     /// How many lists and watches were begun.
-    pub fn begun(&self) -> (usize, usize) {
+    pub(crate) fn begun(&self) -> (usize, usize) {
         self.with(|store| (store.lists, store.watches))
     }
 }

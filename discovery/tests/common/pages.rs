@@ -5,16 +5,16 @@ use std::fmt::Write as _;
 
 /// What a made-up server says.
 #[derive(Clone, Debug)]
-pub struct Server {
-    pub waiting: Vec<u32>,
-    pub running: Vec<u32>,
-    pub usage: Vec<f64>,
-    pub block_tokens: u32,
-    pub blocks: u32,
-    pub queried: u64,
-    pub hit: u64,
+pub(crate) struct Server {
+    pub(crate) waiting: Vec<u32>,
+    pub(crate) running: Vec<u32>,
+    pub(crate) usage: Vec<f64>,
+    pub(crate) block_tokens: u32,
+    pub(crate) blocks: u32,
+    pub(crate) queried: u64,
+    pub(crate) hit: u64,
     /// Histograms beside what is needed: they are most of a page.
-    pub histograms: usize,
+    pub(crate) histograms: usize,
 }
 
 impl Default for Server {
@@ -72,12 +72,12 @@ fn process(page: &mut String) {
 
 impl Server {
     /// As vLLM 0.10 and later says it.
-    pub fn vllm(&self) -> String {
+    pub(crate) fn vllm(&self) -> String {
         self.vllm_named("kv_cache_usage_perc", "prefix_cache")
     }
 
     /// As vLLM before 0.9 says it.
-    pub fn old_vllm(&self) -> String {
+    pub(crate) fn old_vllm(&self) -> String {
         self.vllm_named("gpu_cache_usage_perc", "gpu_prefix_cache")
     }
 
@@ -122,7 +122,7 @@ impl Server {
     }
 
     /// As SGLang since 0.5.11 says it.
-    pub fn sglang(&self) -> String {
+    pub(crate) fn sglang(&self) -> String {
         let gauges = |rank: usize| {
             let tokens = self.block_tokens * self.blocks;
             vec![
