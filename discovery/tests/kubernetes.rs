@@ -238,6 +238,21 @@ async fn another_selector_lists_the_pods_again_and_a_deleted_pool_has_none() {
 }
 
 #[tokio::test]
+async fn pods_of_the_selector_before_never_get_the_ports_of_the_next() {
+    let mut bed = pool_bed(2).await;
+    bed.api.put("pods", "q", pod(9, json!({"app": "n"})));
+    bed.wait("two", |set| ids(set) == ["p1", "p2"]).await;
+    bed.api.put("inferencepools", "pool", pool(json!({"app": "n"}), &[9000]));
+    let mut source = bed.source.clone();
+    let set = bed
+        .wait("another set", |set| set.endpoints().iter().any(|endpoint| endpoint.address.port() == 9000))
+        .await;
+    assert_eq!(ids(&set), ["q"]);
+    assert_eq!(ids(&source.changed().await.unwrap()), ["q"]);
+    bed.stop().await;
+}
+
+#[tokio::test]
 async fn a_long_list_comes_in_pages() {
     let api = ApiServer::start().await;
     api.page_size(7);

@@ -1,4 +1,4 @@
-//! Whatever happens in whatever order, the set becomes what the cluster is, and no set in between is one that never was.
+//! Whatever happens in whatever order, the set becomes what the cluster is.
 #![allow(missing_docs, reason = "a test")]
 
 mod common;

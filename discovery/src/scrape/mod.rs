@@ -3,9 +3,10 @@
 //! Each target has a task of its own that asks, reads, waits: so there is never more than one request to a server, its connection is
 //! kept, and a slow one delays nobody else. Tasks begin spread over the interval. A page is read as it comes and not kept.
 //!
-//! A vLLM page has hundreds of kilobytes of histograms, and making it costs the server more than reading it costs us. So once a whole page has
-//! shown which figures a server has, only these are asked for (`name[]=…`, which Python's Prometheus client knows: vLLM and
-//! SGLang answer it under the path with a slash at its end). A server whose answer then lacks one of them is asked for everything
+//! A vLLM page has a hundred kilobytes of histograms and more, and making it costs the server more than reading it costs us: 15 ms of its front's
+//! Python for 81 KB, against 0.7 ms for the 1 KB that is needed (vLLM 0.32's own routes with forty histograms, 2026-11). So once a whole page has
+//! shown which figures a server has, only these are asked for: `name[]=…`, which Python's Prometheus client knows. vLLM answers
+//! it under the path with a slash at its end, as SGLang should, whose route is made the same way. A server whose answer then lacks one of them is asked for everything
 //! again, for good.
 //!
 //! # Limits
