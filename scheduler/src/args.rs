@@ -41,6 +41,33 @@ pub struct SchedulerArgs {
     #[arg(long, env = "BATON_ADMIN_LISTEN", value_name = "ADDR:PORT")]
     pub admin_listen: Option<SocketAddr>,
 
+    /// Model servers that do not register themselves (vLLM, SGLang), from a YAML file that is read again when it changes: gateways get
+    /// them, too
+    #[arg(long, env = "BATON_SERVERS", value_name = "FILE", requires = "picker_listen")]
+    pub servers: Option<PathBuf>,
+
+    /// The same, from the pods of an InferencePool: NAME, or NAMESPACE/NAME. Uses the pod's service account, else the kubeconfig
+    #[arg(
+        long,
+        env = "BATON_INFERENCE_POOL",
+        value_name = "[NAMESPACE/]NAME",
+        requires = "picker_listen",
+        conflicts_with = "servers"
+    )]
+    pub inference_pool: Option<String>,
+
+    /// Port on which the pool's servers publish KV events; 5557 by convention. Default: they do not
+    #[arg(long, value_name = "PORT", requires = "inference_pool")]
+    pub pool_kv_events_port: Option<u16>,
+
+    /// Port on which the pool's servers replay KV events that were missed. Default: they do not
+    #[arg(long, value_name = "PORT", requires = "pool_kv_events_port")]
+    pub pool_kv_replay_port: Option<u16>,
+
+    /// Between two readings of a server's metrics page
+    #[arg(long, default_value_t = defaults::SCRAPE_MS, value_name = "MS", value_parser = clap::value_parser!(u64).range(20..=10_000))]
+    pub scrape_ms: u64,
+
     /// Prompts of gateways of up to so much text are looked at token by token; longer ones are compared by their text, which is much
     /// quicker
     #[arg(long, default_value_t = defaults::PICKER_ENCODED_KIB, value_name = "KIB")]

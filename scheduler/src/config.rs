@@ -27,6 +27,7 @@ pub(crate) mod defaults {
     pub(crate) const MAX_QUEUE_WAIT_S: u64 = 30;
     pub(crate) const KV_INDEX_MIB: u64 = 1024;
     pub(crate) const DECISIONS: u32 = 4096;
+    pub(crate) const SCRAPE_MS: u64 = 100;
     pub(crate) const PICKER_ENCODED_KIB: u32 = 32;
 }
 
@@ -76,6 +77,16 @@ pub struct PickerConfig {
     pub listen: Option<SocketAddr>,
     /// Where its health is asked for.
     pub health_listen: Option<SocketAddr>,
+    /// File with servers that do not register themselves.
+    pub servers: Option<PathBuf>,
+    /// InferencePool with such servers.
+    pub inference_pool: Option<String>,
+    /// Where the pool's servers publish KV events.
+    pub pool_kv_events_port: Option<u16>,
+    /// Where they replay them.
+    pub pool_kv_replay_port: Option<u16>,
+    /// Between two readings of a metrics page.
+    pub scrape_every: Duration,
     /// Bytes of text of a prompt that is looked at token by token.
     pub encoded_bytes: u64,
     /// Whether conformance tests are obeyed.
@@ -184,6 +195,11 @@ impl From<&SchedulerArgs> for Config {
             picker: PickerConfig {
                 listen: args.picker_listen,
                 health_listen: args.picker_health_listen,
+                servers: args.servers.clone(),
+                inference_pool: args.inference_pool.clone(),
+                pool_kv_events_port: args.pool_kv_events_port,
+                pool_kv_replay_port: args.pool_kv_replay_port,
+                scrape_every: Duration::from_millis(args.scrape_ms),
                 encoded_bytes: u64::from(args.picker_encoded_kib) << 10,
                 conformance: args.picker_conformance,
             },

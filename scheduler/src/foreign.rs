@@ -9,15 +9,24 @@ use std::{
 
 use baton_discovery::{
     Endpoint, KvEvents, Role, Snapshot, Source, State,
-    scrape::{Health, Loads},
+    file::{FileError, FileWatcher},
+    kubernetes::{self, ConnectError, Kubernetes, Members, Options},
+    scrape::{Health, Loads, ScrapeOptions, Scraper},
 };
 use baton_kv_index::{Source as Publisher, Subscriber, WorkerSpec};
 use baton_policy::view;
+use baton_process::Metrics;
 use baton_proto::v1::WorkerLoad;
 use tokio::{task::JoinSet, time};
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::{
+    sync::{CancellationToken, DropGuard},
+    task::TaskTracker,
+};
 
-use crate::router::{Reach, Router, Tracked, WorkerFacts};
+use crate::{
+    config::PickerConfig,
+    router::{Reach, Router, Tracked, WorkerFacts},
+};
 
 /// Between two looks at what pages told.
 const LOOK: Duration = Duration::from_millis(50);
@@ -27,6 +36,63 @@ const CAPACITY_UNKNOWN: u64 = 1_000_000;
 const BLOCK_TOKENS_UNKNOWN: u32 = 16;
 /// Pages count the requests that wait, not their tokens.
 const WAITING_PROMPT_TOKENS: u64 = 512;
+
+/// Why servers can't be looked for.
+#[derive(Debug, thiserror::Error)]
+pub enum DiscoveryError {
+    /// Their list can't be used.
+    #[error("the list of servers can't be used")]
+    File(#[from] FileError),
+    /// There is no way to Kubernetes.
+    #[error(transparent)]
+    Kubernetes(#[from] ConnectError),
+}
+
+/// Looks for servers as the operator says, until `stop`.
+///
+/// # Errors
+/// [`DiscoveryError`].
+pub(crate) async fn start(
+    config: &PickerConfig,
+    router: Arc<Router>,
+    metrics: &Metrics,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) -> Result<(), DiscoveryError> {
+    let source = match (&config.servers, &config.inference_pool) {
+        (Some(path), _) => {
+            let (watcher, source) = FileWatcher::open(path, metrics).await?;
+            tasks.spawn(watcher.run(stop.clone()));
+            source
+        }
+        (None, Some(pool)) => {
+            let (namespace, name) = match pool.split_once('/') {
+                Some((namespace, name)) => (namespace.to_owned(), name),
+                None => (own_namespace(), pool.as_str()),
+            };
+            let mut options = Options::new(namespace, Members::Pool(name.to_owned()));
+            options.shape.kv_events_port = config.pool_kv_events_port;
+            options.shape.kv_replay_port = config.pool_kv_replay_port;
+            let (watcher, source) = Kubernetes::new(kubernetes::connect().await?, options, metrics);
+            tasks.spawn(watcher.run(stop.clone()));
+            source
+        }
+        (None, None) => return Ok(()),
+    };
+    baton_discovery::export(vec![source.clone()], metrics);
+    let options = ScrapeOptions { every: config.scrape_every, ..ScrapeOptions::default() };
+    let (scraper, loads) = Scraper::new(source.clone(), options, metrics);
+    tasks.spawn(scraper.run(stop.clone()));
+    tasks.spawn(Foreign::new(source, loads, router).run(stop.clone()));
+    Ok(())
+}
+
+/// As a pod's service account says.
+fn own_namespace() -> String {
+    const PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
+    let namespace = std::env::var("POD_NAMESPACE").or_else(|_| std::fs::read_to_string(PATH));
+    namespace.map_or_else(|_| "default".to_owned(), |name| name.trim().to_owned())
+}
 
 /// Keeps the router up to date with what a source finds.
 pub(crate) struct Foreign {

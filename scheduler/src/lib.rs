@@ -30,6 +30,7 @@ mod config;
 mod dispatch;
 mod error;
 mod fleet;
+mod foreign;
 mod generator;
 mod metrics;
 mod picker;
@@ -38,4 +39,5 @@ mod run;
 
 pub use args::SchedulerArgs;
 pub use config::{Config, FleetLimits, PickerConfig, ProfileError, RoutingConfig};
+pub use foreign::DiscoveryError;
 pub use run::{Scheduler, SchedulerError, run};

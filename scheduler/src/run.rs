@@ -22,6 +22,7 @@ use crate::{
     config::{Config, PickerConfig, Priorities, ProfileError},
     dispatch::Dispatcher,
     fleet::{Fleet, RegistryService, ServedModel},
+    foreign::{self, DiscoveryError},
     generator::FleetGenerator,
     metrics::SchedulerMetrics,
     picker::{GatewayPicker, Ports},
@@ -37,6 +38,9 @@ pub enum SchedulerError {
     /// The routing profile can't be used.
     #[error(transparent)]
     Profile(#[from] ProfileError),
+    /// Servers can't be looked for.
+    #[error(transparent)]
+    Discovery(#[from] DiscoveryError),
     /// A port can't be had.
     #[error(transparent)]
     Bind(#[from] BindError),
@@ -177,6 +181,7 @@ impl Scheduler {
         let registry_stop = CancellationToken::new();
         let registry = spawn_registry(fleet.clone(), registry, &tasks, &registry_stop);
         if let Some((ports, config, priorities)) = picker {
+            foreign::start(&config, router.clone(), &metrics, &tasks, &root).await?;
             let picker = GatewayPicker {
                 front: front.clone(),
                 fleet: fleet.clone(),
