@@ -6,7 +6,7 @@
 //! | role | names it reports |
 //! |---|---|
 //! | scheduler | `http` (the front, which also answers `/ready` and `/metrics`), `registry` |
-//! | sidecar | `grpc` (generation, and the registry that its decode worker joins), `admin` |
+//! | sidecar | `grpc` (generation, and the registry that its decode worker joins), `admin`, with `--http-listen` `http` |
 //! | prefill-worker, decode-worker | `grpc`, `admin`, `transfer` |
 
 use std::{collections::BTreeMap, io::Write as _, net::SocketAddr};
@@ -38,8 +38,9 @@ impl Report {
 }
 
 /// Prints a [`Report::Listening`]: once a process, when every listener is bound.
-pub fn report_listening<const N: usize>(listeners: [(&str, SocketAddr); N]) {
-    Report::Listening(listeners.map(|(name, address)| (name.to_owned(), address)).into()).print();
+pub fn report_listening<'a>(listeners: impl IntoIterator<Item = (&'a str, SocketAddr)>) {
+    let named = listeners.into_iter().map(|(name, address)| (name.to_owned(), address));
+    Report::Listening(named.collect()).print();
 }
 
 #[cfg(test)]

@@ -4,7 +4,10 @@ use std::{io::Write as _, net::SocketAddr, sync::Arc, time::Duration};
 
 use baton_front::{Front, ModelText};
 use baton_process::{BindError, Metrics, Readiness, Shutdown, bind};
-use baton_proto::{MAX_STREAMS, v1::registry_server::RegistryServer};
+use baton_proto::{
+    MAX_STREAMS,
+    v1::{directory_server::DirectoryServer, registry_server::RegistryServer},
+};
 use baton_tokenizer::{LoadError, Tokenizer};
 use tokio::{
     net::TcpListener,
@@ -18,6 +21,7 @@ use tonic::transport::Server;
 use crate::{
     SchedulerArgs,
     config::Config,
+    directory::DirectoryService,
     dispatch::Dispatcher,
     fleet::{Fleet, RegistryService, ServedModel},
     generator::FleetGenerator,
@@ -166,6 +170,7 @@ fn spawn_registry(
 ) -> JoinHandle<Result<(), tonic::transport::Error>> {
     /// A report of load is a few hundred bytes; one of pairs has a line for each decode worker.
     const MOST_REPORT_BYTES: usize = 4 << 20;
+    let directory = DirectoryServer::new(DirectoryService::new(fleet.clone(), stop.clone()));
     let service = RegistryService::new(fleet, tasks.clone(), stop.clone());
     let service = RegistryServer::new(service).max_decoding_message_size(MOST_REPORT_BYTES);
     let stop = stop.clone();
@@ -174,6 +179,7 @@ fn spawn_registry(
             .tcp_nodelay(true)
             .max_concurrent_streams(MAX_STREAMS)
             .add_service(service)
+            .add_service(directory)
             .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop.cancelled_owned())
             .await
     })
