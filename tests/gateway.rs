@@ -96,7 +96,10 @@ fn workers(client: &Client) -> Vec<Value> {
 #[test]
 fn the_sidecars_front_answers_as_the_schedulers_does_and_prefills_where_the_header_says() {
     let fleet = Fleet::start(&ModelFolder::bundled(), 2);
-    assert_eq!(fleet.sidecar.get("/ready").status, 200);
+    eventually("the sidecar is ready", || match fleet.sidecar.get("/ready") {
+        reply if reply.status == 200 => Ok(()),
+        reply => Err(reply.body),
+    });
     let p1 = fleet.sidecar.saying(HEADER, &fleet.endpoint("p1"));
     for (round, length) in [17, 300, 700].into_iter().enumerate() {
         // Under a salt of its own each computes all of the prompt.
@@ -226,9 +229,10 @@ fn a_sidecar_that_is_told_to_stop_lets_its_own_clients_streams_end() {
 fn a_sidecar_that_was_told_another_model_says_so_and_serves_nothing() {
     let (here, there) = (ModelFolder::made_up(Shape::TINY), ModelFolder::bundled());
     let fleet = Fleet::with_sidecar_of(&there, &here, 0);
-    let reply = fleet.sidecar.get("/ready");
-    assert_eq!(reply.status, 503);
-    assert!(reply.body.contains("--model is"), "{}", reply.body);
+    eventually("the sidecar says what is wrong", || match fleet.sidecar.get("/ready") {
+        reply if reply.status == 503 && reply.body.contains("--model is") => Ok(()),
+        reply => Err(reply.body),
+    });
     let error = fleet.sidecar.post("/v1/completions", &json!({"prompt": "x"})).error(500);
     assert!(error["message"].as_str().is_some_and(|text| text.contains("--model is")), "{error}");
     assert_eq!(fleet.scheduler.post("/v1/completions", &json!({"prompt": "x"})).status, 200);
