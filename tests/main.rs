@@ -11,6 +11,7 @@ mod harness;
 mod api;
 mod bad_input;
 mod failure;
+mod gateway;
 mod kv_events;
 mod lora;
 mod membership;

@@ -10,11 +10,6 @@
 //! The front is the only part of Baton that knows text: it renders, encodes, decodes, and finds stop strings; behind the
 //! [`Generator`] there are token ids. It checks a request once, completely, before anybody else hears of it.
 //!
-//! A request goes through the same stations whatever its path: [`body`] reads it under limits, [`request`] parses it (after
-//! that nothing is re-checked), [`constrain`] compiles its grammar, [`prompt`] renders and encodes it, [`run`] generates, and
-//! [`stream`] or [`collect`] writes the answer in the [`wire`] shape of its path. Whatever fails becomes an
-//! [`api_error::ApiError`], and HTTP there.
-//!
 //! Left out on purpose: workers, placement, and any state about a request that outlives it.
 //!
 //! # Invariants

@@ -6,7 +6,7 @@
 //! | role | names it reports |
 //! |---|---|
 //! | scheduler | `http` (the front, which also answers `/ready` and `/metrics`), `registry` |
-//! | sidecar | `grpc` (generation, and the registry that its decode worker joins), `admin` |
+//! | sidecar | `grpc` (generation, and the registry that its decode worker joins), `admin`, with `--http-listen` `http` |
 //! | prefill-worker, decode-worker | `grpc`, `admin`, `transfer` |
 
 use std::{collections::BTreeMap, io::Write as _, net::SocketAddr};

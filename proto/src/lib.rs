@@ -3,6 +3,7 @@
 //! | service | served by | called by | for |
 //! |---|---|---|---|
 //! | [`registry`](v1::registry_server) | scheduler (and each sidecar, which relays its decode worker's) | workers | joining the fleet, reporting load, leaving |
+//! | [`directory`](v1::directory_server) | scheduler | sidecars with an HTTP front | who may prefill |
 //! | [`generation`](v1::generation_server) | sidecar | scheduler | one request from tokenised prompt to last token |
 //! | [`prefill`](v1::prefill_server) | prefill worker | sidecar | the first leg |
 //! | [`decode`](v1::decode_server) | decode worker | its sidecar | the second leg |

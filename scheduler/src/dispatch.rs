@@ -212,15 +212,7 @@ fn generate_request(spec: &GenerationSpec, decode: &Member, prefill: &[Arc<Membe
         request_id: spec.request_id.clone(),
         prompt: spec.prompt.to_vec(),
         sampling: Some(spec.sampling.clone()),
-        prefill_candidates: prefill
-            .iter()
-            .map(|member| PrefillCandidate {
-                worker_id: member.info.worker_id.clone(),
-                incarnation: member.info.incarnation,
-                endpoint: member.info.endpoint.clone(),
-                block_tokens: member.info.kv_cache.as_ref().map_or(0, |kv| kv.block_tokens),
-            })
-            .collect(),
+        prefill_candidates: prefill.iter().map(|member| prefill_candidate(member)).collect(),
         // 0 would mean "the sidecar's default".
         deadline_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX).max(1),
         adapter: spec.adapter.as_ref().map(|name| AdapterRef {
@@ -229,5 +221,15 @@ fn generate_request(spec: &GenerationSpec, decode: &Member, prefill: &[Arc<Membe
             revision: decode.adapters().get(name).cloned().unwrap_or_default(),
         }),
         cache_salt: spec.cache_salt.clone(),
+    }
+}
+
+/// A prefill worker, as sidecars know it.
+pub(crate) fn prefill_candidate(member: &Member) -> PrefillCandidate {
+    PrefillCandidate {
+        worker_id: member.info.worker_id.clone(),
+        incarnation: member.info.incarnation,
+        endpoint: member.info.endpoint.clone(),
+        block_tokens: member.info.kv_cache.as_ref().map_or(0, |kv| kv.block_tokens),
     }
 }

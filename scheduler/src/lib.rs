@@ -27,6 +27,7 @@
 
 mod args;
 mod config;
+mod directory;
 mod dispatch;
 mod error;
 mod fleet;

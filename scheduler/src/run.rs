@@ -6,7 +6,10 @@ use baton_endpoint_picker::Limits;
 use baton_front::{Front, ModelText};
 use baton_kv_index::IndexLimits;
 use baton_process::{BindError, Metrics, Readiness, Shutdown, bind, serve_admin};
-use baton_proto::{MAX_STREAMS, v1::registry_server::RegistryServer};
+use baton_proto::{
+    MAX_STREAMS,
+    v1::{directory_server::DirectoryServer, registry_server::RegistryServer},
+};
 use baton_tokenizer::{LoadError, Tokenizer};
 use tokio::{
     net::TcpListener,
@@ -20,6 +23,7 @@ use tonic::transport::Server;
 use crate::{
     SchedulerArgs,
     config::{Config, PickerConfig, Priorities, ProfileError},
+    directory::DirectoryService,
     dispatch::Dispatcher,
     fleet::{Fleet, RegistryService, ServedModel},
     foreign::{self, DiscoveryError},
@@ -259,6 +263,7 @@ fn spawn_registry(
 ) -> JoinHandle<Result<(), tonic::transport::Error>> {
     /// A report of load is a few hundred bytes; one of pairs has a line for each decode worker.
     const MOST_REPORT_BYTES: usize = 4 << 20;
+    let directory = DirectoryServer::new(DirectoryService::new(fleet.clone(), stop.clone()));
     let service = RegistryService::new(fleet, tasks.clone(), stop.clone());
     let service = RegistryServer::new(service).max_decoding_message_size(MOST_REPORT_BYTES);
     let stop = stop.clone();
@@ -267,6 +272,7 @@ fn spawn_registry(
             .tcp_nodelay(true)
             .max_concurrent_streams(MAX_STREAMS)
             .add_service(service)
+            .add_service(directory)
             .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop.cancelled_owned())
             .await
     })

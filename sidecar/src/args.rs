@@ -1,7 +1,8 @@
 //! Command line of the sidecar; every limit has its default here.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
+use baton_front::FrontArgs;
 use humantime::Duration as Human;
 
 /// Options of `baton sidecar`.
@@ -14,6 +15,15 @@ pub struct Args {
     /// Address that the scheduler reaches this sidecar at [default: the one it listens on]
     #[arg(long, env = "BATON_ADVERTISE", value_name = "HOST:PORT")]
     pub advertise: Option<String>,
+
+    /// Serve OpenAI's HTTP API here, too, for gateways that choose the decode worker themselves; port 8000 is usual. Prompts are
+    /// computed by the prefill workers that the header x-prefiller-host-port names, without it where the answer is decoded
+    #[arg(long, env = "BATON_HTTP_LISTEN", value_name = "IP:PORT", requires = "model")]
+    pub http_listen: Option<SocketAddr>,
+
+    /// Model folder in Hugging Face's format, for --http-listen: its tokenizer and configuration, not its weights
+    #[arg(long, env = "BATON_MODEL", value_name = "DIR")]
+    pub model: Option<PathBuf>,
 
     /// Where /metrics, /health and /ready are served (port 0: any)
     #[arg(long, env = "BATON_ADMIN_LISTEN", default_value = "127.0.0.1:9090", value_name = "IP:PORT")]
@@ -46,6 +56,10 @@ pub struct Args {
     /// Longest that requests in flight may take to end once the sidecar is told to stop, in seconds
     #[arg(long, env = "BATON_DRAIN_TIMEOUT", alias = "drain-deadline", default_value = "30", value_parser = parse_seconds, value_name = "SECONDS")]
     pub drain_timeout: Duration,
+
+    /// Of the HTTP front.
+    #[command(flatten, next_help_heading = "With --http-listen")]
+    pub front: FrontArgs,
 }
 
 /// The limits of one request.

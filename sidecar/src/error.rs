@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use baton_process::BindError;
+use baton_tokenizer::LoadError;
 
 /// The sidecar could not start, or ended by a fault.
 #[derive(Debug, thiserror::Error)]
@@ -26,10 +27,13 @@ pub enum RunError {
         /// Its value.
         value: String,
     },
+    /// The model folder's tokenizer can't be used.
+    #[error(transparent)]
+    Model(#[from] LoadError),
     /// The gRPC server failed.
     #[error("the gRPC server failed")]
     Serve(#[from] tonic::transport::Error),
-    /// The admin server failed, or a listener has no address.
-    #[error("the admin server failed")]
+    /// The admin or HTTP server failed, or a listener has no address.
+    #[error("the HTTP server failed")]
     Admin(#[from] std::io::Error),
 }

@@ -49,15 +49,23 @@ impl Generation for GenerationService {
         &self,
         request: Request<GenerateRequest>,
     ) -> Result<Response<Self::GenerateStream>, Status> {
-        let arrival = Instant::now();
-        let (client, events) = mpsc::channel(CLIENT_EVENTS);
-        let requests = self.0.clone();
-        self.0.tasks.spawn(async move { requests.serve(request.into_inner(), &client, arrival).await });
-        Ok(Response::new(ReceiverStream::new(events)))
+        Ok(Response::new(ReceiverStream::new(self.0.start(request.into_inner()))))
     }
 }
 
+/// Events of a request on their way to whoever asked; dropping it is leaving.
+pub(crate) type Events = mpsc::Receiver<Result<GenerateEvent, Status>>;
+
 impl Requests {
+    /// Serves `request` from a task of its own.
+    pub(crate) fn start(self: &Arc<Self>, request: GenerateRequest) -> Events {
+        let arrival = Instant::now();
+        let (client, events) = mpsc::channel(CLIENT_EVENTS);
+        let requests = self.clone();
+        self.tasks.spawn(async move { requests.serve(request, &client, arrival).await });
+        events
+    }
+
     async fn serve(&self, request: GenerateRequest, client: &Client, arrival: Instant) {
         let (worker, _slot) = match self.admit() {
             Ok(admitted) => admitted,

@@ -12,12 +12,16 @@
 //!
 //! The decode worker registers through the sidecar, so that for the scheduler the two live and die together.
 //!
-//! Deliberately absent: which workers suit a request (the scheduler ranks them), text, and KV bytes.
+//! By option it has an HTTP front of its own (`http`, over `baton-front`), for gateways that choose workers themselves: requests
+//! that come there are served in the same way.
+//!
+//! Deliberately absent: which workers suit a request (the scheduler or a gateway ranks them), and KV bytes.
 //!
 //! # Invariants
 //! - A request ends in exactly one `finished` or `failure`, at the latest at its deadline, unless its client left.
 //! - No token is sent twice or differs after a fall-back: a repeated first token is compared with the one already sent.
 //! - When a request ends, however it ends, both its streams are dropped; that is what frees its blocks.
+//! - Nobody is called whom the scheduler has not named.
 
 #![forbid(unsafe_code)]
 
@@ -27,6 +31,7 @@ mod control;
 mod drive;
 mod error;
 mod generation;
+mod http;
 mod leg;
 mod link;
 mod metrics;

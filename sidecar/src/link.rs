@@ -1,7 +1,11 @@
 //! The decode worker that has joined, if one has.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
+use baton_proto::v1::{AdapterReport, LoadedAdapter, WorkerInfo};
 use tonic::transport::Channel;
 
 /// Where requests of this sidecar decode.
@@ -9,6 +13,40 @@ use tonic::transport::Channel;
 pub(crate) struct DecodeWorker {
     pub(crate) worker_id: String,
     pub(crate) channel: Channel,
+    pub(crate) facts: Arc<Facts>,
+}
+
+/// What a decode worker says of itself.
+#[derive(Debug, Default)]
+pub(crate) struct Facts {
+    pub(crate) info: WorkerInfo,
+    adapters: Mutex<BTreeMap<String, LoadedAdapter>>,
+}
+
+impl Facts {
+    pub(crate) fn new(mut info: WorkerInfo) -> Self {
+        // They come and go in one life.
+        let adapters = info.adapters.take().unwrap_or_default();
+        let facts = Self { info, ..Self::default() };
+        facts.set_adapters(adapters);
+        facts
+    }
+
+    pub(crate) fn set_adapters(&self, report: AdapterReport) {
+        let by_name = report.loaded.into_iter().map(|loaded| (loaded.name.clone(), loaded)).collect();
+        *self.adapters.lock().unwrap_or_else(PoisonError::into_inner) = by_name;
+    }
+
+    /// Its adapters by name.
+    pub(crate) fn adapters(&self) -> BTreeMap<String, LoadedAdapter> {
+        self.adapters.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Tokens that its KV cache holds when empty.
+    pub(crate) fn capacity_tokens(&self) -> Option<u64> {
+        let kv = self.info.kv_cache.as_ref()?;
+        Some(u64::from(kv.num_blocks) * u64::from(kv.block_tokens))
+    }
 }
 
 /// The decode worker's place. The last that the scheduler accepted has it; before any was, the last that asked: the

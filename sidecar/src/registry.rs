@@ -22,7 +22,7 @@ use tonic::{Request, Response, Status, Streaming, transport::Endpoint};
 use crate::{
     channels::endpoint,
     leg::describe,
-    link::{DecodeLink, DecodeWorker, Joined},
+    link::{DecodeLink, DecodeWorker, Facts, Joined},
 };
 
 /// Reports or replies on their way.
@@ -51,6 +51,7 @@ struct Relay {
     replies_down: mpsc::Sender<Result<RegistryReply, Status>>,
     reports_up: mpsc::Sender<WorkerReport>,
     last_load: WorkerLoad,
+    facts: Arc<Facts>,
     place: Joined,
 }
 
@@ -83,6 +84,7 @@ impl Registry for RegistryService {
             replies_down,
             reports_up,
             last_load: WorkerLoad::default(),
+            facts: worker.facts.clone(),
             place: relays.link.join(worker),
         };
         self.0.tasks.spawn(async move { relays.serve(relay, hello, outgoing).await });
@@ -134,7 +136,14 @@ impl Relays {
                 report = relay.reports.message() => match report {
                     Ok(Some(WorkerReport { report: Some(Report::Load(load)) })) => self.report(&mut relay, load),
                     // Unlike load, these do not come again.
-                    Ok(Some(report @ WorkerReport { report: Some(Report::Adapters(_) | Report::Cache(_)) })) => {
+                    Ok(Some(report @ WorkerReport { report: Some(Report::Cache(_)) })) => {
+                        if relay.reports_up.send(report).await.is_err() {
+                            return "the scheduler closed the registration".to_owned();
+                        }
+                    }
+                    Ok(Some(WorkerReport { report: Some(Report::Adapters(adapters)) })) => {
+                        relay.facts.set_adapters(adapters.clone());
+                        let report = WorkerReport { report: Some(Report::Adapters(adapters)) };
                         if relay.reports_up.send(report).await.is_err() {
                             return "the scheduler closed the registration".to_owned();
                         }
@@ -217,5 +226,6 @@ fn decode_worker(hello: &WorkerInfo) -> Result<DecodeWorker, Status> {
             hello.endpoint, hello.worker_id
         ))
     })?;
-    Ok(DecodeWorker { worker_id: hello.worker_id.clone(), channel: endpoint.connect_lazy() })
+    let facts = Arc::new(Facts::new(hello.clone()));
+    Ok(DecodeWorker { worker_id: hello.worker_id.clone(), channel: endpoint.connect_lazy(), facts })
 }

@@ -15,6 +15,7 @@ use crate::{
     Args, RunError,
     channels::{Channels, endpoint},
     generation::{GenerationService, Requests},
+    http::{Directory, HttpFront},
     link::DecodeLink,
     metrics::SidecarMetrics,
     registry::{RegistryService, Relays},
@@ -29,7 +30,8 @@ const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
 /// [`RunError`].
 pub async fn run(args: Args, shutdown: Shutdown) -> Result<(), RunError> {
     let sidecar = Sidecar::bind(args).await?;
-    report_listening([("grpc", sidecar.grpc), ("admin", sidecar.admin)]);
+    let http = sidecar.http_address().map(|http| ("http", http));
+    report_listening([("grpc", sidecar.grpc), ("admin", sidecar.admin)].into_iter().chain(http));
     sidecar.serve(shutdown).await
 }
 
@@ -43,6 +45,7 @@ pub struct Sidecar {
     serving_endpoint: String,
     grpc_listener: TcpListener,
     admin_listener: TcpListener,
+    http: Option<HttpFront>,
 }
 
 impl Sidecar {
@@ -61,7 +64,13 @@ impl Sidecar {
             }
             None => grpc.to_string(),
         };
-        Ok(Self { grpc, admin, args, serving_endpoint, grpc_listener, admin_listener })
+        let http = HttpFront::bind(&args).await?;
+        Ok(Self { grpc, admin, args, serving_endpoint, grpc_listener, admin_listener, http })
+    }
+
+    /// Where it serves OpenAI's API, if it does.
+    pub fn http_address(&self) -> Option<SocketAddr> {
+        self.http.as_ref().map(|http| http.address)
     }
 
     /// Serves until `shutdown`, then takes no new requests, lets those in flight end up to the drain deadline, and returns.
@@ -69,7 +78,7 @@ impl Sidecar {
     /// # Errors
     /// A server failed.
     pub async fn serve(self, shutdown: Shutdown) -> Result<(), RunError> {
-        let Self { grpc, args, serving_endpoint, grpc_listener, admin_listener, .. } = self;
+        let Self { grpc, args, serving_endpoint, grpc_listener, admin_listener, http, .. } = self;
         let scheduler = endpoint(&args.registry)
             .map_err(|_| RunError::BadAddress { option: "--registry", value: args.registry.clone() })?;
         let metrics = Metrics::new();
@@ -89,7 +98,7 @@ impl Sidecar {
         });
         let relays = Arc::new(Relays {
             link,
-            scheduler,
+            scheduler: scheduler.clone(),
             serving_endpoint,
             readiness: readiness.clone(),
             tasks: TaskTracker::new(),
@@ -101,6 +110,12 @@ impl Sidecar {
         let mut servers = JoinSet::new();
         let closing = CancellationToken::new();
         servers.spawn(serve_grpc(grpc_listener, requests.clone(), relays.clone(), closing.clone()));
+        if let Some(http) = http {
+            let directory = Directory::default();
+            relays.tasks.spawn(directory.clone().follow(scheduler, stop.clone()));
+            let front = http.over(requests.clone(), directory, &metrics, &readiness);
+            servers.spawn(front.serve(closing.clone()));
+        }
         let admin =
             serve_admin(admin_listener, metrics, readiness.clone(), closing.clone().cancelled_owned());
         servers.spawn(async move { admin.await.map_err(RunError::Admin) });

@@ -17,6 +17,7 @@ const LONGEST_ANSWER: Duration = Duration::from_secs(90);
 pub(crate) struct Client {
     base: String,
     agent: Agent,
+    headers: Vec<(String, String)>,
 }
 
 /// A whole answer.
@@ -52,7 +53,14 @@ impl Client {
             .timeout_global(Some(LONGEST_ANSWER))
             .max_idle_connections(0)
             .build();
-        Self { base: base.into(), agent: config.into() }
+        Self { base: base.into(), agent: config.into(), headers: Vec::new() }
+    }
+
+    /// One that says this with each POST.
+    pub(crate) fn saying(&self, header: &str, value: &str) -> Self {
+        let mut client = self.clone();
+        client.headers.push((header.to_owned(), value.to_owned()));
+        client
     }
 
     /// The server's address.
@@ -105,7 +113,12 @@ impl Client {
     }
 
     fn try_send(&self, path: &str, body: &[u8]) -> Result<Response<Body>, ureq::Error> {
-        self.agent.post(format!("{}{path}", self.base)).header("content-type", "application/json").send(body)
+        let mut request =
+            self.agent.post(format!("{}{path}", self.base)).header("content-type", "application/json");
+        for (name, value) in &self.headers {
+            request = request.header(name, value);
+        }
+        request.send(body)
     }
 }
 

@@ -126,12 +126,17 @@ impl Fleet {
         self.orders.add(name, "")
     }
 
+    /// Changes whenever somebody has joined or left, or has other adapters.
+    pub(crate) fn news(&self) -> watch::Receiver<u64> {
+        self.orders.news.subscribe()
+    }
+
     /// Waits until every worker that is here has carried out order `number`, and says why those could not that could not.
     ///
     /// # Cancel safety
     /// May be called again.
     pub(crate) async fn carried_out(&self, number: u64) -> Vec<String> {
-        let mut news = self.orders.news.subscribe();
+        let mut news = self.news();
         loop {
             let reports: Vec<(Arc<Member>, AdapterReport)> =
                 self.members().into_iter().map(|member| (member.clone(), member.adapter_report())).collect();
