@@ -31,7 +31,7 @@ impl Fleet {
     /// The sidecar is told another model than the workers.
     fn with_sidecar_of(sidecars: &ModelFolder, model: &ModelFolder, prefill: usize) -> Self {
         let line = ["scheduler", "--model", &model.arg(), "--listen", ANY, "--registry-listen", ANY];
-        let (scheduler, at) = start(&words(&line));
+        let (scheduler, at) = start(&words(&[&line[..], &["--disaggregate", "always"]].concat()));
         let (client, registry) = (Client::new(format!("http://{}", at("http"))), at("registry"));
         let line = ["sidecar", "--listen", ANY, "--admin-listen", ANY, "--registry", &registry];
         let http = ["--http-listen", ANY, "--model", &sidecars.arg()];

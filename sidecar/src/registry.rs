@@ -34,6 +34,8 @@ pub(crate) struct Relays {
     pub(crate) scheduler: Endpoint,
     /// Where the scheduler reaches this sidecar.
     pub(crate) serving_endpoint: String,
+    /// Where gateways do; empty: nowhere.
+    pub(crate) gateway_endpoint: String,
     pub(crate) readiness: Readiness,
     pub(crate) tasks: TaskTracker,
     /// From then on the worker is reported as draining.
@@ -75,6 +77,7 @@ impl Registry for RegistryService {
             return Ok(Response::new(rejection(&worker, &present)));
         }
         hello.serving_endpoint.clone_from(&relays.serving_endpoint);
+        hello.gateway_endpoint.clone_from(&relays.gateway_endpoint);
 
         let (replies_down, replies) = mpsc::channel(MESSAGES);
         let (reports_up, outgoing) = mpsc::channel(MESSAGES);

@@ -96,10 +96,12 @@ impl Sidecar {
             draining: draining.clone(),
             stop: stop.clone(),
         });
+        let gateway_endpoint = http.as_ref().map(|http| reachable(http.address, &serving_endpoint));
         let relays = Arc::new(Relays {
             link,
             scheduler: scheduler.clone(),
             serving_endpoint,
+            gateway_endpoint: gateway_endpoint.unwrap_or_default(),
             readiness: readiness.clone(),
             tasks: TaskTracker::new(),
             draining: draining.clone(),
@@ -174,4 +176,12 @@ async fn serve_grpc(
         )
         .await?;
     Ok(())
+}
+
+/// Where others reach `listening`, on the host of `endpoint` when it listens on every address.
+fn reachable(listening: SocketAddr, endpoint: &str) -> String {
+    match endpoint.rsplit_once(':') {
+        Some((host, _)) if listening.ip().is_unspecified() => format!("{host}:{}", listening.port()),
+        _ => listening.to_string(),
+    }
 }

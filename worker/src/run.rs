@@ -95,6 +95,7 @@ pub async fn run(
         role: role.into(),
         endpoint,
         serving_endpoint: String::new(),
+        gateway_endpoint: String::new(),
         model: Some(model),
         kv_cache: Some(kv_cache),
         fabric: Some(fabric),

@@ -89,12 +89,16 @@ impl Member {
     pub(super) fn facts(&self) -> WorkerFacts {
         let kv = self.info.kv_cache.clone().unwrap_or_default();
         let bytes = if kv.dtype == "f32" { 4.0 } else { 2.0 };
+        // Gateways send requests to sidecars, which call prefill workers.
+        let address =
+            if self.role() == Role::Prefill { &self.info.endpoint } else { &self.info.gateway_endpoint };
+        let address = Some(address.clone()).filter(|address| !address.is_empty());
         WorkerFacts {
             id: self.info.worker_id.clone(),
             incarnation: self.info.incarnation,
             role: if self.role() == Role::Prefill { view::Role::Prefill } else { view::Role::Decode },
-            reach: Reach::Front,
-            address: None,
+            reach: if address.is_some() { Reach::Both } else { Reach::Front },
+            address,
             labels: self.info.labels.clone().into_iter().collect(),
             capacity_tokens: self.capacity_tokens(),
             block_tokens: self.block_tokens(),

@@ -18,6 +18,7 @@ pub(super) fn describe_worker(member: &Member, pairs: &[PairView]) -> Value {
         "incarnation": info.incarnation,
         "endpoint": info.endpoint,
         "serving_endpoint": info.serving_endpoint,
+        "gateway_endpoint": info.gateway_endpoint,
         "admin_endpoint": info.admin_endpoint,
         "pid": info.pid,
         "model": { "name": model.name, "revision": model.revision, "dtype": model.dtype },
