@@ -110,7 +110,12 @@ async fn talk(stream: &mut TcpStream, manner: Manner, counts: &Counts) -> std::i
             Manner::OnlyThere(_) => {
                 stream.write_all(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n").await?
             }
-            Manner::CloseAfter(page) => return answer(stream, page).await,
+            Manner::CloseAfter(page) => {
+                answer(stream, page).await?;
+                // So that the end comes while the connection is idle.
+                tokio::time::sleep(Duration::from_millis(2)).await;
+                return Ok(());
+            }
             Manner::Endless => {
                 stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await?;
                 loop {
