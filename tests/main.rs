@@ -18,6 +18,7 @@ mod membership;
 mod one_answer;
 mod operator;
 mod pairs;
+mod picker;
 mod prefix_cache;
 mod recall;
 mod speculation;

@@ -254,9 +254,9 @@ impl Known {
     }
 }
 
-/// Servers of one engine exchange KV blocks by themselves.
+/// Servers of one engine exchange KV blocks by themselves, where they were set up for that: one that only computes prompts was.
 fn is_pair(prefill: &Endpoint, decode: &Endpoint) -> bool {
-    prefill.engine == decode.engine && prefill.role != Role::Decode && decode.role != Role::Prefill
+    prefill.engine == decode.engine && prefill.role == Role::Prefill && decode.role != Role::Prefill
 }
 
 fn facts(endpoint: &Endpoint) -> WorkerFacts {

@@ -8,8 +8,9 @@ use crate::{
     view::Ms,
 };
 
-/// A worker says something of the fleet once it has done so much.
-const ENOUGH: u64 = 8;
+/// A worker says something of the fleet once it has done so much: anything, or those that nobody has tried yet would be taken for
+/// what is published, which may be far off, and never be tried.
+const ENOUGH: u64 = 1;
 
 /// Learns from what happened.
 #[derive(Clone, Debug, Default)]

@@ -1,0 +1,196 @@
+//! A real gateway (Envoy) that asks the scheduler's endpoint picker, in front of Baton's workers and of vLLM-like servers.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use crate::harness::{
+    ANY, Client, FakeVllm, Gateway, ModelFolder, Process, Sent, Worker, eventually, start, words, worker_args,
+};
+
+const CHAT: &str = "/v1/chat/completions";
+
+/// Stops them in order.
+fn stop(processes: Vec<Process>) {
+    for mut process in processes {
+        process.signal(Signal::TERM, Sent::ToProcess);
+        assert_eq!(process.wait(Duration::from_secs(10)).code(), Some(0));
+    }
+}
+
+fn decision(scheduler: &Client, id: &str) -> Value {
+    let reply = scheduler.get(&format!("/v1/decisions/{id}"));
+    assert_eq!(reply.status, 200, "{}", reply.body);
+    serde_json::from_str(&reply.body).expect("JSON")
+}
+
+#[test]
+fn a_gateway_reaches_decode_workers_and_prompts_are_handed_over() {
+    let model = ModelFolder::bundled();
+    let line = ["scheduler", "--model", &model.arg(), "--listen", ANY, "--registry-listen", ANY];
+    let picking = ["--picker-listen", ANY, "--admin-listen", ANY, "--disaggregate", "always"];
+    let (scheduler, at) = start(&words(&[&line[..], &picking].concat()));
+    let (front, registry, picker) =
+        (Client::new(format!("http://{}", at("http"))), at("registry"), at("picker"));
+    let admin = Client::new(format!("http://{}", at("admin")));
+    let line = ["sidecar", "--listen", ANY, "--admin-listen", ANY, "--registry", &registry];
+    let (sidecar, at) =
+        start(&words(&[&line[..], &["--http-listen", ANY, "--model", &model.arg()]].concat()));
+    let endpoint = at("http");
+    let decode = start(&worker_args("decode-worker", "decode", &model, &at("grpc"))).0;
+    let prefill = start(&worker_args("prefill-worker", "prefill", &model, &registry)).0;
+    eventually("all are paired", || match front.get("/ready/pairs") {
+        reply if reply.status == 200 => Ok(()),
+        reply => Err(reply.body),
+    });
+    let gateway = Gateway::start(&[&picker], &[&endpoint]);
+    let transfers = || {
+        let workers: Value = serde_json::from_str(&front.get("/v1/workers").body).expect("JSON");
+        let workers = workers["workers"].as_array().expect("workers").clone();
+        let decode = workers.iter().find(|worker| worker["worker_id"] == "decode").expect("it is there");
+        Worker::from_json(decode).transfers_completed()
+    };
+
+    let before = transfers();
+    let ask = json!({
+        "messages": [{ "role": "user", "content": "Where does this go, and who computes it?" }],
+        "max_tokens": 12, "temperature": 0, "ignore_eos": true,
+    });
+    let through = gateway.client.saying("x-request-id", "by-gateway").post(CHAT, &ask);
+    assert_eq!(through.status, 200, "{}", through.body);
+    assert!(transfers() > before, "the prompt was computed by the prefill worker");
+    let direct = front.post(CHAT, &ask);
+    let text = |body: &str| {
+        let answer: Value = serde_json::from_str(body).expect("JSON");
+        (answer["choices"][0]["message"]["content"].clone(), answer["usage"]["completion_tokens"].clone())
+    };
+    assert_eq!(text(&through.body), text(&direct.body), "the same answer on both ways");
+
+    eventually("what then happened is known", || {
+        let decision = decision(&front, "by-gateway");
+        match decision["outcome"]["output_tokens"].as_u64() {
+            Some(12) => Ok(()),
+            _ => Err(decision.to_string()),
+        }
+    });
+    let decided = decision(&front, "by-gateway");
+    let winner = usize::try_from(decided["winner"].as_u64().unwrap()).unwrap();
+    let place =
+        (decided["choices"][winner]["prefill"].as_str(), decided["choices"][winner]["decode"].as_str());
+    assert_eq!(place, (Some("prefill"), Some("decode")));
+
+    let streamed = json!({ "stream": true, "messages": ask["messages"], "max_tokens": 12, "temperature": 0 });
+    let events = gateway.client.post(CHAT, &streamed);
+    assert!(events.body.ends_with("data: [DONE]\n\n"), "{}", events.body);
+    assert!(admin.get("/metrics").body.contains("baton_router_decisions_total{prefill=\"prefill-worker\"}"));
+
+    // Without anybody to choose from, the gateway's client is told so, and when to come back.
+    drop(decode);
+    eventually("nobody is left", || {
+        let reply = gateway.client.post(CHAT, &ask);
+        match (reply.status, reply.headers.contains_key("retry-after")) {
+            (503, true) if reply.body.contains("no decode worker") => Ok(()),
+            found => Err(format!("{found:?} {}", reply.body)),
+        }
+    });
+    drop((gateway, sidecar, prefill));
+    stop(vec![scheduler]);
+}
+
+/// A list of servers, in the file's form.
+fn listed(servers: &[&FakeVllm], names: &[&str]) -> String {
+    let entry =
+        |(server, name): (&&FakeVllm, &&str)| format!("- name: {name}\n  address: {}\n", server.address);
+    format!("endpoints:\n{}", servers.iter().zip(names).map(entry).collect::<String>())
+}
+
+fn conversation(topic: usize, turn: usize) -> Value {
+    let system = format!("You know all about topic {topic}. ").repeat(100);
+    json!({
+        "model": "whatever it is",
+        "messages": [{ "role": "system", "content": system }, { "role": "user", "content": format!("turn {turn}") }],
+    })
+}
+
+#[test]
+fn servers_that_do_not_register_are_found_in_a_file_and_chosen_by_cache_and_load() {
+    let model = ModelFolder::bundled();
+    let servers = ["a", "b", "c"].map(FakeVllm::start);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("servers.yaml");
+    let all: Vec<&FakeVllm> = servers.iter().collect();
+    std::fs::write(&file, listed(&all, &["a", "b", "c"])).unwrap();
+    let line = ["scheduler", "--model", &model.arg(), "--listen", ANY, "--registry-listen", ANY];
+    let picking = ["--picker-listen", ANY, "--servers", file.to_str().unwrap(), "--scrape-ms", "50"];
+    let (scheduler, at) = start(&words(&[&line[..], &picking].concat()));
+    let front = Client::new(format!("http://{}", at("http")));
+    let addresses = servers.each_ref().map(|server| server.address.to_string());
+    let gateway = Gateway::start(&[&at("picker")], &addresses.each_ref().map(String::as_str));
+    let ask = |body: &Value| -> String {
+        let reply = gateway.client.post(CHAT, body);
+        assert_eq!(reply.status, 200, "{}", reply.body);
+        serde_json::from_str::<Value>(&reply.body).unwrap()["served_by"].as_str().unwrap().to_owned()
+    };
+    eventually("the gateway finds somebody", || {
+        let reply = gateway.client.post(CHAT, &conversation(99, 0));
+        if reply.status == 200 { Ok(()) } else { Err(reply.body) }
+    });
+
+    // Each conversation stays where it was; all together are everywhere.
+    let homes: Vec<String> = std::thread::scope(|scope| {
+        let ask = &ask;
+        let asked = |topic| scope.spawn(move || ask(&conversation(topic, 0)));
+        let all: Vec<_> = (0..12).map(asked).collect();
+        all.into_iter().map(|asked| asked.join().expect("an answer")).collect()
+    });
+    let mut used: BTreeMap<&str, usize> = BTreeMap::new();
+    homes.iter().for_each(|home| *used.entry(home).or_default() += 1);
+    assert_eq!(used.len(), 3, "{used:?}");
+    for turn in 1..4 {
+        for (topic, home) in homes.iter().enumerate() {
+            assert_eq!(&ask(&conversation(topic, turn)), home, "topic {topic} in turn {turn}");
+        }
+    }
+    let id = gateway.client.saying("x-request-id", "asked").post(CHAT, &conversation(0, 9));
+    assert!(id.body.contains("\"request_id\":\"asked\""), "{}", id.body);
+    assert_eq!(decision(&front, "asked")["choices"][0]["prefill"], Value::Null);
+    let streamed = json!({ "stream": true, "messages": conversation(1, 1)["messages"] });
+    assert!(gateway.client.post(CHAT, &streamed).body.ends_with("data: [DONE]\n\n"));
+
+    // Who has a long queue gets nothing new, whatever it has cached.
+    servers[0].set_load(500, 50);
+    eventually("the queue is known", || {
+        let before = servers[0].answered();
+        (100..106).for_each(|topic| drop(ask(&conversation(topic, 0))));
+        if servers[0].answered() == before { Ok(()) } else { Err("a got some".to_owned()) }
+    });
+    servers[0].set_load(0, 0);
+
+    // What the gateway leaves to choose from is obeyed.
+    let only = gateway.client.saying("x-test-subset", &addresses[1]);
+    for topic in 200..204 {
+        assert!(only.post(CHAT, &conversation(topic, 0)).body.contains("\"served_by\":\"b\""));
+    }
+    let nobody = gateway.client.saying("x-test-subset", "127.0.0.1:1").post(CHAT, &conversation(0, 0));
+    assert_eq!(nobody.status, 503, "{}", nobody.body);
+
+    // Taken out of the list, it gets nothing any more.
+    std::fs::write(&file, listed(&all[1..], &["b", "c"])).unwrap();
+    eventually("a has left", || {
+        let before = servers[0].answered();
+        (300..310).for_each(|topic| drop(ask(&conversation(topic, 0))));
+        if servers[0].answered() == before { Ok(()) } else { Err("a got some".to_owned()) }
+    });
+
+    // One that dies: its requests are tried elsewhere.
+    let [_a, b, c] = servers;
+    drop(b);
+    for topic in 400..410 {
+        assert_eq!(ask(&conversation(topic, 0)), "c");
+    }
+    let refused = gateway.client.post(CHAT, &json!("no object"));
+    assert_eq!(refused.status, 400, "{}", refused.body);
+    drop((gateway, c));
+    stop(vec![scheduler]);
+}
