@@ -3,7 +3,7 @@
 use baton_process::LogArgs;
 use clap::{Parser, Subcommand};
 
-use crate::{doctor::DoctorArgs, pull::PullArgs, up::UpArgs};
+use crate::{dev_ca::DevCaArgs, doctor::DoctorArgs, key::KeyCommand, pull::PullArgs, up::UpArgs};
 
 /// Set by the build script: the version, and the git commit if there is one.
 const VERSION: &str = env!("BATON_VERSION");
@@ -48,6 +48,11 @@ pub(crate) enum Command {
     Pull(PullArgs),
     /// Say what this machine can do, what would be chosen, and why the rest is passed over
     Doctor(DoctorArgs),
+    /// Make API keys for the front
+    #[command(subcommand)]
+    Key(KeyCommand),
+    /// Make a certificate authority to try TLS with, and a certificate for all components
+    DevCa(DevCaArgs),
     /// Measure what this machine and its fabrics reach
     #[command(subcommand)]
     Bench(Bench),

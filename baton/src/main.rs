@@ -11,8 +11,10 @@
 #![forbid(unsafe_code)]
 
 mod cli;
+mod dev_ca;
 mod doctor;
 mod failure;
+mod key;
 mod pull;
 mod role;
 mod up;

@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use baton_parsers::{ReasoningFormat, ToolFormat};
+use baton_tls::{FrontTlsArgs, TlsArgs};
 use clap::Args;
 
 use crate::config::{FormatChoice, defaults};
@@ -86,4 +87,12 @@ pub struct SchedulerArgs {
     /// Print the configuration in force as JSON, and exit
     #[arg(long)]
     pub print_config: bool,
+
+    /// TLS of listeners and calls.
+    #[command(flatten)]
+    pub tls: TlsArgs,
+
+    /// TLS of the front, where it differs.
+    #[command(flatten)]
+    pub front_tls: FrontTlsArgs,
 }

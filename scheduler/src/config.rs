@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use baton_parsers::{ReasoningFormat, ToolFormat};
+use baton_tls::{FrontTlsArgs, TlsArgs};
 use serde::Serialize;
 
 use crate::SchedulerArgs;
@@ -51,6 +52,10 @@ pub struct Config {
     pub fleet: FleetLimits,
     /// Longest drain.
     pub drain_timeout: Duration,
+    /// TLS of all listeners and calls.
+    pub tls: TlsArgs,
+    /// TLS of the front, where it differs.
+    pub front_tls: FrontTlsArgs,
 }
 
 /// Who says what format a model writes.
@@ -142,6 +147,8 @@ impl From<&SchedulerArgs> for Config {
                 max_workers: usize::try_from(args.max_workers).unwrap_or(usize::MAX),
             },
             drain_timeout: Duration::from_secs(args.drain_timeout),
+            tls: args.tls.clone(),
+            front_tls: args.front_tls.clone(),
         }
     }
 }

@@ -18,6 +18,7 @@ use baton_proto::v1::{
     ModelInfo, PairReport, Role, WorkerInfo,
     registry_reply::{DecodeWorker, DecodeWorkers},
 };
+use baton_tls::Dial;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -44,6 +45,7 @@ pub(crate) struct Fleet {
     limits: FleetLimits,
     metrics: SchedulerMetrics,
     root: CancellationToken,
+    dial: Dial,
 }
 
 /// A present member can be given requests. A departed one can't, and its requests fail unless it is back within the
@@ -94,7 +96,14 @@ impl Fleet {
             limits,
             metrics,
             root,
+            dial: Dial::plain(),
         }
+    }
+
+    /// How sidecars are called, if not in plain text.
+    pub(crate) fn over(mut self, dial: Dial) -> Self {
+        self.dial = dial;
+        self
     }
 
     pub(crate) fn limits(&self) -> &FleetLimits {
@@ -127,7 +136,7 @@ impl Fleet {
                     former.begin_session(number);
                     former.lost.cancel();
                 }
-                Arc::new(Member::new(info, self.root.child_token())?)
+                Arc::new(Member::new(info, self.root.child_token(), &self.dial)?)
             }
         };
         member.set_adapters(adapters);

@@ -7,11 +7,11 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use axum::serve::ListenerExt as _;
 use baton_grammar::{GrammarError, Grammars, TokenBytes, Vocabulary};
 use baton_parsers::Formats;
 use baton_process::{BindError, Metrics, Readiness, Shutdown, bind};
 use baton_proto::{MAX_STREAMS, v1::registry_server::RegistryServer};
+use baton_tls::{Listener, Tls, TlsError};
 use baton_tokenizer::{LoadError, Tokenizer, VocabularyToken};
 use tokio::{
     net::TcpListener,
@@ -19,7 +19,6 @@ use tokio::{
     task::JoinHandle,
     time::{Instant, timeout_at},
 };
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::transport::Server;
 
@@ -36,6 +35,9 @@ use crate::{
 /// Why the scheduler could not start, or stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum SchedulerError {
+    /// Certificates or keys can't be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The model folder's tokenizer can't be used.
     #[error(transparent)]
     Model(#[from] LoadError),
@@ -55,6 +57,7 @@ pub struct Scheduler {
     app: Arc<App>,
     http: TcpListener,
     registry: TcpListener,
+    tls: Tls,
     // Gives up every request in flight.
     root: CancellationToken,
 }
@@ -65,6 +68,8 @@ impl Scheduler {
     /// # Errors
     /// [`SchedulerError`], for a person to read.
     pub async fn bind(config: Config, metrics: &Metrics) -> Result<Self, SchedulerError> {
+        let tls = Tls::load_with_front(&config.tls, &config.front_tls)?;
+        tls.register(metrics);
         let (tokenizer, grammars) = load_text_side(&config).await?;
         let formats = formats_of(&config, &tokenizer);
         let http = bind(config.listen, "--listen").await?;
@@ -73,8 +78,8 @@ impl Scheduler {
         let name = config.served_model_names.first().cloned().unwrap_or_default();
         let scheduler_metrics = SchedulerMetrics::new(metrics, &name, config.limits.max_inflight);
         let served = served_model(&config, &tokenizer);
-        let fleet =
-            Arc::new(Fleet::new(served, config.fleet.clone(), scheduler_metrics.clone(), root.clone()));
+        let fleet = Fleet::new(served, config.fleet.clone(), scheduler_metrics.clone(), root.clone());
+        let fleet = Arc::new(fleet.over(tls.dial()));
         let dispatcher = Dispatcher::new(
             fleet.clone(),
             Box::new(LeastLoaded),
@@ -102,7 +107,7 @@ impl Scheduler {
             tokenizer,
             fleet,
         };
-        Ok(Self { app: Arc::new(app), http, registry, root })
+        Ok(Self { app: Arc::new(app), http, registry, tls, root })
     }
 
     /// Where the HTTP front listens.
@@ -127,13 +132,14 @@ impl Scheduler {
     /// # Errors
     /// A listener failed.
     pub async fn serve(self, shutdown: Shutdown) -> Result<(), SchedulerError> {
-        let Self { app, http, registry, root } = self;
+        let Self { app, http, registry, tls, root } = self;
         let tasks = TaskTracker::new();
         let registry_stop = CancellationToken::new();
-        let registry = spawn_registry(&app, registry, &tasks, &registry_stop);
+        let registry = spawn_registry(&app, tls.grpc_listener(registry), &tasks, &registry_stop);
+        tasks.spawn(tls.clone().keep_fresh(registry_stop.clone()));
         app.readiness.set_ready();
 
-        let front = serve_http(&app, http, shutdown.clone());
+        let front = serve_http(&app, tls.front_listener(http), shutdown.clone());
         tokio::pin!(front);
         let served = tokio::select! {
             served = &mut front => served,
@@ -172,20 +178,14 @@ async fn drain(
     timeout_at(end + LAST_WORDS, front).await.unwrap_or(Ok(()))
 }
 
-async fn serve_http(app: &Arc<App>, listener: TcpListener, shutdown: Shutdown) -> std::io::Result<()> {
-    let listener = listener.tap_io(|stream| {
-        // A token is a small write that must not wait for the one before it to be acknowledged.
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "TCP_NODELAY not set");
-        }
-    });
+async fn serve_http(app: &Arc<App>, listener: Listener, shutdown: Shutdown) -> std::io::Result<()> {
     let stop = async move { shutdown.triggered().await };
     axum::serve(listener, api::router(app.clone())).with_graceful_shutdown(stop).await
 }
 
 fn spawn_registry(
     app: &Arc<App>,
-    listener: TcpListener,
+    listener: Listener,
     tasks: &TaskTracker,
     stop: &CancellationToken,
 ) -> JoinHandle<Result<(), tonic::transport::Error>> {
@@ -196,10 +196,9 @@ fn spawn_registry(
     let stop = stop.clone();
     tasks.spawn(async move {
         Server::builder()
-            .tcp_nodelay(true)
             .max_concurrent_streams(MAX_STREAMS)
             .add_service(service)
-            .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop.cancelled_owned())
+            .serve_with_incoming_shutdown(listener.into_stream(), stop.cancelled_owned())
             .await
     })
 }

@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use baton_tls::TlsArgs;
 use humantime::Duration as Human;
 
 /// Options of `baton sidecar`.
@@ -46,6 +47,10 @@ pub struct Args {
     /// Longest that requests in flight may take to end once the sidecar is told to stop, in seconds
     #[arg(long, env = "BATON_DRAIN_TIMEOUT", alias = "drain-deadline", default_value = "30", value_parser = parse_seconds, value_name = "SECONDS")]
     pub drain_timeout: Duration,
+
+    /// TLS of listeners and calls.
+    #[command(flatten)]
+    pub tls: TlsArgs,
 }
 
 /// The limits of one request.

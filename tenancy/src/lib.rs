@@ -40,7 +40,7 @@ pub use args::{ApiKeyOption, TenancyArgs};
 pub use audit::AuditError;
 pub use call::{About, Call};
 pub use clock::{Clock, ManualClock, Now, SystemClock};
-pub use key::{KeyFileError, KeyHash, Secret, WeakKey};
+pub use key::{KeyFileError, KeyHash, Secret, WeakKey, check_key_file};
 pub use limit::Limited;
 pub use refusal::Refusal;
 pub use tenancy::{Tenancy, TenancyError, Tenant};

@@ -1,11 +1,12 @@
 //! Options, the same for every component.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
+use serde::Serialize;
 
 /// Options of every component.
-#[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Args, Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[command(next_help_heading = "TLS")]
 pub struct TlsArgs {
     /// Serve HTTPS with this certificate (PEM, with its chain); read again when it changes. `baton dev-ca` makes one to try
@@ -26,7 +27,7 @@ pub struct TlsArgs {
 }
 
 /// Options of the front beside those: what clients see may be another certificate than what components see.
-#[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Args, Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[command(next_help_heading = "TLS")]
 pub struct FrontTlsArgs {
     /// Certificate of the front [default: --tls-cert]
@@ -43,6 +44,17 @@ pub struct FrontTlsArgs {
 }
 
 impl TlsArgs {
+    /// With files called as in the secrets that cert-manager makes.
+    pub fn in_folder(folder: &Path) -> Self {
+        let file = |name| Some(folder.join(name));
+        Self {
+            tls_cert: file("tls.crt"),
+            tls_key: file("tls.key"),
+            tls_ca: file("ca.crt"),
+            tls_server_name: None,
+        }
+    }
+
     /// As they stand on a command line.
     pub fn words(&self) -> Vec<(&'static str, String)> {
         let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());

@@ -19,6 +19,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
     KeyPair, KeyUsagePurpose,
 };
+use rustls::pki_types::ServerName;
 use sha2::{Digest as _, Sha256};
 
 use crate::TlsArgs;
@@ -48,7 +49,13 @@ pub enum DevCaError {
         /// What is not.
         missing: PathBuf,
     },
-    /// A name or key that can't be used.
+    /// Nobody could be called so.
+    #[error("{name:?} is neither a host name nor an IP address")]
+    Name {
+        /// What was given.
+        name: String,
+    },
+    /// A key that can't be used.
     #[error("no certificate can be made")]
     Certificate(#[from] rcgen::Error),
 }
@@ -134,6 +141,11 @@ impl DevCa {
     /// # Errors
     /// A name that is none.
     pub fn issue(&self, names: &[String], validity: Validity) -> Result<Issued, DevCaError> {
+        // A certificate may be for all hosts of a domain.
+        let is_name = |name: &&String| ServerName::try_from(name.trim_start_matches("*.")).is_ok();
+        if let Some(name) = names.iter().find(|name| !is_name(name)) {
+            return Err(DevCaError::Name { name: name.clone() });
+        }
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::new(names.to_vec())?;
         params.distinguished_name = common_name("Baton development".to_owned());
@@ -158,12 +170,7 @@ impl DevCa {
         let [cert_path, key_path] = ["tls.crt", "tls.key"].map(|name| folder.join(name));
         write(&key_path, &key, 0o600)?;
         write(&cert_path, &cert, 0o644)?;
-        Ok(TlsArgs {
-            tls_cert: Some(cert_path),
-            tls_key: Some(key_path),
-            tls_ca: Some(folder.join("ca.crt")),
-            tls_server_name: None,
-        })
+        Ok(TlsArgs::in_folder(folder))
     }
 }
 

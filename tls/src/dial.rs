@@ -1,6 +1,7 @@
 //! Calling other components.
 
 use std::{
+    fmt,
     future::Future,
     io,
     pin::Pin,
@@ -32,6 +33,12 @@ pub struct Dial {
 /// Makes connections for tonic.
 #[derive(Clone)]
 struct Connector(Arc<Credentials>);
+
+impl fmt::Debug for Dial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.is_tls() { "Dial(TLS)" } else { "Dial(plain text)" })
+    }
+}
 
 impl Dial {
     /// In plain text.

@@ -95,6 +95,14 @@ struct Entry {
     disabled: Option<bool>,
 }
 
+/// Whether `text` could be a key file.
+///
+/// # Errors
+/// [`KeyFileError`]: the line, and what to write there.
+pub fn check_key_file(text: &str) -> Result<(), KeyFileError> {
+    parse(text).map(|_| ())
+}
+
 /// Reads a key file.
 ///
 /// # Errors

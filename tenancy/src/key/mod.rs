@@ -5,8 +5,8 @@ mod hash;
 mod holders;
 mod secret;
 
-pub use file::KeyFileError;
 pub(crate) use file::{ANONYMOUS, KeyTerms, parse};
+pub use file::{KeyFileError, check_key_file};
 pub use hash::KeyHash;
 pub(crate) use holders::Holders;
 pub(crate) use secret::{Bearer, bearer};

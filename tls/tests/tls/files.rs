@@ -119,6 +119,10 @@ fn a_development_ca_stays_and_its_keys_are_for_their_owner() {
         assert_eq!(fs::metadata(dir.join(name)).unwrap().permissions().mode() & 0o777, 0o600);
     }
     assert_eq!(fs::read_dir(&dir).unwrap().count(), 4, "nothing else is left there");
+    let ca = DevCa::open_or_create(&dir).unwrap();
+    assert!(ca.issue(&["*.svc.cluster.local".to_owned()], Validity::days(1)).is_ok());
+    let error = ca.issue(&["no name".to_owned()], Validity::days(1)).err().unwrap().to_string();
+    check(&error, &["no name", "neither a host name nor an IP address"]);
     fs::remove_file(dir.join("ca.key")).unwrap();
     let error = DevCa::open_or_create(&dir).err().unwrap().to_string();
     check(&error, &["ca.crt", "ca.key"]);
