@@ -3,7 +3,9 @@
 use baton_process::LogArgs;
 use clap::{Parser, Subcommand};
 
-use crate::{doctor::DoctorArgs, explain::ExplainArgs, pull::PullArgs, up::UpArgs};
+use crate::{
+    dev_ca::DevCaArgs, doctor::DoctorArgs, explain::ExplainArgs, key::KeyCommand, pull::PullArgs, up::UpArgs,
+};
 
 /// Set by the build script: the version, and the git commit if there is one.
 const VERSION: &str = env!("BATON_VERSION");
@@ -51,6 +53,11 @@ pub(crate) enum Command {
     Doctor(DoctorArgs),
     /// Say where a request went and why, and where it would have gone with other weights
     Explain(ExplainArgs),
+    /// Make API keys for the front
+    #[command(subcommand)]
+    Key(KeyCommand),
+    /// Make a certificate authority to try TLS with, and a certificate for all components
+    DevCa(DevCaArgs),
     /// Measure what this machine and its fabrics reach
     #[command(subcommand)]
     Bench(Bench),

@@ -11,9 +11,11 @@
 #![forbid(unsafe_code)]
 
 mod cli;
+mod dev_ca;
 mod doctor;
 mod explain;
 mod failure;
+mod key;
 mod pull;
 mod role;
 mod up;

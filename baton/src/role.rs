@@ -8,7 +8,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::{
     cli::{Bench, Cli, Command, Role},
-    doctor, explain, pull, up,
+    dev_ca, doctor, explain, key, pull, up,
 };
 
 /// For blocking work that a role left behind.
@@ -30,6 +30,8 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Up(args) => return up::run(*args, &cli.logs),
         Command::Pull(args) => single_threaded()?.block_on(pull::run(args))?,
+        Command::Key(command) => key::run(&command)?,
+        Command::DevCa(args) => dev_ca::run(&args)?,
         Command::Doctor(args) => doctor::run(&args)?,
         Command::Explain(args) => single_threaded()?.block_on(explain::run(args))?,
         Command::Bench(Bench::Transfer(args)) => {

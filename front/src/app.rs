@@ -1,13 +1,13 @@
 //! The front, put together.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{fmt::Debug, sync::Arc, time::SystemTime};
 
-use axum::{Router, serve::ListenerExt as _};
+use axum::{Router, serve::Listener};
 use baton_grammar::{GrammarError, Grammars};
 use baton_parsers::Formats;
 use baton_process::{Metrics, Readiness};
 use baton_tokenizer::Tokenizer;
-use tokio::{net::TcpListener, sync::Semaphore};
+use tokio::sync::Semaphore;
 
 use crate::{FrontConfig, FrontMetrics, Generator, ModelText, metrics::Handles, routes};
 
@@ -76,17 +76,11 @@ impl Front {
     ///
     /// # Errors
     /// The listener failed.
-    pub async fn serve(
+    pub async fn serve<L: Listener<Addr: Debug>>(
         &self,
-        listener: TcpListener,
+        listener: L,
         stop: impl Future<Output = ()> + Send + 'static,
     ) -> std::io::Result<()> {
-        let listener = listener.tap_io(|stream| {
-            // A token is a small write that must not wait for the one before it to be acknowledged.
-            if let Err(error) = stream.set_nodelay(true) {
-                tracing::debug!(%error, "TCP_NODELAY not set");
-            }
-        });
         axum::serve(listener, self.router()).with_graceful_shutdown(stop).await
     }
 }

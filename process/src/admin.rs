@@ -1,6 +1,6 @@
 //! `/metrics`, `/health` and `/ready`, the endpoints that every process has.
 
-use std::future::Future;
+use std::{future::Future, net::SocketAddr};
 
 use axum::{
     Router,
@@ -8,8 +8,8 @@ use axum::{
     http::{StatusCode, header::CONTENT_TYPE},
     response::IntoResponse,
     routing::get,
+    serve::Listener,
 };
-use tokio::net::TcpListener;
 
 use crate::{Metrics, Readiness, metrics};
 
@@ -27,7 +27,7 @@ pub fn admin_router(metrics: Metrics, readiness: Readiness) -> Router {
 /// # Errors
 /// When the listener fails.
 pub async fn serve_admin(
-    listener: TcpListener,
+    listener: impl Listener<Addr = SocketAddr>,
     metrics: Metrics,
     readiness: Readiness,
     until: impl Future<Output = ()> + Send + 'static,

@@ -4,6 +4,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use baton_front::FrontArgs;
 use baton_policy::profile::Disaggregate;
+use baton_tls::{FrontTlsArgs, TlsArgs};
 use clap::Args;
 
 use crate::config::defaults;
@@ -152,6 +153,14 @@ pub struct SchedulerArgs {
     /// Print the configuration in force as JSON, and exit
     #[arg(long)]
     pub print_config: bool,
+
+    /// TLS of listeners and calls.
+    #[command(flatten)]
+    pub tls: TlsArgs,
+
+    /// TLS of the front, where it differs.
+    #[command(flatten)]
+    pub front_tls: FrontTlsArgs,
 }
 
 fn parse_disaggregate(text: &str) -> Result<Disaggregate, String> {

@@ -8,6 +8,7 @@ use baton_policy::{
     profile::{self, Disaggregate, Profile},
     view::Objective,
 };
+use baton_tls::{FrontTlsArgs, TlsArgs};
 use serde::Serialize;
 
 use crate::SchedulerArgs;
@@ -57,6 +58,10 @@ pub struct Config {
     pub routing: RoutingConfig,
     /// Longest drain.
     pub drain_timeout: Duration,
+    /// TLS of all listeners and calls.
+    pub tls: TlsArgs,
+    /// TLS of the front, where it differs.
+    pub front_tls: FrontTlsArgs,
 }
 
 /// Limits on the fleet.
@@ -224,6 +229,8 @@ impl From<&SchedulerArgs> for Config {
                 decisions: args.decisions,
             },
             drain_timeout: Duration::from_secs(args.drain_timeout),
+            tls: args.tls.clone(),
+            front_tls: args.front_tls.clone(),
         }
     }
 }

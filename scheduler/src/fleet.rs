@@ -19,6 +19,7 @@ use baton_proto::v1::{
     CacheReport, ModelInfo, PairReport, Role, WorkerInfo, WorkerLoad,
     registry_reply::{DecodeWorker, DecodeWorkers},
 };
+use baton_tls::Dial;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -43,6 +44,7 @@ pub(crate) struct Fleet {
     limits: FleetLimits,
     metrics: SchedulerMetrics,
     root: CancellationToken,
+    dial: Dial,
 }
 
 /// A present member can be given requests. A departed one can't, and its requests fail unless it is back within the
@@ -95,12 +97,19 @@ impl Fleet {
             limits,
             metrics,
             root,
+            dial: Dial::plain(),
         }
     }
 
     /// Returns when requests are given up.
     pub(crate) async fn stopping(&self) {
         self.root.cancelled().await;
+    }
+
+    /// How sidecars are called, if not in plain text.
+    pub(crate) fn over(mut self, dial: Dial) -> Self {
+        self.dial = dial;
+        self
     }
 
     pub(crate) fn limits(&self) -> &FleetLimits {
@@ -133,7 +142,7 @@ impl Fleet {
                     former.begin_session(number);
                     former.lost.cancel();
                 }
-                Arc::new(Member::new(info, self.root.child_token())?)
+                Arc::new(Member::new(info, self.root.child_token(), &self.dial)?)
             }
         };
         member.begin_session(number);

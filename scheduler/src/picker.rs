@@ -11,8 +11,8 @@ use baton_endpoint_picker::{EndpointPicker, Limits, Pick, PickRequest, Picker, R
 use baton_front::Front;
 use baton_process::{BindError, Readiness, bind};
 use baton_proto::MAX_STREAMS;
+use baton_tls::Tls;
 use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Error, Server};
 
@@ -150,17 +150,17 @@ impl Ports {
         self,
         picker: GatewayPicker,
         limits: Limits,
+        tls: Tls,
         readiness: Readiness,
         stop: CancellationToken,
     ) -> Result<(), Error> {
         let fleet = picker.fleet.clone();
         let is_ready = move || readiness.check().is_ok() && fleet.has_gateway_endpoint();
         let serving = Server::builder()
-            .tcp_nodelay(true)
             .max_concurrent_streams(MAX_STREAMS)
             .add_service(EndpointPicker::service(Arc::new(picker), limits))
             .serve_with_incoming_shutdown(
-                TcpListenerStream::new(self.picker),
+                tls.grpc_listener(self.picker).into_stream(),
                 stop.clone().cancelled_owned(),
             );
         match self.health {

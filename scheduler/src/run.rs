@@ -10,13 +10,13 @@ use baton_proto::{
     MAX_STREAMS,
     v1::{directory_server::DirectoryServer, registry_server::RegistryServer},
 };
+use baton_tls::{Listener, Tls, TlsError};
 use baton_tokenizer::{LoadError, Tokenizer};
 use tokio::{
     net::TcpListener,
     task::JoinHandle,
     time::{Instant, timeout_at},
 };
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::transport::Server;
 
@@ -36,6 +36,9 @@ use crate::{
 /// Why the scheduler could not start, or stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum SchedulerError {
+    /// Certificates or keys can't be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The model folder's tokenizer can't be used.
     #[error(transparent)]
     Model(#[from] LoadError),
@@ -72,6 +75,7 @@ pub struct Scheduler {
     picker: Option<(Ports, PickerConfig, Priorities)>,
     admin: Option<TcpListener>,
     metrics: Metrics,
+    tls: Tls,
     // Gives up every request in flight.
     root: CancellationToken,
 }
@@ -83,6 +87,8 @@ impl Scheduler {
     /// [`SchedulerError`], for a person to read.
     pub async fn bind(config: Config, metrics: &Metrics) -> Result<Self, SchedulerError> {
         let profile = config.routing.load()?;
+        let tls = Tls::load_with_front(&config.tls, &config.front_tls)?;
+        tls.register(metrics);
         let text = ModelText::load(&config.front).await?;
         let http = bind(config.listen, "--listen").await?;
         let registry = bind(config.registry_listen, "--registry-listen").await?;
@@ -106,13 +112,9 @@ impl Scheduler {
             records: config.routing.decisions as usize,
         };
         let router = Arc::new(Router::new(routing, cache, RouterMetrics::new(metrics)));
-        let fleet = Arc::new(Fleet::new(
-            served,
-            config.fleet.clone(),
-            router.clone(),
-            scheduler_metrics.clone(),
-            root.clone(),
-        ));
+        let fleet =
+            Fleet::new(served, config.fleet.clone(), router.clone(), scheduler_metrics.clone(), root.clone());
+        let fleet = Arc::new(fleet.over(tls.dial()));
         let dispatcher = Dispatcher::new(fleet.clone(), router.clone(), &config, scheduler_metrics.clone());
         let generator = FleetGenerator::new(fleet.clone(), dispatcher, config.aggregated);
         let readiness = Readiness::not_yet("the scheduler is starting");
@@ -137,6 +139,7 @@ impl Scheduler {
             picker,
             admin,
             metrics: metrics.clone(),
+            tls,
             root,
         })
     }
@@ -179,11 +182,12 @@ impl Scheduler {
     /// A listener failed.
     pub async fn serve(self, shutdown: Shutdown) -> Result<(), SchedulerError> {
         let Self { front, fleet, readiness, drain_timeout, http, registry, router, cache_keeper, .. } = self;
-        let Self { picker, admin, metrics, root, .. } = self;
+        let Self { picker, admin, metrics, tls, root, .. } = self;
         let front = Arc::new(front);
         let tasks = TaskTracker::new();
         let registry_stop = CancellationToken::new();
-        let registry = spawn_registry(fleet.clone(), registry, &tasks, &registry_stop);
+        let registry = spawn_registry(fleet.clone(), tls.grpc_listener(registry), &tasks, &registry_stop);
+        tasks.spawn(tls.clone().keep_fresh(registry_stop.clone()));
         if let Some((ports, config, priorities)) = picker {
             foreign::start(&config, router.clone(), &metrics, &tasks, &root).await?;
             let picker = GatewayPicker {
@@ -194,7 +198,7 @@ impl Scheduler {
                 most_encoded_bytes: usize::try_from(config.encoded_bytes).unwrap_or(usize::MAX),
             };
             let limits = Limits { conformance: config.conformance, ..Limits::default() };
-            let serving = ports.serve(picker, limits, readiness.clone(), registry_stop.clone());
+            let serving = ports.serve(picker, limits, tls.clone(), readiness.clone(), registry_stop.clone());
             tasks.spawn(async move {
                 if let Err(error) = serving.await {
                     tracing::error!(%error, "the endpoint picker failed");
@@ -203,7 +207,7 @@ impl Scheduler {
         }
         if let Some(admin) = admin {
             let stop = registry_stop.clone().cancelled_owned();
-            let serving = serve_admin(admin, metrics, readiness.clone(), stop);
+            let serving = serve_admin(tls.http_listener(admin), metrics, readiness.clone(), stop);
             tasks.spawn(async move {
                 if let Err(error) = serving.await {
                     tracing::error!(%error, "the listener for metrics failed");
@@ -216,7 +220,7 @@ impl Scheduler {
         readiness.set_ready();
 
         let stop = shutdown.clone();
-        let serving = front.serve(http, async move { stop.triggered().await });
+        let serving = front.serve(tls.front_listener(http), async move { stop.triggered().await });
         tokio::pin!(serving);
         let served = tokio::select! {
             served = &mut serving => served,
@@ -257,7 +261,7 @@ async fn drain(
 
 fn spawn_registry(
     fleet: Arc<Fleet>,
-    listener: TcpListener,
+    listener: Listener,
     tasks: &TaskTracker,
     stop: &CancellationToken,
 ) -> JoinHandle<Result<(), tonic::transport::Error>> {
@@ -269,11 +273,10 @@ fn spawn_registry(
     let stop = stop.clone();
     tasks.spawn(async move {
         Server::builder()
-            .tcp_nodelay(true)
             .max_concurrent_streams(MAX_STREAMS)
             .add_service(service)
             .add_service(directory)
-            .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop.cancelled_owned())
+            .serve_with_incoming_shutdown(listener.into_stream(), stop.cancelled_owned())
             .await
     })
 }

@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use baton_front::FrontArgs;
+use baton_tls::TlsArgs;
 use humantime::Duration as Human;
 
 /// Options of `baton sidecar`.
@@ -56,6 +57,10 @@ pub struct Args {
     /// Longest that requests in flight may take to end once the sidecar is told to stop, in seconds
     #[arg(long, env = "BATON_DRAIN_TIMEOUT", alias = "drain-deadline", default_value = "30", value_parser = parse_seconds, value_name = "SECONDS")]
     pub drain_timeout: Duration,
+
+    /// TLS of listeners and calls.
+    #[command(flatten)]
+    pub tls: TlsArgs,
 
     /// Of the HTTP front.
     #[command(flatten, next_help_heading = "With --http-listen")]

@@ -7,6 +7,7 @@ use std::{
 };
 
 use baton_proto::v1::PrefillCandidate;
+use baton_tls::Dial;
 use tonic::transport::{Channel, Endpoint};
 
 /// Most connections kept; the one that was not used for longest makes room.
@@ -15,8 +16,8 @@ const MAX_CHANNELS: usize = 256;
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Connections by endpoint and incarnation: a worker that was restarted never gets one of its predecessor's.
-#[derive(Default)]
 pub(crate) struct Channels {
+    dial: Dial,
     state: Mutex<State>,
 }
 
@@ -28,6 +29,10 @@ struct State {
 }
 
 impl Channels {
+    pub(crate) fn over(dial: Dial) -> Self {
+        Self { dial, state: Mutex::default() }
+    }
+
     /// The connection to `candidate`; connects when first used, and again after it broke.
     ///
     /// # Errors
@@ -41,7 +46,7 @@ impl Channels {
             *used = state.clock;
             return Ok(channel.clone());
         }
-        let channel = endpoint(&candidate.endpoint)?.connect_lazy();
+        let channel = self.dial.connect_lazy(&endpoint(&candidate.endpoint)?);
         if state.channels.len() >= MAX_CHANNELS {
             let oldest = state.channels.iter().min_by_key(|(_, (_, used))| *used).map(|(key, _)| key.clone());
             oldest.and_then(|key| state.channels.remove(&key));

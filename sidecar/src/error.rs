@@ -3,11 +3,15 @@
 use std::net::SocketAddr;
 
 use baton_process::BindError;
+use baton_tls::TlsError;
 use baton_tokenizer::LoadError;
 
 /// The sidecar could not start, or ended by a fault.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
+    /// Certificates or keys can't be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// A port could not be had.
     #[error(transparent)]
     Bind(#[from] BindError),

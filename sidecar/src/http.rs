@@ -10,6 +10,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use baton_front::{Front, FrontConfig, FrontMetrics, ModelText};
 use baton_process::{Metrics, Readiness, bind};
+use baton_tls::Tls;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -65,7 +66,7 @@ pub(crate) struct Bound {
 }
 
 impl Bound {
-    pub(crate) async fn serve(self, until: CancellationToken) -> Result<(), RunError> {
-        Ok(self.front.serve(self.listener, until.cancelled_owned()).await?)
+    pub(crate) async fn serve(self, tls: Tls, until: CancellationToken) -> Result<(), RunError> {
+        Ok(self.front.serve(tls.front_listener(self.listener), until.cancelled_owned()).await?)
     }
 }

@@ -14,6 +14,7 @@ use baton_proto::v1::{
     registry_server::Registry,
     worker_report::Report,
 };
+use baton_tls::Dial;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -32,6 +33,7 @@ const MESSAGES: usize = 16;
 pub(crate) struct Relays {
     pub(crate) link: DecodeLink,
     pub(crate) scheduler: Endpoint,
+    pub(crate) dial: Dial,
     /// Where the scheduler reaches this sidecar.
     pub(crate) serving_endpoint: String,
     /// Where gateways do; empty: nowhere.
@@ -71,7 +73,7 @@ impl Registry for RegistryService {
             Some(WorkerReport { report: Some(Report::Hello(hello)) }) => hello,
             _ => return Err(Status::invalid_argument("a worker's first report is its hello")),
         };
-        let worker = decode_worker(&hello)?;
+        let worker = decode_worker(&hello, &relays.dial)?;
         if let Some(present) = relays.link.accepted().filter(|present| present.worker_id != worker.worker_id)
         {
             return Ok(Response::new(rejection(&worker, &present)));
@@ -120,8 +122,8 @@ impl Relays {
     ) -> String {
         let _ = relay.reports_up.try_send(WorkerReport { report: Some(Report::Hello(hello)) });
         let upstream = async {
-            let channel =
-                self.scheduler.connect().await.map_err(|error| Status::unavailable(error.to_string()))?;
+            let connected = self.dial.connect(&self.scheduler).await;
+            let channel = connected.map_err(|error| Status::from_error(error.into()))?;
             RegistryClient::new(channel).join(ReceiverStream::new(outgoing)).await
         };
         let mut replies = tokio::select! {
@@ -216,7 +218,7 @@ fn rejection(worker: &DecodeWorker, present: &DecodeWorker) -> ReceiverStream<Re
     ReceiverStream::new(replies)
 }
 
-fn decode_worker(hello: &WorkerInfo) -> Result<DecodeWorker, Status> {
+fn decode_worker(hello: &WorkerInfo, dial: &Dial) -> Result<DecodeWorker, Status> {
     if hello.role() != Role::Decode {
         return Err(Status::invalid_argument(format!(
             "{} is no decode worker; only a decode worker joins through a sidecar, a prefill worker joins the scheduler",
@@ -230,5 +232,5 @@ fn decode_worker(hello: &WorkerInfo) -> Result<DecodeWorker, Status> {
         ))
     })?;
     let facts = Arc::new(Facts::new(hello.clone()));
-    Ok(DecodeWorker { worker_id: hello.worker_id.clone(), channel: endpoint.connect_lazy(), facts })
+    Ok(DecodeWorker { worker_id: hello.worker_id.clone(), channel: dial.connect_lazy(&endpoint), facts })
 }

@@ -7,9 +7,10 @@ use baton_proto::{
     MAX_MESSAGE_BYTES, MAX_STREAMS,
     v1::{generation_server::GenerationServer, registry_server::RegistryServer},
 };
+use baton_tls::{Listener, Tls};
 use tokio::{net::TcpListener, sync::Semaphore, task::JoinSet};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic::transport::{Server, server::TcpIncoming};
+use tonic::transport::Server;
 
 use crate::{
     Args, RunError,
@@ -42,6 +43,7 @@ pub struct Sidecar {
     /// Where it serves metrics and health.
     pub admin: SocketAddr,
     args: Args,
+    tls: Tls,
     serving_endpoint: String,
     grpc_listener: TcpListener,
     admin_listener: TcpListener,
@@ -54,6 +56,7 @@ impl Sidecar {
     /// # Errors
     /// A port is taken, or nobody could reach the sidecar at the address given.
     pub async fn bind(args: Args) -> Result<Self, RunError> {
+        let tls = Tls::load(&args.tls)?;
         let grpc_listener = bind(args.listen, "--listen").await?;
         let admin_listener = bind(args.admin_listen, "--admin-listen").await?;
         let (grpc, admin) = (grpc_listener.local_addr()?, admin_listener.local_addr()?);
@@ -65,7 +68,7 @@ impl Sidecar {
             None => grpc.to_string(),
         };
         let http = HttpFront::bind(&args).await?;
-        Ok(Self { grpc, admin, args, serving_endpoint, grpc_listener, admin_listener, http })
+        Ok(Self { grpc, admin, args, tls, serving_endpoint, grpc_listener, admin_listener, http })
     }
 
     /// Where it serves OpenAI's API, if it does.
@@ -78,16 +81,17 @@ impl Sidecar {
     /// # Errors
     /// A server failed.
     pub async fn serve(self, shutdown: Shutdown) -> Result<(), RunError> {
-        let Self { grpc, args, serving_endpoint, grpc_listener, admin_listener, http, .. } = self;
+        let Self { grpc, args, tls, serving_endpoint, grpc_listener, admin_listener, http, .. } = self;
         let scheduler = endpoint(&args.registry)
             .map_err(|_| RunError::BadAddress { option: "--registry", value: args.registry.clone() })?;
         let metrics = Metrics::new();
+        tls.register(&metrics);
         let readiness = Readiness::not_yet("no decode worker has joined");
         let (draining, stop) = (CancellationToken::new(), CancellationToken::new());
         let link = DecodeLink::default();
         let requests = Arc::new(Requests {
             link: link.clone(),
-            channels: Channels::default(),
+            channels: Channels::over(tls.dial()),
             limits: args.request_limits(),
             slots: Semaphore::new(args.max_requests),
             max_requests: args.max_requests,
@@ -100,6 +104,7 @@ impl Sidecar {
         let relays = Arc::new(Relays {
             link,
             scheduler: scheduler.clone(),
+            dial: tls.dial(),
             serving_endpoint,
             gateway_endpoint: gateway_endpoint.unwrap_or_default(),
             readiness: readiness.clone(),
@@ -111,16 +116,26 @@ impl Sidecar {
 
         let mut servers = JoinSet::new();
         let closing = CancellationToken::new();
+        let grpc_listener = tls.grpc_listener(grpc_listener);
         servers.spawn(serve_grpc(grpc_listener, requests.clone(), relays.clone(), closing.clone()));
         if let Some(http) = http {
             let directory = Directory::default();
-            relays.tasks.spawn(directory.clone().follow(scheduler, stop.clone()));
+            relays.tasks.spawn(directory.clone().follow(scheduler, tls.dial(), stop.clone()));
             let front = http.over(requests.clone(), directory, &metrics, &readiness);
-            servers.spawn(front.serve(closing.clone()));
+            servers.spawn(front.serve(tls.clone(), closing.clone()));
         }
-        let admin =
-            serve_admin(admin_listener, metrics, readiness.clone(), closing.clone().cancelled_owned());
+        let admin = serve_admin(
+            tls.http_listener(admin_listener),
+            metrics,
+            readiness.clone(),
+            closing.clone().cancelled_owned(),
+        );
         servers.spawn(async move { admin.await.map_err(RunError::Admin) });
+        let fresh = tls.keep_fresh(closing.clone());
+        servers.spawn(async move {
+            fresh.await;
+            Ok(())
+        });
 
         let fault = tokio::select! {
             () = shutdown.triggered() => None,
@@ -154,7 +169,7 @@ impl Sidecar {
 }
 
 async fn serve_grpc(
-    listener: TcpListener,
+    listener: Listener,
     requests: Arc<Requests>,
     relays: Arc<Relays>,
     until: CancellationToken,
@@ -170,10 +185,7 @@ async fn serve_grpc(
         .add_service(
             RegistryServer::new(RegistryService(relays)).max_decoding_message_size(MAX_MESSAGE_BYTES),
         )
-        .serve_with_incoming_shutdown(
-            TcpIncoming::from(listener).with_nodelay(Some(true)),
-            until.cancelled_owned(),
-        )
+        .serve_with_incoming_shutdown(listener.into_stream(), until.cancelled_owned())
         .await?;
     Ok(())
 }

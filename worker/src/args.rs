@@ -5,6 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use baton_engine::{Dtype, WeightFormat};
 use baton_kv_events::{Endpoint, Format};
 use baton_kv_transfer::FabricSpec;
+use baton_tls::TlsArgs;
 
 use crate::{ByteSize, LoraModule, SpeculativeConfig};
 
@@ -172,6 +173,10 @@ pub struct WorkerArgs {
     /// Longest that requests under way may take to end once the worker is told to stop, in seconds
     #[arg(long, env = "BATON_DRAIN_TIMEOUT", default_value_t = 30, value_name = "SECONDS")]
     pub drain_timeout: u64,
+
+    /// TLS of listeners and calls.
+    #[command(flatten)]
+    pub tls: TlsArgs,
 }
 
 impl WorkerArgs {

@@ -3,12 +3,16 @@
 use std::net::SocketAddr;
 
 use baton_process::BindError;
+use baton_tls::TlsError;
 
 use crate::{ByteSize, DraftRefused, Rejected};
 
 /// The worker could not start, or ended by a fault.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
+    /// Certificates or keys can't be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The model folder was refused.
     #[error("cannot load the model from {folder}")]
     Load {

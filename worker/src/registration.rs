@@ -1,12 +1,13 @@
 //! Being a member of the fleet: an open stream to the registry, with the load on it.
 
-use std::{sync::Arc, time::Duration};
+use std::{error::Error as _, sync::Arc, time::Duration};
 
 use baton_process::Readiness;
 use baton_proto::v1::{
     RegistryReply, WorkerInfo, WorkerReport, registry_client::RegistryClient, registry_reply::Reply,
     worker_report::Report,
 };
+use baton_tls::Dial;
 use tokio::{
     sync::{mpsc, watch},
     time::{Instant, MissedTickBehavior, interval, sleep},
@@ -42,6 +43,7 @@ pub struct Rejected {
 /// Keeps a worker in the fleet.
 pub struct Registration {
     registry: Endpoint,
+    dial: Dial,
     hello: WorkerInfo,
     worker: Arc<Worker>,
     readiness: Readiness,
@@ -72,12 +74,20 @@ impl Registration {
     ) -> Result<Self, tonic::transport::Error> {
         Ok(Self {
             registry: registry_endpoint(registry)?,
+            dial: Dial::plain(),
             hello,
             worker,
             readiness,
             pairs: None,
             cache: CacheFeeds::default(),
         })
+    }
+
+    /// How the registry is called, if not in plain text.
+    #[must_use]
+    pub fn over(mut self, dial: Dial) -> Self {
+        self.dial = dial;
+        self
     }
 
     /// Passes on who the decode workers are, and what comes of the pairs.
@@ -136,13 +146,15 @@ impl Registration {
         };
         let _ = reports.try_send(WorkerReport { report: Some(Report::Hello(hello)) });
         let joining = async {
-            let channel =
-                self.registry.connect().await.map_err(|error| Status::unavailable(describe(&error)))?;
+            let connected = self.dial.connect(&self.registry).await;
+            let channel = connected.map_err(|error| Status::unavailable(describe(&error)))?;
             RegistryClient::new(channel).join(ReceiverStream::new(outgoing)).await
         };
         let mut replies = tokio::select! {
             joined = joining => match joined {
                 Ok(replies) => replies.into_inner(),
+                // One with a cause was made here: who refuses a certificate does so after the connection is made.
+                Err(status) if status.source().is_some() => return End::Broken(describe(&status), false),
                 Err(status) => return End::Broken(status.message().to_owned(), false),
             },
             () = leave.cancelled() => return End::Left,

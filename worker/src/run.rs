@@ -8,12 +8,10 @@ use baton_proto::{
     MAX_STREAMS,
     v1::{Role, WorkerInfo},
 };
+use baton_tls::{Listener, Tls};
 use tokio::{net::TcpListener, task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
-use tonic::{
-    service::Routes,
-    transport::{Server, server::TcpIncoming},
-};
+use tonic::{service::Routes, transport::Server};
 
 use crate::{
     Registration, Rejected, RequestMetrics, RunError, Worker, WorkerArgs,
@@ -52,17 +50,25 @@ pub async fn run(
     // Addresses first: what is wrong with them should be known before a model is loaded.
     let bad_registry = |_| RunError::BadRegistry { value: args.registry.clone() };
     registry_endpoint(&args.registry).map_err(bad_registry)?;
+    let tls = Tls::load(&args.tls)?;
     let listeners = Listeners::bind(&args).await?;
     let events = KvEvents::start(&args).await?;
     let metrics = Metrics::new();
+    tls.register(&metrics);
     let readiness = Readiness::not_yet("the model is being loaded");
     let mut servers: JoinSet<Result<(), RunError>> = JoinSet::new();
     let closing = CancellationToken::new();
     let Listeners { grpc, admin, grpc_address, admin_address, endpoint } = listeners;
-    let admin = serve_admin(admin, metrics.clone(), readiness.clone(), closing.clone().cancelled_owned());
+    let admin = serve_admin(
+        tls.http_listener(admin),
+        metrics.clone(),
+        readiness.clone(),
+        closing.clone().cancelled_owned(),
+    );
     servers.spawn(async move { admin.await.map_err(RunError::Admin) });
 
     let mut keepers = JoinSet::new();
+    keepers.spawn(tls.clone().keep_fresh(closing.clone()));
     if let Some(publisher) = events.publisher {
         keepers.spawn(publisher.run(closing.clone()));
     }
@@ -86,7 +92,7 @@ pub async fn run(
     let request_metrics = RequestMetrics::register(&metrics, &model.name);
     let worker = Worker::new(engine, node, request_metrics, vocab_size);
     let worker = Arc::new(worker.with_grammars(grammars).with_adapters(adapters.clone()));
-    servers.spawn(serve_grpc(grpc, service(worker.clone()), closing.clone()));
+    servers.spawn(serve_grpc(tls.grpc_listener(grpc), service(worker.clone()), closing.clone()));
 
     let admin_endpoint = reachable(admin_address, &endpoint);
     let hello = WorkerInfo {
@@ -106,8 +112,9 @@ pub async fn run(
         labels: args.labels.iter().cloned().collect(),
     };
     readiness.set_not_ready("not registered yet");
-    let mut registration =
-        Registration::new(&args.registry, hello, worker.clone(), readiness.clone()).map_err(bad_registry)?;
+    let mut registration = Registration::new(&args.registry, hello, worker.clone(), readiness.clone())
+        .map_err(bad_registry)?
+        .over(tls.dial());
     if let Some(pairs) = pairs {
         keepers.spawn(pairs.clone().keep(worker.node.clone(), worker.stop.clone()));
         registration = registration.with_pairs(pairs);
@@ -224,16 +231,13 @@ fn report_listening(
     Report::Listening(listeners).print();
 }
 
-async fn serve_grpc(listener: TcpListener, routes: Routes, until: CancellationToken) -> Result<(), RunError> {
+async fn serve_grpc(listener: Listener, routes: Routes, until: CancellationToken) -> Result<(), RunError> {
     Server::builder()
         .max_concurrent_streams(MAX_STREAMS)
         .http2_keepalive_interval(Some(Duration::from_secs(1)))
         .http2_keepalive_timeout(Some(Duration::from_secs(4)))
         .add_routes(routes)
-        .serve_with_incoming_shutdown(
-            TcpIncoming::from(listener).with_nodelay(Some(true)),
-            until.cancelled_owned(),
-        )
+        .serve_with_incoming_shutdown(listener.into_stream(), until.cancelled_owned())
         .await?;
     Ok(())
 }

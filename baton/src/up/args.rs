@@ -7,7 +7,7 @@ use baton_kv_transfer::FabricSpec;
 use baton_worker::{SpeculativeConfig, SpeculativeConfigError};
 use clap::{Args, value_parser};
 
-use super::{kv_events::KvEventOptions, worker_args::WorkerOptions};
+use super::{kv_events::KvEventOptions, tls::UpTlsOptions, worker_args::WorkerOptions};
 
 /// Options of `baton up`.
 #[derive(Args, Debug)]
@@ -18,6 +18,7 @@ Examples:
   baton up --model ./my-model --prefill 2           a local folder, two prefill workers
   baton up --prefill 0                              aggregated: decode workers prefill for themselves
   baton up --fabric libfabric:tcp                   KV cache over libfabric's tcp provider
+  baton up --tls                                    HTTPS and mutual TLS with a development CA
   baton up --print-config                           show what would be started
 
 Once `ready http://…` is printed, ask it something:
@@ -135,6 +136,9 @@ pub(crate) struct UpArgs {
 
     #[command(flatten)]
     pub(crate) kv_events: KvEventOptions,
+
+    #[command(flatten)]
+    pub(crate) tls: UpTlsOptions,
 
     #[command(flatten)]
     pub(crate) hub: HubArgs,

@@ -8,10 +8,11 @@ use std::{
 };
 
 use baton_hub::{HubConfig, HubId, Located, ModelFolder, Progress};
+use baton_tls::Dial;
 use serde::Serialize;
 
 use super::{
-    UpArgs, backoff::RestartPolicy, bundled, kv_events::KvEventOptions, supervisor::Supervision,
+    UpArgs, backoff::RestartPolicy, bundled, kv_events::KvEventOptions, supervisor::Supervision, tls::UpTls,
     worker_args::WorkerOptions,
 };
 
@@ -61,6 +62,8 @@ pub(crate) struct Config {
     pub(crate) worker: WorkerOptions,
     #[serde(flatten)]
     pub(crate) kv_events: KvEventOptions,
+    #[serde(skip)]
+    pub(crate) tls: UpTls,
     #[serde(skip)]
     hub: HubConfig,
 }
@@ -113,6 +116,7 @@ impl Config {
             restart: !args.no_restart,
             worker: args.worker,
             kv_events: args.kv_events,
+            tls: UpTls::try_new(args.tls)?,
             hub,
         })
     }
@@ -132,7 +136,7 @@ impl Config {
     }
 
     /// What the supervisor needs to know.
-    pub(crate) fn supervision(&self) -> Supervision {
+    pub(crate) fn supervision(&self, dial: Dial) -> Supervision {
         Supervision {
             // Not its path: the file may be replaced while this process runs, and children must be of the same build.
             program: PathBuf::from("/proc/self/exe"),
@@ -143,6 +147,7 @@ impl Config {
             exit_patience: EXIT_PATIENCE,
             start_timeout: Duration::from_secs(self.start_timeout),
             restart: self.restart.then(RestartPolicy::default),
+            dial,
         }
     }
 }

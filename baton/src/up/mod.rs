@@ -30,6 +30,7 @@ mod print;
 mod ready;
 mod signals;
 mod supervisor;
+mod tls;
 mod worker_args;
 
 use std::{io::Write as _, net::SocketAddr, process::ExitCode};
@@ -68,16 +69,17 @@ async fn serve(mut config: Config, logs: &LogArgs) -> anyhow::Result<ExitCode> {
         done = config.download() => done?,
         () = signals.next() => return Ok(ExitCode::from(signals::INTERRUPTED)),
     }
-    let plan = Plan::new(&config, logs);
-    let supervisor = Supervisor::new(plan, config.supervision(), Console::new(logs));
-    match supervisor.run(&mut signals, say_ready).await? {
+    let dial = config.tls.prepare(&config.host.to_string())?;
+    let (plan, scheme) = (Plan::new(&config, logs), config.tls.scheme());
+    let supervisor = Supervisor::new(plan, config.supervision(dial), Console::new(logs));
+    match supervisor.run(&mut signals, |front| say_ready(scheme, front)).await? {
         Outcome::Drained => Ok(ExitCode::SUCCESS),
         Outcome::Interrupted => Ok(ExitCode::from(signals::INTERRUPTED)),
     }
 }
 
-fn say_ready(front: SocketAddr) {
+fn say_ready(scheme: &str, front: SocketAddr) {
     let mut stdout = std::io::stdout().lock();
     // That nobody reads it is no reason not to serve.
-    let _ = writeln!(stdout, "ready http://{front}").and_then(|()| stdout.flush());
+    let _ = writeln!(stdout, "ready {scheme}://{front}").and_then(|()| stdout.flush());
 }

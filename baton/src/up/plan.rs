@@ -98,6 +98,7 @@ impl Plan {
         processes.extend((0..config.prefill).map(|index| prefill_worker(index, config)));
         processes.extend((0..config.decode).map(|index| decode_worker(index, config)));
         for process in &mut processes {
+            process.args.extend(tls_options(config));
             process.args.extend(log_options(logs));
         }
         Self { processes }
@@ -183,6 +184,15 @@ fn worker(subcommand: &str, id: String, nth: u16, registry: Arg, config: &Config
         line.option(name, value);
     }
     line
+}
+
+/// Each process is a server to others and a client of others.
+fn tls_options(config: &Config) -> Vec<Arg> {
+    let mut line = Line { args: Vec::new() };
+    for (name, value) in config.tls.files.words() {
+        line.option(name, value);
+    }
+    line.args
 }
 
 /// Children log like the supervisor, who passes their lines on; a pipe must not cost the colours.

@@ -2,9 +2,9 @@
 
 use std::{io, net::SocketAddr, time::Duration};
 
+use baton_tls::Dial;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
     time::{Instant, sleep, timeout_at},
 };
 
@@ -17,14 +17,14 @@ const LONGEST_ANSWER: u64 = 8192;
 ///
 /// # Cancel safety
 /// Cancel safe.
-pub(crate) async fn all_ready(processes: &[(String, SocketAddr)], waiting_for: &mut String) {
+pub(crate) async fn all_ready(dial: &Dial, processes: &[(String, SocketAddr)], waiting_for: &mut String) {
     for (name, address) in processes {
         loop {
-            match tokio::time::timeout(PATIENCE, ask(*address, "/ready")).await {
+            match tokio::time::timeout(PATIENCE, ask(dial, *address, "/ready")).await {
                 Ok(Ok(Answer { is_ready: true, .. })) => break,
                 Ok(Ok(Answer { words, .. })) => *waiting_for = format!("{name}: {words}"),
                 Ok(Err(error)) => *waiting_for = format!("{name}: {error}"),
-                Err(_) => *waiting_for = format!("{name}: no answer from http://{address}/ready"),
+                Err(_) => *waiting_for = format!("{name}: no answer from {address}/ready"),
             }
             sleep(INTERVAL).await;
         }
@@ -36,12 +36,12 @@ pub(crate) async fn all_ready(processes: &[(String, SocketAddr)], waiting_for: &
 ///
 /// # Cancel safety
 /// Cancel safe.
-pub(crate) async fn pairs_settled(front: SocketAddr, patience: Duration) -> Vec<String> {
+pub(crate) async fn pairs_settled(dial: &Dial, front: SocketAddr, patience: Duration) -> Vec<String> {
     let deadline = Instant::now() + patience;
     let mut open = "the front did not answer".to_owned();
     let lines = |words: &str| words.lines().map(str::to_owned).collect();
     loop {
-        match timeout_at(deadline, ask(front, "/ready/pairs")).await {
+        match timeout_at(deadline, ask(dial, front, "/ready/pairs")).await {
             Ok(Ok(Answer { is_ready: true, words })) => return lines(&words),
             Ok(Ok(Answer { words, .. })) => open = words,
             Ok(Err(error)) => open = error.to_string(),
@@ -57,9 +57,9 @@ struct Answer {
     words: String,
 }
 
-/// By hand, because an HTTP client that loads TLS roots takes longer than the start.
-async fn ask(address: SocketAddr, path: &str) -> io::Result<Answer> {
-    let mut stream = TcpStream::connect(address).await?;
+/// By hand, because an HTTP client that loads the system's TLS roots takes longer than the start.
+async fn ask(dial: &Dial, address: SocketAddr, path: &str) -> io::Result<Answer> {
+    let mut stream = dial.http(&address.ip().to_string(), address.port()).await?;
     stream
         .write_all(format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").as_bytes())
         .await?;
@@ -104,13 +104,16 @@ mod tests {
     async fn pairs_are_waited_for_and_those_that_can_never_be_are_named() {
         let settled = [("503 No", "prefill-0 is connecting"), ("200 OK", "a and b\na and c\n")];
         let front = front(&settled).await;
-        assert_eq!(pairs_settled(front, Duration::from_secs(20)).await, ["a and b", "a and c"]);
+        assert_eq!(
+            pairs_settled(&Dial::plain(), front, Duration::from_secs(20)).await,
+            ["a and b", "a and c"]
+        );
     }
 
     #[tokio::test]
     async fn pairs_that_do_not_come_about_are_not_waited_for_for_ever() {
         let front = front(&[("503 No", "prefill-0 cannot reach decode-0: cut")]).await;
-        let open = pairs_settled(front, Duration::from_millis(300)).await;
+        let open = pairs_settled(&Dial::plain(), front, Duration::from_millis(300)).await;
         assert_eq!(open, ["prefill-0 cannot reach decode-0: cut"]);
     }
 }

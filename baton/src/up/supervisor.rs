@@ -10,6 +10,7 @@ use std::{
 };
 
 use baton_process::Report;
+use baton_tls::Dial;
 use rustix::process::Signal;
 use tokio::{
     sync::mpsc,
@@ -43,6 +44,8 @@ pub(crate) struct Supervision {
     pub(crate) start_timeout: Duration,
     /// `None`: the dead stay dead.
     pub(crate) restart: Option<RestartPolicy>,
+    /// How processes are asked whether they are ready.
+    pub(crate) dial: Dial,
 }
 
 /// How it ended, if it did not fail.
@@ -168,10 +171,11 @@ impl Supervisor {
             self.members.iter().rev().filter_map(|member| self.ready_address(member)).collect();
         asked.dedup();
         let front = self.front_address();
+        let dial = self.settings.dial.clone();
         let ready = async {
-            all_ready(&asked, waiting_for).await;
+            all_ready(&dial, &asked, waiting_for).await;
             match front {
-                Some(front) => pairs_settled(front, PAIRS_PATIENCE).await,
+                Some(front) => pairs_settled(&dial, front, PAIRS_PATIENCE).await,
                 None => Vec::new(),
             }
         };

@@ -47,6 +47,7 @@ impl Stage {
             exit_patience: Duration::from_secs(20),
             start_timeout: Duration::from_secs(20),
             restart: Some(RestartPolicy { first_wait: Duration::from_millis(1), ..RestartPolicy::default() }),
+            dial: Dial::plain(),
         };
         Self { folder: tempfile::tempdir().unwrap(), ready_at, processes: Vec::new(), settings }
     }

@@ -10,6 +10,7 @@ use std::{
 
 use baton_policy::view;
 use baton_proto::v1::{AdapterReport, Role, WorkerInfo, WorkerLoad};
+use baton_tls::Dial;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
 
@@ -50,9 +51,9 @@ const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Member {
     /// Must be called on a tokio runtime: the channel has a task there.
-    pub(super) fn new(info: WorkerInfo, lost: CancellationToken) -> Result<Self, String> {
+    pub(super) fn new(info: WorkerInfo, lost: CancellationToken, dial: &Dial) -> Result<Self, String> {
         let channel = match info.role() {
-            Role::Decode => Some(connect(&info.serving_endpoint)?),
+            Role::Decode => Some(connect(&info.serving_endpoint, dial)?),
             Role::Prefill | Role::Unspecified => None,
         };
         Ok(Self {
@@ -169,13 +170,13 @@ impl Member {
     }
 }
 
-fn connect(endpoint: &str) -> Result<Channel, String> {
+fn connect(endpoint: &str, dial: &Dial) -> Result<Channel, String> {
     let endpoint = Endpoint::from_shared(format!("http://{endpoint}"))
         .map_err(|error| format!("serving_endpoint {endpoint:?} is not host:port: {error}"))?;
-    Ok(endpoint
+    let endpoint = endpoint
         .connect_timeout(CONNECT_TIMEOUT)
         .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
         .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
-        .tcp_nodelay(true)
-        .connect_lazy())
+        .tcp_nodelay(true);
+    Ok(dial.connect_lazy(&endpoint))
 }

@@ -9,6 +9,7 @@ use std::{
 use baton_proto::v1::{
     PrefillCandidate, PrefillWorkers, WatchPrefillWorkersRequest, directory_client::DirectoryClient,
 };
+use baton_tls::Dial;
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, transport::Endpoint};
 
@@ -43,10 +44,10 @@ impl Directory {
     }
 
     /// Keeps it up to date until `stop`.
-    pub(crate) async fn follow(self, scheduler: Endpoint, stop: CancellationToken) {
+    pub(crate) async fn follow(self, scheduler: Endpoint, dial: Dial, stop: CancellationToken) {
         let following = async {
             loop {
-                if let Err(status) = self.follow_once(&scheduler).await {
+                if let Err(status) = self.follow_once(&scheduler, &dial).await {
                     tracing::debug!(
                         reason = describe(&status),
                         "the scheduler says nothing of prefill workers"
@@ -61,8 +62,9 @@ impl Directory {
         }
     }
 
-    async fn follow_once(&self, scheduler: &Endpoint) -> Result<(), Status> {
-        let channel = scheduler.connect().await.map_err(|error| Status::unavailable(error.to_string()))?;
+    async fn follow_once(&self, scheduler: &Endpoint, dial: &Dial) -> Result<(), Status> {
+        let channel =
+            dial.connect(scheduler).await.map_err(|error| Status::unavailable(error.to_string()))?;
         let mut client = DirectoryClient::new(channel);
         let mut lists = client.watch_prefill_workers(WatchPrefillWorkersRequest {}).await?.into_inner();
         while let Some(list) = lists.message().await? {

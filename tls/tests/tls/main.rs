@@ -1,0 +1,7 @@
+//! TLS over real files and real sockets.
+
+#![forbid(unsafe_code)]
+
+mod connections;
+mod files;
+mod support;
