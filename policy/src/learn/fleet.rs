@@ -12,10 +12,17 @@ use crate::{
 /// what is published, which may be far off, and never be tried.
 const ENOUGH: u64 = 1;
 
+/// What a worker itself has shown counts half once it is so much. Until then most of a difference between two workers is chance, and one
+/// that was unlucky at first would not be tried again.
+const TRUSTED: f64 = 32.0;
+
 /// Learns from what happened.
 #[derive(Clone, Debug, Default)]
 pub struct Learner {
     workers: HashMap<String, WorkerModel>,
+    /// Of the fleet, and how much was learned since.
+    mean: WorkerCosts,
+    unseen: usize,
     links: Vec<Regression<2>>,
     /// Tokens that requests generate.
     pub outputs: OutputLengths,
@@ -36,7 +43,8 @@ impl Learner {
     /// A worker is there (again): it begins at the fleet's mean, or at what is published.
     pub fn joined(&mut self, worker: &str) -> WorkerCosts {
         if !self.workers.contains_key(worker) {
-            let mean = self.fleet_mean();
+            self.mean = self.fleet_mean();
+            let mean = self.mean;
             let model = WorkerModel {
                 prefill: Regression::new(prefill_array(&mean.prefill)),
                 decode: Regression::new(decode_array(&mean.decode)),
@@ -55,17 +63,25 @@ impl Learner {
     /// What work takes at `worker`.
     #[must_use]
     pub fn costs(&self, worker: &str) -> WorkerCosts {
-        let Some(model) = self.workers.get(worker) else { return self.fleet_mean() };
-        let own = model.costs();
-        // What it has never done is taken from those who have.
-        if model.prefill.observations() > 0 && model.decode.observations() > 0 {
-            return own;
-        }
-        let mean = self.fleet_mean();
+        let Some(model) = self.workers.get(worker) else { return self.mean };
+        let (own, mean) = (model.costs(), &self.mean);
         WorkerCosts {
-            prefill: if model.prefill.observations() > 0 { own.prefill } else { mean.prefill },
-            decode: if model.decode.observations() > 0 { own.decode } else { mean.decode },
+            prefill: prefill_cost(blend(
+                &model.prefill,
+                prefill_array(&own.prefill),
+                prefill_array(&mean.prefill),
+            )),
+            decode: decode_cost(blend(&model.decode, decode_array(&own.decode), decode_array(&mean.decode))),
             ..own
+        }
+    }
+
+    /// The mean over all workers is looked at again once all may have changed.
+    fn learned(&mut self) {
+        self.unseen += 1;
+        if self.unseen >= self.workers.len() {
+            self.unseen = 0;
+            self.mean = self.fleet_mean();
         }
     }
 
@@ -81,6 +97,7 @@ impl Learner {
         if let Some(model) = self.workers.get_mut(worker) {
             model.prefill.observe(&PrefillCost::features(new_tokens, cached_tokens), took_ms);
         }
+        self.learned();
         self.costs(worker)
     }
 
@@ -90,6 +107,7 @@ impl Learner {
         if let Some(model) = self.workers.get_mut(worker) {
             model.decode.observe(&[1.0, sequences, context_tokens], step_ms);
         }
+        self.learned();
         self.costs(worker)
     }
 
@@ -131,6 +149,13 @@ impl WorkerModel {
             tiers: self.tiers,
         }
     }
+}
+
+/// What a worker has never done is taken from those who have; the more it has done, the more its own counts.
+fn blend(model: &Regression<3>, own: [f64; 3], mean: [f64; 3]) -> [f64; 3] {
+    let observations = model.observations() as f64;
+    let share = observations / (observations + TRUSTED);
+    std::array::from_fn(|k| own[k] * share + mean[k] * (1.0 - share))
 }
 
 fn mean<'a>(models: impl Iterator<Item = &'a Regression<3>>) -> Option<[f64; 3]> {
