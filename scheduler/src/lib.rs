@@ -1,18 +1,18 @@
-//! Worker registry and placement, behind the OpenAI HTTP front.
+//! Worker registry, router and endpoint picker, behind the OpenAI HTTP front or behind a gateway.
 //!
 //! ```text
-//!            HTTP                                         gRPC Generation
-//!  client ─────────► baton-front ─► dispatch ─────────────────────────────► sidecar of the chosen decode worker
-//!         ◄─────────             ◄──    │  ▲              ◄────────────────
-//!            SSE                        │  │ view
-//!                              placement┘  │
-//!                                        fleet ◄─────────────────────────── workers (through sidecars)
-//!                                                         gRPC Registry
+//!            HTTP                              gRPC Generation
+//!  client ─────────► baton-front ─► dispatch ─────────────────────► sidecar of the chosen decode worker
+//!         ◄───────── SSE          ◄──    │ Route
+//!            ext_proc                    ▼
+//!  gateway ────────► picker ─────────► router ◄── fleet ◄────────── workers (through sidecars), gRPC Registry
+//!          ◄──────── endpoints           ▲
+//!                                        └─────── foreign ◄──────── servers from a file or from Kubernetes
 //! ```
 //!
 //! The front (a crate of its own) knows text, and checks a request completely before any worker hears of it; here there are
-//! token ids, and `generator` is what the front asks. The registry is the fleet's only membership: a worker belongs to it as
-//! long as its stream talks. Placement is pure policy.
+//! token ids, and `generator` is what the front asks. A worker that registers belongs to the fleet as long as its stream talks. What decides is pure
+//! and elsewhere (`baton-policy`, `baton-kv-index`).
 //!
 //! Left out on purpose: KV bytes, fabrics, and any state about a request that outlives it.
 //!
