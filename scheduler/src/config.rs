@@ -241,3 +241,27 @@ impl Config {
         serde_json::to_string_pretty(self).unwrap_or_default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    /// Blocks of YAML in a page, without their indentation.
+    fn yaml_blocks(page: &str) -> Vec<String> {
+        let mut blocks = Vec::new();
+        let mut lines = page.lines();
+        while let Some(opening) = lines.find(|line| line.trim() == "```yaml") {
+            let indent = opening.len() - opening.trim_start().len();
+            let block = lines.by_ref().take_while(|line| line.trim() != "```");
+            blocks.push(block.map(|line| format!("{}\n", &line[indent.min(line.len())..])).collect());
+        }
+        blocks
+    }
+
+    #[test]
+    fn what_the_page_on_routing_shows_is_understood() {
+        let blocks = yaml_blocks(include_str!("../../docs/routing.md"));
+        let [profile, servers] = &blocks[..] else { panic!("{blocks:?}") };
+        let profile = baton_policy::profile::parse(profile).unwrap();
+        assert_eq!(baton_policy::profile::warnings(&profile), [""; 0]);
+        assert_eq!(baton_discovery::file::parse(servers).unwrap().len(), 1);
+    }
+}
