@@ -7,6 +7,9 @@ use crate::view::{Cached, Ms};
 /// Share of a transfer that cannot overlap with computing: the last group of layers leaves when the prompt is done.
 pub const TRANSFER_TAIL: f64 = 1.0 / 8.0;
 
+/// A sequence takes at least this share of what a step without any would take.
+const LEAST_SEQUENCE_SHARE: f64 = 0.01;
+
 /// Computing a prompt: `fixed + new·per_token + new·(cached + new/2)·per_pair`; the last is attention, each new token to all before it.
 /// (DistServe's model, with cached tokens.)
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -108,14 +111,20 @@ impl DecodeCost {
     #[must_use]
     pub fn step_ms(&self, sequences: u32, context_tokens: u64) -> Ms {
         self.fixed_ms
-            + self.per_sequence_ms * f64::from(sequences)
+            + self.sequence_ms() * f64::from(sequences)
             + self.per_context_token_ms * context_tokens as f64
     }
 
     /// What one more sequence of `context_tokens` adds to each step.
     #[must_use]
     pub fn added_ms(&self, context_tokens: f64) -> Ms {
-        self.per_sequence_ms + self.per_context_token_ms * context_tokens
+        self.sequence_ms() + self.per_context_token_ms * context_tokens
+    }
+
+    // Who has only seen steps of one sequence can't tell what another one costs; that it costs nothing is never true, and would put
+    // all on one worker.
+    fn sequence_ms(&self) -> Ms {
+        self.per_sequence_ms.max(self.fixed_ms * LEAST_SEQUENCE_SHARE)
     }
 }
 

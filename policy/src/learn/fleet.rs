@@ -12,9 +12,10 @@ use crate::{
 /// what is published, which may be far off, and never be tried.
 const ENOUGH: u64 = 1;
 
-/// What a worker itself has shown counts half once it is so much. Until then most of a difference between two workers is chance, and one
-/// that was unlucky at first would not be tried again.
-const TRUSTED: f64 = 32.0;
+/// What a worker itself has shown counts half once it is so much: prompts, and reports of steps, of which there are five a second. Until then
+/// most of a difference between two workers is chance, and one that was unlucky at first would not be tried again.
+const TRUSTED_PROMPTS: f64 = 32.0;
+const TRUSTED_REPORTS: f64 = 200.0;
 
 /// Learns from what happened.
 #[derive(Clone, Debug, Default)]
@@ -67,11 +68,15 @@ impl Learner {
         let (own, mean) = (model.costs(), &self.mean);
         WorkerCosts {
             prefill: prefill_cost(blend(
-                &model.prefill,
+                (&model.prefill, TRUSTED_PROMPTS),
                 prefill_array(&own.prefill),
                 prefill_array(&mean.prefill),
             )),
-            decode: decode_cost(blend(&model.decode, decode_array(&own.decode), decode_array(&mean.decode))),
+            decode: decode_cost(blend(
+                (&model.decode, TRUSTED_REPORTS),
+                decode_array(&own.decode),
+                decode_array(&mean.decode),
+            )),
             ..own
         }
     }
@@ -152,9 +157,9 @@ impl WorkerModel {
 }
 
 /// What a worker has never done is taken from those who have; the more it has done, the more its own counts.
-fn blend(model: &Regression<3>, own: [f64; 3], mean: [f64; 3]) -> [f64; 3] {
+fn blend((model, trusted): (&Regression<3>, f64), own: [f64; 3], mean: [f64; 3]) -> [f64; 3] {
     let observations = model.observations() as f64;
-    let share = observations / (observations + TRUSTED);
+    let share = observations / (observations + trusted);
     std::array::from_fn(|k| own[k] * share + mean[k] * (1.0 - share))
 }
 
