@@ -248,6 +248,11 @@ fn a_step_s_time_is_learned_from_two_reports() {
         router.reported("d0", &load);
     }
     assert!((costs().step_ms(4, 400) - 50.0).abs() < 5.0, "{:?} was {before:?}", costs());
+    // Who has done nothing yet is taken to be alike.
+    router.reported("d1", &WorkerLoad::default());
+    let idle = router.lock_slot("d1");
+    let idle = router.lock().fleet.workers[idle].costs.decode;
+    assert!((idle.step_ms(4, 400) / costs().step_ms(4, 400) - 1.0).abs() < 0.02, "{idle:?}");
 }
 
 impl Router {

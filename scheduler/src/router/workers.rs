@@ -172,9 +172,13 @@ impl Router {
         let was_draining = worker.is_draining;
         worker.is_draining = load.draining || slot.is_absent;
         let last = std::mem::replace(&mut slot.last, *load);
-        if let Some((sequences, context_tokens, step_ms)) = mean_step(&last, load) {
-            worker.costs = learner.stepped(id, sequences, context_tokens, step_ms);
-        }
+        worker.costs = match mean_step(&last, load) {
+            Some((sequences, context_tokens, step_ms)) => {
+                learner.stepped(id, sequences, context_tokens, step_ms)
+            }
+            // It has done nothing, but others have taught what it will take.
+            None => learner.costs(id),
+        };
         if worker.is_draining != was_draining {
             self.capacity_changed(&mut known);
         }
