@@ -78,6 +78,8 @@ struct Known {
     records: Ring,
     sessions: Sessions,
     requests: u64,
+    /// Of the learner, when all workers' costs were last taken from it.
+    costs_version: u64,
 }
 
 /// How often the queue is looked at for those who have waited too long.
@@ -95,6 +97,7 @@ impl Router {
             records: Ring::new(config.records),
             sessions: Sessions::default(),
             requests: 0,
+            costs_version: 0,
         };
         Self { known: Mutex::new(known), cache, model: config.model, began: Instant::now(), metrics }
     }

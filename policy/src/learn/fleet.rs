@@ -24,6 +24,7 @@ pub struct Learner {
     /// Of the fleet, and how much was learned since.
     mean: WorkerCosts,
     unseen: usize,
+    version: u64,
     links: Vec<Regression<2>>,
     /// Tokens that requests generate.
     pub outputs: OutputLengths,
@@ -44,7 +45,7 @@ impl Learner {
     /// A worker is there (again): it begins at the fleet's mean, or at what is published.
     pub fn joined(&mut self, worker: &str) -> WorkerCosts {
         if !self.workers.contains_key(worker) {
-            self.mean = self.fleet_mean();
+            self.look_at_all();
             let mean = self.mean;
             let model = WorkerModel {
                 prefill: Regression::new(prefill_array(&mean.prefill)),
@@ -85,9 +86,21 @@ impl Learner {
     fn learned(&mut self) {
         self.unseen += 1;
         if self.unseen >= self.workers.len() {
-            self.unseen = 0;
-            self.mean = self.fleet_mean();
+            self.look_at_all();
         }
+    }
+
+    fn look_at_all(&mut self) {
+        self.unseen = 0;
+        self.mean = self.fleet_mean();
+        self.version += 1;
+    }
+
+    /// Grows whenever the costs of all workers have changed, also of those that did nothing: they are compared with each other, so all have to be
+    /// asked for again.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        self.version
     }
 
     /// `worker` computed `new_tokens` after `cached_tokens` in `took_ms`, without waiting.

@@ -336,6 +336,7 @@ impl Known {
         if let Some(actual) = ttft_ms {
             self.learner.first_token(route.predicted_ttft_ms, actual);
         }
+        self.refresh_costs();
         let planned = route.prefill.first().unwrap_or(&route.decode);
         let outcome = Outcome {
             queue_ms: ms(timing.queue_us),

@@ -179,7 +179,9 @@ impl Router {
             // It has done nothing, but others have taught what it will take.
             None => learner.costs(id),
         };
-        if worker.is_draining != was_draining {
+        let has_turned = worker.is_draining != was_draining;
+        known.refresh_costs();
+        if has_turned {
             self.capacity_changed(&mut known);
         }
     }
@@ -252,6 +254,16 @@ impl Router {
 }
 
 impl Known {
+    /// Brings the costs of all workers to what is known now, if that has changed for all.
+    pub(super) fn refresh_costs(&mut self) {
+        if self.costs_version != self.learner.version() {
+            self.costs_version = self.learner.version();
+            for worker in self.fleet.workers.iter_mut().filter(|worker| !worker.id.is_empty()) {
+                worker.costs = self.learner.costs(&worker.id);
+            }
+        }
+    }
+
     fn occupy(&mut self, facts: &WorkerFacts) {
         let Self { fleet, slots, learner, .. } = self;
         if slots.slots.is_empty() {
