@@ -188,6 +188,7 @@ async fn it_registers_says_what_it_is_and_leaves_when_told_to_stop() {
         match membership.report().await {
             Some(Report::Load(load)) => break load,
             Some(Report::Pairs(report)) => assert_eq!(report.pairs, [], "nobody is there"),
+            Some(Report::Cache(report)) => assert!(report.begins, "all that it has cached, which is nothing"),
             other => panic!("load follows the hello, not {other:?}"),
         }
     };
