@@ -22,6 +22,7 @@ mod pairs;
 mod picker;
 mod prefix_cache;
 mod recall;
+mod schedulers;
 mod speculation;
 mod start_stop;
 mod structured;

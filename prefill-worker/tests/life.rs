@@ -353,13 +353,13 @@ async fn what_is_wrong_at_the_start_is_named() {
         let error = within(served).await.unwrap().unwrap_err().to_string();
         assert!(words.iter().all(|word| error.contains(word)), "{error}");
     }
-    for (listen, registry, words) in [
-        (taken.as_str(), "127.0.0.1:1", ["--listen", "in use"]),
-        ("127.0.0.1:0", "a b", ["--registry", "a b"]),
-    ] {
-        let args = ["prefill-worker", "--model", &model, "--listen", listen, "--registry", registry];
-        let error =
-            within(run(Cli::parse_from(args).args, Shutdown::manual())).await.unwrap_err().to_string();
+    let args = |listen, registry| {
+        Cli::try_parse_from(["prefill-worker", "--model", &model, "--listen", listen, "--registry", registry])
+    };
+    let refused = args("127.0.0.1:0", "a b").map(|_| ()).unwrap_err().to_string();
+    let in_use = args(&taken, "127.0.0.1:1").unwrap().args;
+    let failed = within(run(in_use, Shutdown::manual())).await.unwrap_err().to_string();
+    for (error, words) in [(refused, ["--registry", "a b"]), (failed, ["--listen", "in use"])] {
         assert!(words.iter().all(|word| error.contains(word)), "{error}");
     }
 }

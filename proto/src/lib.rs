@@ -4,6 +4,7 @@
 //! |---|---|---|---|
 //! | [`registry`](v1::registry_server) | scheduler (and each sidecar, which relays its decode worker's) | workers | joining the fleet, reporting load, leaving |
 //! | [`directory`](v1::directory_server) | scheduler | sidecars with an HTTP front | who may prefill |
+//! | [`membership`](v1::membership_server) | sidecar | its decode worker | which schedulers there are |
 //! | [`generation`](v1::generation_server) | sidecar | scheduler | one request from tokenised prompt to last token |
 //! | [`prefill`](v1::prefill_server) | prefill worker | sidecar | the first leg |
 //! | [`decode`](v1::decode_server) | decode worker | its sidecar | the second leg |
@@ -17,6 +18,9 @@ pub const MAX_MESSAGE_BYTES: usize = 16 << 20;
 /// Calls on one connection. Far more than any limit on requests, so that it is those that refuse, in words, and not the
 /// connection that silently lets a call wait.
 pub const MAX_STREAMS: u32 = 1 << 16;
+
+/// In the metadata of a join by way of a sidecar: the scheduler that is meant, by its name on the sidecar's list.
+pub const SCHEDULER_METADATA: &str = "baton-scheduler";
 
 /// Version 1 of the contracts.
 pub mod v1 {

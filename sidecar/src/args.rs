@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use baton_front::FrontArgs;
+use baton_membership::Schedulers;
 use baton_tls::TlsArgs;
 use humantime::Duration as Human;
 
@@ -30,9 +31,9 @@ pub struct Args {
     #[arg(long, env = "BATON_ADMIN_LISTEN", default_value = "127.0.0.1:9090", value_name = "IP:PORT")]
     pub admin_listen: SocketAddr,
 
-    /// The scheduler's registry
-    #[arg(long, env = "BATON_REGISTRY", value_name = "HOST:PORT")]
-    pub registry: String,
+    /// The scheduler's registry, or those of several (commas between; dns:HOST:PORT for every address of a name)
+    #[arg(long, env = "BATON_REGISTRY", value_name = "HOST:PORT,…")]
+    pub registry: Schedulers,
 
     /// Requests in flight; more are refused as overloaded
     #[arg(long, default_value_t = 1024, value_name = "N")]

@@ -23,14 +23,6 @@ pub enum RunError {
         /// The listening address.
         listen: SocketAddr,
     },
-    /// An address that is no address.
-    #[error("{option} {value:?} is not HOST:PORT")]
-    BadAddress {
-        /// The option.
-        option: &'static str,
-        /// Its value.
-        value: String,
-    },
     /// The model folder's tokenizer can't be used.
     #[error(transparent)]
     Model(#[from] LoadError),

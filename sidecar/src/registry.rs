@@ -1,24 +1,36 @@
-//! The service that the decode worker joins: relays its registration to the scheduler.
+//! The service that the decode worker joins: relays its registrations, one to each scheduler.
 //!
-//! One join is one relay: when either stream breaks, so does the other, and with them the decode worker's place here. The
+//! The worker asks which schedulers there are, and joins once for each. One join is one relay: when either stream breaks, so does the other, and with them the decode worker's place here. The
 //! worker joins again by itself, which also heals a restarted scheduler. Who was accepted by the scheduler keeps the place
 //! while others ask for it: a stranger that knocks does not disturb who serves.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use baton_process::Readiness;
-use baton_proto::v1::{
-    RegistryReply, Role, WorkerInfo, WorkerLoad, WorkerReport,
-    registry_client::RegistryClient,
-    registry_reply::{Rejected, Reply},
-    registry_server::Registry,
-    worker_report::Report,
+use baton_proto::{
+    SCHEDULER_METADATA,
+    v1::{
+        RegistryReply, Role, SchedulerList, WatchSchedulersRequest, WorkerInfo, WorkerLoad, WorkerReport,
+        membership_server::Membership,
+        registry_client::RegistryClient,
+        registry_reply::{Rejected, Reply},
+        registry_server::Registry,
+        worker_report::Report,
+    },
 };
 use baton_tls::Dial;
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
+use futures::{
+    StreamExt as _,
+    stream::{self, BoxStream},
+};
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::{ReceiverStream, WatchStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic::{Request, Response, Status, Streaming, transport::Endpoint};
+use tonic::{
+    Request, Response, Status, Streaming,
+    metadata::{Ascii, MetadataValue},
+    transport::Endpoint,
+};
 
 use crate::{
     channels::endpoint,
@@ -32,7 +44,8 @@ const MESSAGES: usize = 16;
 /// What every join needs.
 pub(crate) struct Relays {
     pub(crate) link: DecodeLink,
-    pub(crate) scheduler: Endpoint,
+    /// By name, which is `HOST:PORT`.
+    pub(crate) schedulers: watch::Receiver<BTreeSet<String>>,
     pub(crate) dial: Dial,
     /// Where the scheduler reaches this sidecar.
     pub(crate) serving_endpoint: String,
@@ -46,11 +59,13 @@ pub(crate) struct Relays {
     pub(crate) stop: CancellationToken,
 }
 
+#[derive(Clone)]
 pub(crate) struct RegistryService(pub(crate) Arc<Relays>);
 
 /// One join under way.
 struct Relay {
     worker_id: String,
+    scheduler: Endpoint,
     reports: Streaming<WorkerReport>,
     replies_down: mpsc::Sender<Result<RegistryReply, Status>>,
     reports_up: mpsc::Sender<WorkerReport>,
@@ -68,6 +83,7 @@ impl Registry for RegistryService {
         request: Request<Streaming<WorkerReport>>,
     ) -> Result<Response<Self::JoinStream>, Status> {
         let relays = self.0.clone();
+        let scheduler = relays.scheduler(request.metadata().get(SCHEDULER_METADATA))?;
         let mut reports = request.into_inner();
         let mut hello = match reports.message().await? {
             Some(WorkerReport { report: Some(Report::Hello(hello)) }) => hello,
@@ -85,6 +101,7 @@ impl Registry for RegistryService {
         let (reports_up, outgoing) = mpsc::channel(MESSAGES);
         let relay = Relay {
             worker_id: hello.worker_id.clone(),
+            scheduler,
             reports,
             replies_down,
             reports_up,
@@ -97,7 +114,35 @@ impl Registry for RegistryService {
     }
 }
 
+#[tonic::async_trait]
+impl Membership for RegistryService {
+    type WatchSchedulersStream = BoxStream<'static, Result<SchedulerList, Status>>;
+
+    async fn watch_schedulers(
+        &self,
+        _: Request<WatchSchedulersRequest>,
+    ) -> Result<Response<Self::WatchSchedulersStream>, Status> {
+        let list = |names: BTreeSet<String>| Ok(SchedulerList { names: names.into_iter().collect() });
+        let lists = WatchStream::new(self.0.schedulers.clone()).map(list);
+        // A list that will not change any more holds all the same.
+        let lists = lists.chain(stream::pending()).take_until(self.0.stop.clone().cancelled_owned());
+        Ok(Response::new(lists.boxed()))
+    }
+}
+
 impl Relays {
+    /// The scheduler that is meant; without a name the first.
+    fn scheduler(&self, name: Option<&MetadataValue<Ascii>>) -> Result<Endpoint, Status> {
+        let schedulers = self.schedulers.borrow();
+        let found = match name.map(MetadataValue::to_str) {
+            None => schedulers.first(),
+            Some(Ok(name)) => schedulers.get(name),
+            Some(Err(_)) => None,
+        };
+        let found = found.ok_or_else(|| Status::not_found("this sidecar knows no such scheduler"))?;
+        endpoint(found).map_err(|_| Status::not_found(format!("{found} is no scheduler's address")))
+    }
+
     async fn serve(&self, relay: Relay, hello: WorkerInfo, outgoing: mpsc::Receiver<WorkerReport>) {
         let worker_id = relay.worker_id.clone();
         let replies_down = relay.replies_down.clone();
@@ -122,7 +167,7 @@ impl Relays {
     ) -> String {
         let _ = relay.reports_up.try_send(WorkerReport { report: Some(Report::Hello(hello)) });
         let upstream = async {
-            let connected = self.dial.connect(&self.scheduler).await;
+            let connected = self.dial.connect(&relay.scheduler).await;
             let channel = connected.map_err(|error| Status::from_error(error.into()))?;
             RegistryClient::new(channel).join(ReceiverStream::new(outgoing)).await
         };
@@ -130,7 +175,7 @@ impl Relays {
             upstream = upstream => match upstream {
                 Ok(replies) => replies.into_inner(),
                 Err(status) => {
-                    return format!("no registry at {}: {}", self.scheduler.uri(), describe(&status));
+                    return format!("no registry at {}: {}", relay.scheduler.uri(), describe(&status));
                 }
             },
             () = relay.replies_down.closed() => return "it closed its registration".to_owned(),

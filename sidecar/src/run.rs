@@ -5,16 +5,23 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use baton_process::{Metrics, Readiness, Shutdown, bind, report_listening, serve_admin};
 use baton_proto::{
     MAX_MESSAGE_BYTES, MAX_STREAMS,
-    v1::{generation_server::GenerationServer, registry_server::RegistryServer},
+    v1::{
+        generation_server::GenerationServer, membership_server::MembershipServer,
+        registry_server::RegistryServer,
+    },
 };
 use baton_tls::{Listener, Tls};
-use tokio::{net::TcpListener, sync::Semaphore, task::JoinSet};
+use tokio::{
+    net::TcpListener,
+    sync::{Semaphore, watch},
+    task::JoinSet,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::transport::Server;
 
 use crate::{
     Args, RunError,
-    channels::{Channels, endpoint},
+    channels::Channels,
     generation::{GenerationService, Requests},
     http::{Directory, HttpFront},
     link::DecodeLink,
@@ -82,8 +89,6 @@ impl Sidecar {
     /// A server failed.
     pub async fn serve(self, shutdown: Shutdown) -> Result<(), RunError> {
         let Self { grpc, args, tls, serving_endpoint, grpc_listener, admin_listener, http, .. } = self;
-        let scheduler = endpoint(&args.registry)
-            .map_err(|_| RunError::BadAddress { option: "--registry", value: args.registry.clone() })?;
         let metrics = Metrics::new();
         tls.register(&metrics);
         let readiness = Readiness::not_yet("no decode worker has joined");
@@ -100,10 +105,11 @@ impl Sidecar {
             draining: draining.clone(),
             stop: stop.clone(),
         });
+        let (list, schedulers) = watch::channel(args.registry.now());
         let gateway_endpoint = http.as_ref().map(|http| reachable(http.address, &serving_endpoint));
         let relays = Arc::new(Relays {
             link,
-            scheduler: scheduler.clone(),
+            schedulers: schedulers.clone(),
             dial: tls.dial(),
             serving_endpoint,
             gateway_endpoint: gateway_endpoint.unwrap_or_default(),
@@ -112,7 +118,8 @@ impl Sidecar {
             draining: draining.clone(),
             stop: stop.clone(),
         });
-        tracing::info!(%grpc, registry = args.registry, "sidecar listens");
+        relays.tasks.spawn(args.registry.clone().keep(list, stop.clone()));
+        tracing::info!(%grpc, registry = %args.registry, "sidecar listens");
 
         let mut servers = JoinSet::new();
         let closing = CancellationToken::new();
@@ -120,7 +127,7 @@ impl Sidecar {
         servers.spawn(serve_grpc(grpc_listener, requests.clone(), relays.clone(), closing.clone()));
         if let Some(http) = http {
             let directory = Directory::default();
-            relays.tasks.spawn(directory.clone().follow(scheduler, tls.dial(), stop.clone()));
+            relays.tasks.spawn(directory.clone().follow(schedulers, tls.dial(), stop.clone()));
             let front = http.over(requests.clone(), directory, &metrics, &readiness);
             servers.spawn(front.serve(tls.clone(), closing.clone()));
         }
@@ -177,14 +184,14 @@ async fn serve_grpc(
     let generation = GenerationServer::new(GenerationService(requests))
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
+    let registry = RegistryService(relays);
     Server::builder()
         .max_concurrent_streams(MAX_STREAMS)
         .http2_keepalive_interval(Some(Duration::from_secs(1)))
         .http2_keepalive_timeout(Some(Duration::from_secs(4)))
         .add_service(generation)
-        .add_service(
-            RegistryServer::new(RegistryService(relays)).max_decoding_message_size(MAX_MESSAGE_BYTES),
-        )
+        .add_service(MembershipServer::new(registry.clone()))
+        .add_service(RegistryServer::new(registry).max_decoding_message_size(MAX_MESSAGE_BYTES))
         .serve_with_incoming_shutdown(listener.into_stream(), until.cancelled_owned())
         .await?;
     Ok(())

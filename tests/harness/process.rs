@@ -122,6 +122,13 @@ impl Process {
         }
     }
 
+    /// What follows `beginning` in the lines on standard output that begin so, so far.
+    pub(crate) fn stdout_lines(&self, beginning: &str) -> Vec<String> {
+        let written = self.output.written.lock().unwrap();
+        let printed = written.lines.iter().filter(|line| line.is_stdout);
+        printed.filter_map(|line| line.text.strip_prefix(beginning)).map(str::to_owned).collect()
+    }
+
     /// The lines on standard error that hold all of `words`, so far.
     pub(crate) fn log_lines(&self, words: &[&str]) -> Vec<String> {
         let written = self.output.written.lock().unwrap();

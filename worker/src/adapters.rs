@@ -1,16 +1,25 @@
-//! The worker's adapters: those it starts with, those that the scheduler has it load and unload, and what it says of them.
+//! The worker's adapters: those it starts with, those that schedulers have it load and unload, and what it says of them.
 
-use std::{fmt, path::PathBuf, str::FromStr, sync::Arc};
+mod progress;
+
+use std::{
+    fmt,
+    path::PathBuf,
+    str::FromStr,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use baton_engine::{LoraAdapter, LoraAdapters};
+use baton_membership::LastWords;
 use baton_proto::v1::{
-    AdapterFailure, AdapterRef, AdapterReport, Failure, FailureKind, LoadedAdapter,
+    AdapterRef, AdapterReport, Failure, FailureKind, LoadedAdapter,
     registry_reply::{AdapterOrder, AdapterOrders},
 };
 use tokio::{sync::watch, task::spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
 use crate::{RunError, Worker};
+use progress::{Orders, Progress, last_words};
 
 /// An adapter to start with: `NAME=FOLDER`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,7 +33,9 @@ pub struct LoraModule {
 /// The adapters of a worker, and the orders that it has about them.
 pub struct Adapters {
     loaded: Arc<LoraAdapters>,
-    orders: watch::Sender<AdapterOrders>,
+    said: Mutex<LastWords<AdapterOrders>>,
+    /// Of all that was said, the last word on each name.
+    orders: watch::Sender<Orders>,
     report: watch::Sender<AdapterReport>,
 }
 
@@ -36,6 +47,7 @@ impl Adapters {
     pub(crate) async fn start(loaded: LoraAdapters, modules: &[LoraModule]) -> Result<Self, RunError> {
         let this = Self {
             loaded: Arc::new(loaded),
+            said: Mutex::default(),
             orders: watch::Sender::default(),
             report: watch::Sender::default(),
         };
@@ -44,7 +56,7 @@ impl Adapters {
                 .await
                 .map_err(|reason| RunError::Adapter { name: name.clone(), reason })?;
         }
-        this.tell(0, Vec::new());
+        this.tell(&Progress::default());
         Ok(this)
     }
 
@@ -58,9 +70,25 @@ impl Adapters {
         self.report.subscribe()
     }
 
-    /// The scheduler's orders, in full.
-    pub(crate) fn want(&self, orders: AdapterOrders) {
-        self.orders.send_replace(orders);
+    /// A scheduler's orders, in full.
+    pub(crate) fn want(&self, scheduler: &str, orders: AdapterOrders) {
+        self.change(|said| said.said(scheduler, orders));
+    }
+
+    /// A scheduler is none any more. What it ordered stays as it is.
+    pub(crate) fn forget(&self, scheduler: &str) {
+        self.change(|said| said.forget(scheduler));
+    }
+
+    fn change(&self, change: impl FnOnce(&mut LastWords<AdapterOrders>)) {
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut said);
+        let orders = last_words(&said);
+        self.orders.send_if_modified(|former| {
+            let is_news = *former != orders;
+            *former = orders;
+            is_news
+        });
     }
 
     /// Carries orders out, until `stop`.
@@ -69,18 +97,19 @@ impl Adapters {
         // Some may have come before.
         orders.mark_changed();
         let work = async {
-            let mut failures: Vec<AdapterFailure> = Vec::new();
-            let mut done = 0;
+            let mut progress = Progress::default();
             while orders.changed().await.is_ok() {
-                let now = orders.borrow_and_update().orders.clone();
-                failures.retain(|failure| now.iter().any(|order| order.number == failure.number));
-                for order in now.into_iter().filter(|order| order.number > done).collect::<Vec<_>>() {
-                    done = done.max(order.number);
-                    if let Err(reason) = self.carry_out(&order).await {
+                progress.note(orders.borrow_and_update().clone());
+                self.tell(&progress);
+                // One at a time: a newer word may come meanwhile.
+                while let Some(order) = progress.next().cloned() {
+                    let failure = self.carry_out(&order).await.err();
+                    if let Some(reason) = &failure {
                         tracing::warn!(adapter = order.name, reason, "adapter not loaded");
-                        failures.push(AdapterFailure { number: order.number, reason });
                     }
-                    self.tell(done, failures.clone());
+                    progress.did(&order, failure);
+                    progress.note(orders.borrow_and_update().clone());
+                    self.tell(&progress);
                 }
             }
         };
@@ -111,14 +140,16 @@ impl Adapters {
         Ok(())
     }
 
-    fn tell(&self, done: u64, failures: Vec<AdapterFailure>) {
+    fn tell(&self, progress: &Progress) {
         let entry = |loaded: baton_engine::LoadedAdapter| LoadedAdapter {
             name: loaded.adapter.name().to_owned(),
             revision: loaded.adapter.revision().to_owned(),
             path: loaded.folder.display().to_string(),
         };
         let loaded = self.loaded.all().into_iter().map(entry).collect();
-        self.report.send_replace(AdapterReport { loaded, done, failures });
+        let (done, failures) = (progress.done(), progress.failures.clone());
+        let orders = progress.orders.values().cloned().collect();
+        self.report.send_replace(AdapterReport { loaded, done, failures, orders });
     }
 }
 

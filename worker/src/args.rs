@@ -5,6 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use baton_engine::{Dtype, WeightFormat};
 use baton_kv_events::{Endpoint, Format};
 use baton_kv_transfer::FabricSpec;
+use baton_membership::Schedulers;
 use baton_tls::TlsArgs;
 
 use crate::{ByteSize, LoraModule, SpeculativeConfig};
@@ -157,9 +158,10 @@ pub struct WorkerArgs {
     #[arg(long, env = "BATON_ADMIN_LISTEN", default_value = "127.0.0.1:9090", value_name = "IP:PORT")]
     pub admin_listen: SocketAddr,
 
-    /// Where to register: a prefill worker with the scheduler, a decode worker with its sidecar
-    #[arg(long, env = "BATON_REGISTRY", value_name = "HOST:PORT")]
-    pub registry: String,
+    /// Where to register: a prefill worker with the scheduler, or with several (commas between; dns:HOST:PORT for every address
+    /// of a name), a decode worker with its sidecar
+    #[arg(long, env = "BATON_REGISTRY", value_name = "HOST:PORT,…")]
+    pub registry: Schedulers,
 
     /// Name of this worker, unique in the fleet [default: the role and the host's name]
     #[arg(long, env = "BATON_WORKER_ID", value_name = "NAME")]

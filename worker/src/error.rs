@@ -100,10 +100,12 @@ pub enum RunError {
         listen: SocketAddr,
     },
     /// An address that is no address.
-    #[error("--registry {value:?} is not HOST:PORT")]
+    #[error("--registry {value}: {reason}")]
     BadRegistry {
         /// Its value.
         value: String,
+        /// What is wrong with it.
+        reason: &'static str,
     },
     /// The gRPC server failed.
     #[error("the gRPC server failed")]

@@ -5,7 +5,7 @@
 //!        ▲                                  ▲
 //!        └────────── the role's service ────┘               prefill: open, push      decode: expect, wait
 //!                          ▲
-//!   gRPC server ───────────┘        Registration ──► scheduler (decode: by way of its sidecar)
+//!   gRPC server ───────────┘        Memberships ──► each scheduler (decode: by way of its sidecar)
 //! ```
 //!
 //! [`run()`] is the whole life of a worker: load, start, warm up, serve, register; when told to stop it takes nothing new, lets
@@ -14,7 +14,7 @@
 //! Deliberately absent: anything about one request; that is the roles' business.
 //!
 //! # Invariants
-//! - Ready means: warmed up and accepted by the scheduler; of a prefill worker also that every decode worker was tried once.
+//! - Ready means: warmed up and accepted by a scheduler; of a prefill worker also that every decode worker was tried once.
 //! - The pool outlives both the engine and the transfer node: each holds a share of the mapping.
 //! - A call is a task in [`Worker::calls`], which the drain waits for.
 
@@ -30,13 +30,16 @@ mod context;
 mod error;
 mod grammars;
 mod identity;
+mod memberships;
 mod metrics;
 mod pairs;
 mod pool;
 mod registration;
+mod retries;
 mod run;
 mod size;
 mod speculative;
+mod standing;
 mod vocabulary;
 mod warm_up;
 mod wire;
@@ -46,6 +49,7 @@ pub use adapters::{Adapters, LoraModule};
 pub use args::WorkerArgs;
 pub use assemble::transfer_config;
 pub use error::RunError;
+pub use memberships::{Memberships, Source};
 pub use metrics::{RequestMetrics, TokenClock};
 pub use pool::kv_memory;
 pub use registration::{Registration, Rejected};

@@ -1,14 +1,18 @@
 //! A prefill worker's connections to the decode workers: made ahead of any request, and kept.
 //!
-//! The registry says which decode workers there are. Each has a task that connects, waits for the connection's end, and
+//! The schedulers say which decode workers there are. Each has a task that connects, waits for the connection's end, and
 //! connects again; what came of it goes into a table, which the registration reports. So a pair that can never work, or does
 //! not work now, gets no requests, and the first request on a path finds it warm.
 
 mod table;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use baton_kv_transfer::TransferNode;
+use baton_membership::LastWords;
 use baton_proto::v1::registry_reply::DecodeWorkers;
 use tokio::{
     sync::{Semaphore, mpsc, watch},
@@ -25,10 +29,12 @@ const AT_ONCE: usize = 16;
 /// Outcomes on their way.
 const OUTCOMES: usize = 64;
 
-/// The list that the registry gave last, and what came of it.
+/// The lists that the schedulers gave last, and what came of them.
 #[derive(Debug)]
 pub(crate) struct Pairs {
-    wanted: watch::Sender<DecodeWorkers>,
+    lists: Mutex<LastWords<DecodeWorkers>>,
+    /// All that any scheduler wants; `None`: none has said anything yet.
+    wanted: watch::Sender<Option<DecodeWorkers>>,
     table: watch::Sender<Table>,
 }
 
@@ -37,12 +43,42 @@ type Outcomes = mpsc::Sender<(Target, PairState)>;
 
 impl Pairs {
     pub(crate) fn new() -> Self {
-        Self { wanted: watch::Sender::default(), table: watch::Sender::default() }
+        Self { lists: Mutex::default(), wanted: watch::Sender::default(), table: watch::Sender::default() }
     }
 
-    /// The registry says who is there.
-    pub(crate) fn want(&self, workers: DecodeWorkers) {
-        self.wanted.send_replace(workers);
+    /// A scheduler says who is there.
+    pub(crate) fn want(&self, scheduler: &str, workers: DecodeWorkers) {
+        self.change(|lists| lists.said(scheduler, workers));
+    }
+
+    /// A scheduler can't be heard now.
+    pub(crate) fn lost(&self, scheduler: &str) {
+        self.change(|lists| lists.lost(scheduler));
+    }
+
+    /// A scheduler is none any more.
+    pub(crate) fn forget(&self, scheduler: &str) {
+        self.change(|lists| lists.forget(scheduler));
+    }
+
+    fn change(&self, change: impl FnOnce(&mut LastWords<DecodeWorkers>)) {
+        let mut lists = self.lists.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut lists);
+        if lists.all().next().is_none() {
+            // Nobody has said anything, or nobody is left who could.
+            return;
+        }
+        let mut workers = Vec::new();
+        for worker in lists.counting().flat_map(|list| &list.workers) {
+            if !workers.contains(worker) {
+                workers.push(worker.clone());
+            }
+        }
+        self.wanted.send_if_modified(|wanted| {
+            let is_news = wanted.as_ref().is_none_or(|wanted| wanted.workers != workers);
+            *wanted = Some(DecodeWorkers { workers });
+            is_news
+        });
     }
 
     /// What is known, now and from now on.
@@ -65,7 +101,7 @@ impl Pairs {
                     if changed.is_err() {
                         return;
                     }
-                    let list = wanted.borrow_and_update().clone();
+                    let Some(list) = wanted.borrow_and_update().clone() else { continue };
                     let mut changes = table::Changes::default();
                     self.table.send_modify(|table| changes = table.want(list));
                     for target in changes.gone {

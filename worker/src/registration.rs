@@ -3,26 +3,36 @@
 use std::{error::Error as _, sync::Arc, time::Duration};
 
 use baton_process::Readiness;
-use baton_proto::v1::{
-    RegistryReply, WorkerInfo, WorkerReport, registry_client::RegistryClient, registry_reply::Reply,
-    worker_report::Report,
+use baton_proto::{
+    SCHEDULER_METADATA,
+    v1::{
+        RegistryReply, WorkerInfo, WorkerReport, registry_client::RegistryClient, registry_reply::Reply,
+        worker_report::Report,
+    },
 };
 use baton_tls::Dial;
 use tokio::{
     sync::{mpsc, watch},
-    time::{Instant, MissedTickBehavior, interval, sleep},
+    time::{Instant, MissedTickBehavior, interval},
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::{Status, transport::Endpoint};
+use tonic::{
+    Request, Status,
+    metadata::{Ascii, MetadataValue, errors::InvalidMetadataValue},
+    transport::Endpoint,
+};
 
-use crate::{Worker, cache_feed::CacheFeeds, pairs::Pairs};
+use crate::{
+    Worker,
+    cache_feed::CacheFeeds,
+    pairs::Pairs,
+    retries::Retries,
+    standing::{Standing, State},
+};
 
 /// Between reports of load.
 const REPORT_EVERY: Duration = Duration::from_millis(200);
-/// Before joining again; doubled up to `MAX_BACKOFF`.
-const MIN_BACKOFF: Duration = Duration::from_millis(50);
-const MAX_BACKOFF: Duration = Duration::from_secs(1);
 /// For a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 /// Longest that a prefill worker waits for the first try of each of its pairs before it says that it is ready.
@@ -40,16 +50,26 @@ pub struct Rejected {
     pub reason: String,
 }
 
-/// Keeps a worker in the fleet.
+/// Keeps a worker in the fleets of schedulers: what is the same with each of them.
+#[derive(Clone)]
 pub struct Registration {
-    registry: Endpoint,
     dial: Dial,
     hello: WorkerInfo,
     worker: Arc<Worker>,
-    readiness: Readiness,
+    standing: Standing,
     /// A prefill worker's.
     pairs: Option<Arc<Pairs>>,
     cache: CacheFeeds,
+}
+
+/// With whom a worker registers.
+#[derive(Clone, Debug)]
+pub(crate) struct Target {
+    registry: Endpoint,
+    /// The scheduler's name, under which this worker remembers what it says.
+    pub(crate) name: String,
+    /// Whom the sidecar is to pass this on to, if it is a sidecar that is joined.
+    scheduler: Option<MetadataValue<Ascii>>,
 }
 
 /// How a membership ended.
@@ -62,25 +82,16 @@ enum End {
 }
 
 impl Registration {
-    /// `registry` is `HOST:PORT`.
-    ///
-    /// # Errors
-    /// It is not.
-    pub fn new(
-        registry: &str,
-        hello: WorkerInfo,
-        worker: Arc<Worker>,
-        readiness: Readiness,
-    ) -> Result<Self, tonic::transport::Error> {
-        Ok(Self {
-            registry: registry_endpoint(registry)?,
+    /// Of `worker`, who says this of itself, and is ready when one scheduler would send it requests.
+    pub fn new(hello: WorkerInfo, worker: Arc<Worker>, readiness: Readiness) -> Self {
+        Self {
             dial: Dial::plain(),
             hello,
             worker,
-            readiness,
+            standing: Standing::new(readiness),
             pairs: None,
             cache: CacheFeeds::default(),
-        })
+        }
     }
 
     /// How the registry is called, if not in plain text.
@@ -104,40 +115,46 @@ impl Registration {
         self
     }
 
-    /// Joins, reports, and joins again when the stream breaks, until `leave`.
+    pub(crate) fn dial(&self) -> &Dial {
+        &self.dial
+    }
+
+    pub(crate) fn standing(&self) -> &Standing {
+        &self.standing
+    }
+
+    /// Joins, reports, and joins again when the stream breaks, until `leave`. What the scheduler said is forgotten then.
     ///
     /// # Errors
     /// The registry rejected the worker.
-    pub async fn run(self, leave: CancellationToken) -> Result<(), Rejected> {
-        let mut backoff = MIN_BACKOFF;
-        let mut reason_logged = String::new();
+    pub(crate) async fn run(self, with: &Target, leave: CancellationToken) -> Result<(), Rejected> {
+        let mut retries = Retries::default();
         loop {
-            match self.membership(&leave).await {
-                End::Left => return Ok(()),
+            let end = self.membership(with, &leave).await;
+            self.pairs.iter().for_each(|pairs| pairs.lost(&with.name));
+            match end {
+                End::Left => break,
                 End::Rejected(reason) => {
-                    self.readiness.set_not_ready(format!("rejected by the scheduler: {reason}"));
+                    self.standing.set(&with.name, State::Rejected(reason.clone()));
                     return Err(Rejected { worker_id: self.hello.worker_id.clone(), reason });
                 }
                 End::Broken(reason, was_accepted) => {
-                    self.readiness.set_not_ready(format!("not registered: {reason}"));
-                    if was_accepted {
-                        backoff = MIN_BACKOFF;
-                    }
-                    // Once for each reason, however often it is tried.
-                    if was_accepted || reason_logged != reason {
-                        tracing::warn!(registry = %self.registry.uri(), reason, "not registered; trying again");
-                        reason_logged = reason;
-                    }
+                    self.standing.set(&with.name, State::Waiting(format!("not registered: {reason}")));
+                    retries.failed(&with.registry, reason, was_accepted);
                 }
             }
             tokio::select! {
-                () = sleep(backoff) => backoff = (backoff * 2).min(MAX_BACKOFF),
-                () = leave.cancelled() => return Ok(()),
+                () = retries.pause() => {}
+                () = leave.cancelled() => break,
             }
         }
+        self.pairs.iter().for_each(|pairs| pairs.forget(&with.name));
+        self.worker.adapters.iter().for_each(|adapters| adapters.forget(&with.name));
+        self.standing.forget(&with.name);
+        Ok(())
     }
 
-    async fn membership(&self, leave: &CancellationToken) -> End {
+    async fn membership(&self, with: &Target, leave: &CancellationToken) -> End {
         let (reports, outgoing) = mpsc::channel(REPORTS);
         let mut adapters = self.worker.adapters.as_ref().map(|adapters| adapters.report());
         let hello = WorkerInfo {
@@ -146,9 +163,13 @@ impl Registration {
         };
         let _ = reports.try_send(WorkerReport { report: Some(Report::Hello(hello)) });
         let joining = async {
-            let connected = self.dial.connect(&self.registry).await;
+            let connected = self.dial.connect(&with.registry).await;
             let channel = connected.map_err(|error| Status::unavailable(describe(&error)))?;
-            RegistryClient::new(channel).join(ReceiverStream::new(outgoing)).await
+            let mut request = Request::new(ReceiverStream::new(outgoing));
+            if let Some(scheduler) = &with.scheduler {
+                request.metadata_mut().insert(SCHEDULER_METADATA, scheduler.clone());
+            }
+            RegistryClient::new(channel).join(request).await
         };
         let mut replies = tokio::select! {
             joined = joining => match joined {
@@ -172,11 +193,11 @@ impl Registration {
                 () = leave.cancelled() => return End::Left,
                 _ = tick.tick() => {
                     self.report(&reports);
-                    ready = ready || self.note_ready(accepted);
+                    ready = ready || self.note_ready(with, accepted);
                 }
                 changed = changed(&mut table), if accepted.is_some() => {
                     pairs_due = changed;
-                    ready = ready || self.note_ready(accepted);
+                    ready = ready || self.note_ready(with, accepted);
                 }
                 Ok(room) = reports.reserve(), if pairs_due => {
                     pairs_due = false;
@@ -206,24 +227,25 @@ impl Registration {
                 reply = replies.message() => match reply {
                     Ok(Some(RegistryReply { reply: Some(Reply::Accepted(_)) })) => {
                         if accepted.is_none() {
-                            tracing::info!(worker_id = self.hello.worker_id, registry = %self.registry.uri(), "registered");
+                            tracing::info!(worker_id = self.hello.worker_id, registry = with.name, "registered");
                         }
                         accepted.get_or_insert_with(Instant::now);
                         // The registry may have forgotten what it knew of them.
                         pairs_due = table.is_some();
-                        ready = self.note_ready(accepted);
+                        ready = self.note_ready(with, accepted);
                         if !ready && !self.worker.draining.is_cancelled() {
-                            self.readiness.set_not_ready("connecting to the decode workers");
+                            let reason = "connecting to the decode workers".to_owned();
+                            self.standing.set(&with.name, State::Waiting(reason));
                         }
                     }
                     Ok(Some(RegistryReply { reply: Some(Reply::DecodeWorkers(workers)) })) => {
                         if let Some(pairs) = &self.pairs {
-                            pairs.want(workers);
+                            pairs.want(&with.name, workers);
                         }
                     }
                     Ok(Some(RegistryReply { reply: Some(Reply::AdapterOrders(orders)) })) => {
                         if let Some(adapters) = &self.worker.adapters {
-                            adapters.want(orders);
+                            adapters.want(&with.name, orders);
                         }
                     }
                     Ok(Some(RegistryReply { reply: Some(Reply::Rejected(rejected)) })) => {
@@ -238,12 +260,12 @@ impl Registration {
     }
 
     /// Ready once it is accepted and its pairs have been tried; not for ever waiting for those that cannot be reached.
-    fn note_ready(&self, accepted: Option<Instant>) -> bool {
+    fn note_ready(&self, with: &Target, accepted: Option<Instant>) -> bool {
         let Some(since) = accepted.filter(|_| !self.worker.draining.is_cancelled()) else { return false };
         let tried = self.pairs.as_ref().is_none_or(|pairs| pairs.table().borrow().was_settled());
         let ready = tried || since.elapsed() >= PAIRS_PATIENCE;
         if ready {
-            self.readiness.set_ready();
+            self.standing.set(&with.name, State::Ready);
         }
         ready
     }
@@ -251,6 +273,24 @@ impl Registration {
     fn report(&self, reports: &mpsc::Sender<WorkerReport>) {
         // One that finds no room is overtaken by the next.
         let _ = reports.try_send(WorkerReport { report: Some(Report::Load(self.worker.load())) });
+    }
+}
+
+impl Target {
+    /// The scheduler at `address`.
+    ///
+    /// # Errors
+    /// It is not `HOST:PORT`.
+    pub(crate) fn at(address: &str) -> Result<Self, tonic::transport::Error> {
+        Ok(Self { registry: registry_endpoint(address)?, name: address.to_owned(), scheduler: None })
+    }
+
+    /// `scheduler`, by way of `sidecar`.
+    ///
+    /// # Errors
+    /// It can't be a name.
+    pub(crate) fn by_way_of(sidecar: Endpoint, scheduler: &str) -> Result<Self, InvalidMetadataValue> {
+        Ok(Self { registry: sidecar, scheduler: Some(scheduler.parse()?), name: scheduler.to_owned() })
     }
 }
 
@@ -279,7 +319,7 @@ pub(crate) fn registry_endpoint(address: &str) -> Result<Endpoint, tonic::transp
 }
 
 /// An error with its innermost cause, which is the one that says something.
-fn describe(error: &dyn std::error::Error) -> String {
+pub(crate) fn describe(error: &dyn std::error::Error) -> String {
     let mut innermost = error;
     while let Some(source) = innermost.source() {
         innermost = source;

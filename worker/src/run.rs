@@ -14,13 +14,12 @@ use tokio_util::sync::CancellationToken;
 use tonic::{service::Routes, transport::Server};
 
 use crate::{
-    Registration, Rejected, RequestMetrics, RunError, Worker, WorkerArgs,
+    Memberships, Registration, Rejected, RequestMetrics, RunError, Source, Worker, WorkerArgs,
     assemble::{Assembly, assemble},
     cache_events::KvEvents,
     collect::{self, Observed},
     identity,
     pairs::Pairs,
-    registration::registry_endpoint,
     warm_up,
 };
 
@@ -48,9 +47,8 @@ pub async fn run(
     shutdown: Shutdown,
 ) -> Result<(), RunError> {
     // Addresses first: what is wrong with them should be known before a model is loaded.
-    let bad_registry = |_| RunError::BadRegistry { value: args.registry.clone() };
-    registry_endpoint(&args.registry).map_err(bad_registry)?;
     let tls = Tls::load(&args.tls)?;
+    let source = source(&args, role)?;
     let listeners = Listeners::bind(&args).await?;
     let events = KvEvents::start(&args).await?;
     let metrics = Metrics::new();
@@ -112,9 +110,7 @@ pub async fn run(
         labels: args.labels.iter().cloned().collect(),
     };
     readiness.set_not_ready("not registered yet");
-    let mut registration = Registration::new(&args.registry, hello, worker.clone(), readiness.clone())
-        .map_err(bad_registry)?
-        .over(tls.dial());
+    let mut registration = Registration::new(hello, worker.clone(), readiness.clone()).over(tls.dial());
     if let Some(pairs) = pairs {
         keepers.spawn(pairs.clone().keep(worker.node.clone(), worker.stop.clone()));
         registration = registration.with_pairs(pairs);
@@ -123,7 +119,7 @@ pub async fn run(
     keepers.spawn(adapters.keep(worker.stop.clone()));
     let leave = CancellationToken::new();
     let mut members: JoinSet<Result<(), Rejected>> = JoinSet::new();
-    members.spawn(registration.run(leave.clone()));
+    members.spawn(Memberships::new(registration, source).run(leave.clone()));
 
     let outcome = tokio::select! {
         () = shutdown.triggered() => Ok(()),
@@ -155,6 +151,17 @@ pub async fn run(
         tracing::debug!("connections still open were closed");
     }
     outcome
+}
+
+/// A decode worker joins through its sidecar, which knows the schedulers.
+fn source(args: &WorkerArgs, role: Role) -> Result<Source, RunError> {
+    let bad_registry = |reason| RunError::BadRegistry { value: args.registry.to_string(), reason };
+    if role != Role::Decode {
+        return Ok(Source::given(args.registry.clone()));
+    }
+    let sidecar =
+        args.registry.only().ok_or_else(|| bad_registry("a decode worker joins one sidecar, HOST:PORT"))?;
+    Source::sidecar(sidecar).map_err(|_| bad_registry("it is not HOST:PORT"))
 }
 
 /// Lets calls under way end.

@@ -43,6 +43,10 @@ pub(crate) struct UpArgs {
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = value_parser!(u16).range(1..=64))]
     pub(crate) decode: u16,
 
+    /// Schedulers, each with a front of its own that serves all workers: the first on --port, the others on the ports after it
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = value_parser!(u16).range(1..=16))]
+    pub(crate) schedulers: u16,
+
     /// What carries the KV cache from prefill to decode: shm, libfabric, ucx or nixl (libfabric:PROVIDER, ucx:TRANSPORTS, nixl:BACKEND to choose)
     #[arg(long, env = "BATON_FABRIC", default_value = "shm", value_name = "FABRIC")]
     pub(crate) fabric: FabricSpec,

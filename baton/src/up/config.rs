@@ -28,6 +28,7 @@ pub(crate) struct Config {
     pub(crate) port: u16,
     pub(crate) prefill: u16,
     pub(crate) decode: u16,
+    pub(crate) schedulers: u16,
     pub(crate) fabric: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) libfabric: Option<PathBuf>,
@@ -80,6 +81,13 @@ impl Config {
     /// Fills in the defaults; finds the model, but downloads nothing.
     pub(crate) fn try_new(args: UpArgs) -> anyhow::Result<Self> {
         args.kv_events.check(args.prefill + args.decode)?;
+        anyhow::ensure!(
+            args.port.checked_add(args.schedulers - 1).is_some(),
+            "--port {} --schedulers {}: there are no ports above {}",
+            args.port,
+            args.schedulers,
+            u16::MAX
+        );
         let hub = args.hub.into_config();
         let located = match args.model {
             Some(model) => baton_hub::locate(&model, &hub)?,
@@ -96,6 +104,7 @@ impl Config {
             port: args.port,
             prefill: args.prefill,
             decode: args.decode,
+            schedulers: args.schedulers,
             fabric: args.fabric.to_string(),
             libfabric: args.libfabric,
             rails: args.rails,
@@ -121,9 +130,10 @@ impl Config {
         })
     }
 
-    /// Where the front listens.
-    pub(crate) fn listen(&self) -> SocketAddr {
-        SocketAddr::new(self.host, self.port)
+    /// Where a front listens.
+    pub(crate) fn listen(&self, index: u16) -> SocketAddr {
+        let port = if self.port == 0 { 0 } else { self.port + index };
+        SocketAddr::new(self.host, port)
     }
 
     /// Downloads the model if it is not on disk yet.

@@ -8,7 +8,7 @@
 //!                        └─► ready URL, restarts, drain: front, sidecars, workers
 //! ```
 //!
-//! Ports: only the front's is chosen beforehand. All others are port 0, reported by the process that bound them, and
+//! Ports: only the fronts' are chosen beforehand. All others are port 0, reported by the process that bound them, and
 //! then put into the command lines of those that need them; that also is the start order.
 //!
 //! # Invariants
@@ -63,8 +63,10 @@ pub(crate) fn run(args: UpArgs, logs: &LogArgs) -> anyhow::Result<ExitCode> {
 
 async fn serve(mut config: Config, logs: &LogArgs) -> anyhow::Result<ExitCode> {
     let mut signals = signals::Signals::new().context("cannot watch for signals")?;
-    // The front says so too, but later, and in terms of its own option.
-    drop(bind(config.listen(), "--port").await?);
+    // The fronts say so too, but later, and in terms of their own option.
+    for index in 0..config.schedulers {
+        drop(bind(config.listen(index), "--port").await?);
+    }
     tokio::select! {
         done = config.download() => done?,
         () = signals.next() => return Ok(ExitCode::from(signals::INTERRUPTED)),
@@ -72,14 +74,22 @@ async fn serve(mut config: Config, logs: &LogArgs) -> anyhow::Result<ExitCode> {
     let dial = config.tls.prepare(&config.host.to_string())?;
     let (plan, scheme) = (Plan::new(&config, logs), config.tls.scheme());
     let supervisor = Supervisor::new(plan, config.supervision(dial), Console::new(logs));
-    match supervisor.run(&mut signals, |front| say_ready(scheme, front)).await? {
+    match supervisor.run(&mut signals, |fronts| say_ready(scheme, fronts)).await? {
         Outcome::Drained => Ok(ExitCode::SUCCESS),
         Outcome::Interrupted => Ok(ExitCode::from(signals::INTERRUPTED)),
     }
 }
 
-fn say_ready(scheme: &str, front: SocketAddr) {
+/// The first front's address comes last, as it does alone.
+fn say_ready(scheme: &str, fronts: &[SocketAddr]) {
+    let mut text = String::new();
+    for front in fronts.iter().skip(1) {
+        text.push_str(&format!("front {scheme}://{front}\n"));
+    }
+    if let Some(front) = fronts.first() {
+        text.push_str(&format!("ready {scheme}://{front}\n"));
+    }
     let mut stdout = std::io::stdout().lock();
     // That nobody reads it is no reason not to serve.
-    let _ = writeln!(stdout, "ready {scheme}://{front}").and_then(|()| stdout.flush());
+    let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
 }

@@ -43,9 +43,9 @@ pub(crate) enum Kind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Arg {
     Text(OsString),
-    /// The address that another process reported; it starts first.
-    AddressOf {
-        process: String,
+    /// The addresses that other processes reported, with commas between; those start first.
+    AddressesOf {
+        processes: Vec<String>,
         listener: &'static str,
     },
     /// Where to listen. Started again, the process listens where it did, because others know that address.
@@ -80,8 +80,11 @@ impl ProcessPlan {
     fn resolve(&self, arg: &Arg, addresses: &Addresses) -> Option<OsString> {
         match arg {
             Arg::Text(text) => Some(text.clone()),
-            Arg::AddressOf { process, listener } => {
-                addresses.get(process, listener).map(|a| a.to_string().into())
+            Arg::AddressesOf { processes, listener } => {
+                let addresses = processes.iter().map(|process| addresses.get(process, listener));
+                let addresses: Vec<String> =
+                    addresses.map(|a| a.map(|a| a.to_string())).collect::<Option<_>>()?;
+                Some(addresses.join(",").into())
             }
             Arg::Listen { listener, first } => {
                 Some(addresses.get(&self.name, listener).unwrap_or(*first).to_string().into())
@@ -91,9 +94,9 @@ impl ProcessPlan {
 }
 
 impl Plan {
-    /// The front, the sidecars, the workers.
+    /// The fronts, the sidecars, the workers.
     pub(crate) fn new(config: &Config, logs: &LogArgs) -> Self {
-        let mut processes = vec![front(config)];
+        let mut processes: Vec<_> = (0..config.schedulers).map(|index| front(index, config)).collect();
         processes.extend((0..config.decode).map(|index| sidecar(index, config)));
         processes.extend((0..config.prefill).map(|index| prefill_worker(index, config)));
         processes.extend((0..config.decode).map(|index| decode_worker(index, config)));
@@ -105,13 +108,21 @@ impl Plan {
     }
 }
 
-const FRONT: &str = "scheduler";
+/// One is just that; several have numbers.
+fn front_name(index: u16, config: &Config) -> String {
+    if config.schedulers == 1 { "scheduler".to_owned() } else { format!("scheduler-{index}") }
+}
 
-fn front(config: &Config) -> ProcessPlan {
+fn registries(config: &Config) -> Arg {
+    let processes = (0..config.schedulers).map(|index| front_name(index, config)).collect();
+    Arg::AddressesOf { processes, listener: "registry" }
+}
+
+fn front(index: u16, config: &Config) -> ProcessPlan {
     let mut line = Line::new("scheduler");
     line.option("--model", config.model.as_text());
     line.option("--served-model-name", &config.served_model_name);
-    line.word("--listen", Arg::Listen { listener: "http", first: config.listen() });
+    line.word("--listen", Arg::Listen { listener: "http", first: config.listen(index) });
     line.word("--registry-listen", Arg::Listen { listener: "registry", first: ANY });
     line.option("--drain-timeout", config.drain_timeout.to_string());
     if config.allow_runtime_lora_updating {
@@ -127,27 +138,26 @@ fn front(config: &Config) -> ProcessPlan {
     line.if_given("--routing-profile", config.routing_profile.as_ref());
     line.if_given("--tool-call-parser", config.tool_call_parser.as_ref());
     line.if_given("--reasoning-parser", config.reasoning_parser.as_ref());
-    line.into_plan(FRONT.to_owned(), Kind::Front)
+    line.into_plan(front_name(index, config), Kind::Front)
 }
 
 fn sidecar(index: u16, config: &Config) -> ProcessPlan {
     let mut line = Line::new("sidecar");
     line.word("--listen", Arg::Listen { listener: "grpc", first: ANY });
     line.word("--admin-listen", Arg::Listen { listener: "admin", first: ANY });
-    line.word("--registry", Arg::AddressOf { process: FRONT.to_owned(), listener: "registry" });
+    line.word("--registry", registries(config));
     line.option("--drain-deadline", format!("{}s", config.drain_timeout));
     line.into_plan(format!("sidecar-{index}"), Kind::Sidecar)
 }
 
 fn prefill_worker(index: u16, config: &Config) -> ProcessPlan {
-    let registry = Arg::AddressOf { process: FRONT.to_owned(), listener: "registry" };
-    worker("prefill-worker", format!("prefill-{index}"), index, registry, config)
+    worker("prefill-worker", format!("prefill-{index}"), index, registries(config), config)
         .into_plan(format!("prefill-{index}"), Kind::PrefillWorker)
 }
 
 /// It joins through its sidecar.
 fn decode_worker(index: u16, config: &Config) -> ProcessPlan {
-    let registry = Arg::AddressOf { process: format!("sidecar-{index}"), listener: "grpc" };
+    let registry = Arg::AddressesOf { processes: vec![format!("sidecar-{index}")], listener: "grpc" };
     let mut line =
         worker("decode-worker", format!("decode-{index}"), config.prefill + index, registry, config);
     line.if_given("--speculative-config", config.speculative_config.as_ref());

@@ -30,7 +30,11 @@ pub(crate) fn to_toml(config: &Config, plan: &Plan) -> anyhow::Result<String> {
 fn describe(process: &ProcessPlan) -> Process<'_> {
     let words = process.args.iter().map(|arg| match arg {
         Arg::Text(text) => text.to_string_lossy().into_owned(),
-        Arg::AddressOf { process, listener } => format!("<{process} {listener}>"),
+        Arg::AddressesOf { processes, listener } => {
+            let addresses: Vec<String> =
+                processes.iter().map(|process| format!("<{process} {listener}>")).collect();
+            addresses.join(",")
+        }
         Arg::Listen { first, .. } => first.to_string(),
     });
     Process { name: &process.name, command: std::iter::once("baton".to_owned()).chain(words).collect() }

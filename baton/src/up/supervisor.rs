@@ -118,11 +118,11 @@ impl Supervisor {
     }
 
     /// Starts everything, serves until a signal, and stops everything, also after a failure. `on_ready` is handed the
-    /// front's address once a request would be served.
+    /// fronts' addresses once a request would be served.
     pub(crate) async fn run(
         mut self,
         signals: &mut impl StopRequests,
-        on_ready: impl FnOnce(SocketAddr),
+        on_ready: impl FnOnce(&[SocketAddr]),
     ) -> Result<Outcome, Failure> {
         let served = self.serve(signals, on_ready).await;
         let outcome = match &served {
@@ -141,7 +141,7 @@ impl Supervisor {
     async fn serve(
         &mut self,
         signals: &mut impl StopRequests,
-        on_ready: impl FnOnce(SocketAddr),
+        on_ready: impl FnOnce(&[SocketAddr]),
     ) -> Result<(), Failure> {
         let deadline = Instant::now() + self.settings.start_timeout;
         let mut waiting_for = "processes are starting".to_owned();
@@ -151,9 +151,7 @@ impl Supervisor {
         };
         let seconds = self.settings.start_timeout.as_secs();
         started.unwrap_or(Err(Failure::Slow { seconds, waiting_for }))?;
-        if let Some(address) = self.front_address() {
-            on_ready(address);
-        }
+        on_ready(&self.front_addresses());
         tokio::select! {
             () = signals.next() => Ok(()),
             failure = self.keep_running() => Err(failure),
@@ -170,14 +168,15 @@ impl Supervisor {
         let mut asked: Vec<_> =
             self.members.iter().rev().filter_map(|member| self.ready_address(member)).collect();
         asked.dedup();
-        let front = self.front_address();
+        let fronts = self.front_addresses();
         let dial = self.settings.dial.clone();
         let ready = async {
             all_ready(&dial, &asked, waiting_for).await;
-            match front {
-                Some(front) => pairs_settled(&dial, front, PAIRS_PATIENCE).await,
-                None => Vec::new(),
+            let mut open = Vec::new();
+            for front in fronts {
+                open.extend(pairs_settled(&dial, front, PAIRS_PATIENCE).await);
             }
+            open
         };
         let not_connected = tokio::select! {
             not_connected = ready => not_connected,
@@ -349,9 +348,9 @@ impl Supervisor {
         Some((member.plan.name.clone(), reachable(address)))
     }
 
-    fn front_address(&self) -> Option<SocketAddr> {
-        let front = self.members.iter().find(|member| member.plan.kind == Kind::Front)?;
-        self.ready_address(front).map(|(_, address)| address)
+    fn front_addresses(&self) -> Vec<SocketAddr> {
+        let fronts = self.members.iter().filter(|member| member.plan.kind == Kind::Front);
+        fronts.filter_map(|front| self.ready_address(front)).map(|(_, address)| address).collect()
     }
 }
 

@@ -70,7 +70,9 @@ impl Stage {
             .replace("$DIARY", &self.diary_path())
             .replace("$LISTENING", &listening);
         let mut args: Vec<_> = ["-c", &script, name].map(|word| Arg::Text(word.into())).to_vec();
-        args.extend(of.map(|process| Arg::AddressOf { process: process.to_owned(), listener: "grpc" }));
+        args.extend(
+            of.map(|process| Arg::AddressesOf { processes: vec![process.to_owned()], listener: "grpc" }),
+        );
         self.processes.push(ProcessPlan { name: name.to_owned(), kind, args });
         self
     }

@@ -10,7 +10,7 @@ use baton_proto::v1::{
     registry_server::{Registry, RegistryServer},
 };
 use baton_sidecar::{Args, Sidecar};
-use baton_worker::Registration;
+use baton_worker::{Memberships, Registration, Source};
 use clap::Parser;
 use tokio::{net::TcpListener, sync::mpsc};
 use tokio_stream::wrappers::ReceiverStream;
@@ -81,10 +81,11 @@ impl Fleet {
             ..Default::default()
         };
         let readiness = Readiness::not_yet("starting");
+        let registration = Registration::new(hello, decode.worker.clone(), readiness.clone());
+        let source = Source::sidecar(&sidecar_address).unwrap();
+        let memberships = Memberships::new(registration, source);
         let registration =
-            Registration::new(&sidecar_address, hello, decode.worker.clone(), readiness.clone()).unwrap();
-        let registration =
-            tokio::spawn(async move { registration.run(CancellationToken::new()).await.unwrap() });
+            tokio::spawn(async move { memberships.run(CancellationToken::new()).await.unwrap() });
         within(readiness.wait_ready()).await;
 
         let mut started = Vec::new();

@@ -1,7 +1,8 @@
 //! Adapters in the fleet: who has which, and what was said about them at run time.
 //!
 //! Workers say what they have. Orders to load or unload are a list that every worker is told, those that join later, too; each says
-//! up to which order it is done. So a worker that was restarted has what it had before, without anybody's doing.
+//! up to which order it is done. So a worker that was restarted has what it had before, without anybody's doing. Workers say also
+//! which orders they know: so several schedulers have the same list, and one that was restarted has it again.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -68,24 +69,51 @@ impl Orders {
         let mut outcome = Err(OrderRefused::TooMany);
         self.list.send_if_modified(|AdapterOrders { orders }| {
             let number = orders.last().map_or(now, |last| now.max(last.number + 1));
-            let others = orders.iter().filter(|order| order.name != name).count();
-            if others >= MOST_ORDERS {
-                match orders.iter().position(|order| order.path.is_empty() && order.name != name) {
-                    Some(oldest) => drop(orders.remove(oldest)),
-                    None => return false,
-                }
-            }
-            orders.retain(|order| order.name != name);
-            orders.push(AdapterOrder { number, name: name.to_owned(), path: path.to_owned() });
-            outcome = Ok(number);
-            true
+            let order = AdapterOrder { number, name: name.to_owned(), path: path.to_owned() };
+            let is_added = put(orders, order);
+            outcome = if is_added { Ok(number) } else { Err(OrderRefused::TooMany) };
+            is_added
         });
         outcome
+    }
+
+    /// Takes over what another scheduler ordered, or this one in its last life.
+    fn take_over(&self, heard: &[AdapterOrder]) {
+        let is_news = |orders: &[AdapterOrder], order: &AdapterOrder| {
+            let same_name = orders.iter().find(|known| known.name == order.name);
+            same_name.is_none_or(|known| known.number < order.number)
+        };
+        // Looked at first: a report that says nothing new disturbs nobody.
+        if !heard.iter().any(|order| is_news(&self.list.borrow().orders, order)) {
+            return;
+        }
+        self.list.send_if_modified(|AdapterOrders { orders }| {
+            let mut has_changed = false;
+            for order in heard {
+                has_changed |= is_news(orders, order) && put(orders, order.clone());
+            }
+            has_changed
+        });
     }
 
     fn is_ordered(&self, name: &str) -> bool {
         self.list.borrow().orders.iter().any(|order| order.name == name && !order.path.is_empty())
     }
+}
+
+/// Makes `order` the last word on its name; the list stays sorted by number. `false`: there is no room.
+fn put(orders: &mut Vec<AdapterOrder>, order: AdapterOrder) -> bool {
+    let others = orders.iter().filter(|other| other.name != order.name).count();
+    if others >= MOST_ORDERS {
+        match orders.iter().position(|other| other.path.is_empty() && other.name != order.name) {
+            Some(oldest) => drop(orders.remove(oldest)),
+            None => return false,
+        }
+    }
+    orders.retain(|other| other.name != order.name);
+    let place = orders.partition_point(|other| other.number < order.number);
+    orders.insert(place, order);
+    true
 }
 
 impl Fleet {
@@ -96,6 +124,7 @@ impl Fleet {
     }
 
     pub(super) fn set_adapters(&self, member: &Member, report: AdapterReport) {
+        self.orders.take_over(&report.orders);
         member.set_adapters(report);
         self.router.adapters(member.id(), member.adapters().keys().cloned().collect());
     }
@@ -131,16 +160,22 @@ impl Fleet {
         self.orders.news.subscribe()
     }
 
-    /// Waits until every worker that is here has carried out order `number`, and says why those could not that could not.
+    /// Waits until every worker that is here has carried out order `number` about `name`, or a newer one, and says why those could
+    /// not that could not.
     ///
     /// # Cancel safety
     /// May be called again.
-    pub(crate) async fn carried_out(&self, number: u64) -> Vec<String> {
+    pub(crate) async fn carried_out(&self, name: &str, number: u64) -> Vec<String> {
+        // Another scheduler's orders may have higher numbers and be done already.
+        let is_done = |report: &AdapterReport| {
+            let order = report.orders.iter().find(|order| order.name == name);
+            order.is_some_and(|order| number <= order.number && order.number <= report.done)
+        };
         let mut news = self.news();
         loop {
             let reports: Vec<(Arc<Member>, AdapterReport)> =
                 self.members().into_iter().map(|member| (member.clone(), member.adapter_report())).collect();
-            if reports.iter().all(|(_, report)| report.done >= number) {
+            if reports.iter().all(|(_, report)| is_done(report)) {
                 let failure = |(member, report): &(Arc<Member>, AdapterReport)| {
                     let failure = report.failures.iter().find(|failure| failure.number == number)?;
                     Some(format!("{}: {}", member.id(), failure.reason))

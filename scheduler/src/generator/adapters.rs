@@ -17,7 +17,7 @@ pub(super) async fn load(fleet: &Fleet, name: &str, path: &str) -> Result<(), Ad
     }
     let number = fleet.order_load(name, path).map_err(refused)?;
     let withdrawal = Withdrawal { fleet, name, is_due: true };
-    let problems = match timeout(LOAD_PATIENCE, fleet.carried_out(number)).await {
+    let problems = match timeout(LOAD_PATIENCE, fleet.carried_out(name, number)).await {
         Ok(problems) => problems,
         Err(_) => vec![format!("not loaded within {} s", LOAD_PATIENCE.as_secs())],
     };
@@ -37,7 +37,7 @@ pub(super) async fn load(fleet: &Fleet, name: &str, path: &str) -> Result<(), Ad
 pub(super) async fn unload(fleet: &Fleet, name: &str) -> Result<(), AdapterRefused> {
     let number = fleet.order_unload(name).map_err(refused)?;
     // Whoever is slow does it later; the order stands.
-    let _ = timeout(LOAD_PATIENCE, fleet.carried_out(number)).await;
+    let _ = timeout(LOAD_PATIENCE, fleet.carried_out(name, number)).await;
     Ok(())
 }
 

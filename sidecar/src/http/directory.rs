@@ -1,74 +1,128 @@
-//! Who prefills, as the scheduler's registry says: whom a client's header may name.
+//! Who prefills, as the schedulers' registries say: whom a client's header may name.
 
 use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    collections::{BTreeMap, BTreeSet, HashMap, btree_map::Entry},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
+use baton_membership::LastWords;
 use baton_proto::v1::{
     PrefillCandidate, PrefillWorkers, WatchPrefillWorkersRequest, directory_client::DirectoryClient,
 };
 use baton_tls::Dial;
+use tokio::{sync::watch, task::JoinSet, time::sleep};
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, transport::Endpoint};
 
-use crate::leg::describe;
+use crate::{channels::endpoint, leg::describe};
 
-/// Between two attempts to reach the scheduler.
+/// Between two attempts to reach a scheduler.
 const RETRY: Duration = Duration::from_millis(500);
 
-/// Prefill workers by endpoint. While the scheduler can't be reached, those that it named last.
+/// Prefill workers by endpoint, as all schedulers name them that can be reached. While none can, those that they named last.
 #[derive(Clone, Default)]
 pub(crate) struct Directory {
-    workers: Arc<Mutex<HashMap<String, PrefillCandidate>>>,
+    known: Arc<Mutex<Known>>,
+}
+
+#[derive(Default)]
+struct Known {
+    lists: LastWords<PrefillWorkers>,
+    workers: HashMap<String, PrefillCandidate>,
 }
 
 impl Directory {
     /// The prefill worker at that address.
     pub(crate) fn find(&self, endpoint: &str) -> Option<PrefillCandidate> {
-        self.workers.lock().unwrap_or_else(PoisonError::into_inner).get(endpoint).cloned()
+        self.lock().workers.get(endpoint).cloned()
     }
 
     /// All of them, by name.
     pub(crate) fn all(&self) -> Vec<PrefillCandidate> {
-        let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut all: Vec<PrefillCandidate> = workers.values().cloned().collect();
+        let mut all: Vec<PrefillCandidate> = self.lock().workers.values().cloned().collect();
         all.sort_by(|a, b| a.worker_id.cmp(&b.worker_id));
         all
     }
 
-    pub(super) fn set(&self, list: PrefillWorkers) {
-        let by_endpoint = list.workers.into_iter().map(|worker| (worker.endpoint.clone(), worker)).collect();
-        *self.workers.lock().unwrap_or_else(PoisonError::into_inner) = by_endpoint;
+    /// `scheduler` names these.
+    pub(super) fn set(&self, scheduler: &str, list: PrefillWorkers) {
+        self.change(|lists| lists.said(scheduler, list));
+    }
+
+    fn change(&self, change: impl FnOnce(&mut LastWords<PrefillWorkers>)) {
+        let mut known = self.lock();
+        change(&mut known.lists);
+        let workers = known.lists.counting().flat_map(|list| list.workers.iter().cloned());
+        known.workers = workers.map(|worker| (worker.endpoint.clone(), worker)).collect();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Keeps it up to date until `stop`.
-    pub(crate) async fn follow(self, scheduler: Endpoint, dial: Dial, stop: CancellationToken) {
-        let following = async {
-            loop {
-                if let Err(status) = self.follow_once(&scheduler, &dial).await {
-                    tracing::debug!(
-                        reason = describe(&status),
-                        "the scheduler says nothing of prefill workers"
-                    );
+    pub(crate) async fn follow(
+        self,
+        mut schedulers: watch::Receiver<BTreeSet<String>>,
+        dial: Dial,
+        stop: CancellationToken,
+    ) {
+        // Dropping them ends the tasks.
+        let mut following = JoinSet::new();
+        let mut tokens: BTreeMap<String, CancellationToken> = BTreeMap::new();
+        let mut is_list_final = false;
+        loop {
+            let names = schedulers.borrow_and_update().clone();
+            tokens.retain(|name, token| {
+                let stays = names.contains(name);
+                if !stays {
+                    token.cancel();
                 }
-                tokio::time::sleep(RETRY).await;
+                stays
+            });
+            for name in names {
+                let Entry::Vacant(place) = tokens.entry(name) else { continue };
+                let (directory, name, dial) = (self.clone(), place.key().clone(), dial.clone());
+                let gone = place.insert(stop.child_token()).clone();
+                following.spawn(async move {
+                    tokio::select! {
+                        () = directory.follow_one(&name, &dial) => {}
+                        () = gone.cancelled() => {}
+                    }
+                    directory.change(|lists| lists.forget(&name));
+                });
             }
-        };
-        tokio::select! {
-            () = following => {}
-            () = stop.cancelled() => {}
+            tokio::select! {
+                changed = schedulers.changed(), if !is_list_final => is_list_final = changed.is_err(),
+                () = stop.cancelled() => return,
+            }
         }
     }
 
-    async fn follow_once(&self, scheduler: &Endpoint, dial: &Dial) -> Result<(), Status> {
+    async fn follow_one(&self, name: &str, dial: &Dial) {
+        let Ok(scheduler) = endpoint(name) else { return };
+        loop {
+            let followed = self.follow_once(name, &scheduler, dial).await;
+            self.change(|lists| lists.lost(name));
+            if let Err(status) = followed {
+                tracing::debug!(
+                    scheduler = name,
+                    reason = describe(&status),
+                    "it says nothing of prefill workers"
+                );
+            }
+            sleep(RETRY).await;
+        }
+    }
+
+    async fn follow_once(&self, name: &str, scheduler: &Endpoint, dial: &Dial) -> Result<(), Status> {
         let channel =
             dial.connect(scheduler).await.map_err(|error| Status::unavailable(error.to_string()))?;
         let mut client = DirectoryClient::new(channel);
         let mut lists = client.watch_prefill_workers(WatchPrefillWorkersRequest {}).await?.into_inner();
         while let Some(list) = lists.message().await? {
-            self.set(list);
+            self.set(name, list);
         }
         Ok(())
     }

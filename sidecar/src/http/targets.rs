@@ -51,7 +51,8 @@ mod tests {
             ..PrefillCandidate::default()
         };
         let directory = Directory::default();
-        directory.set(PrefillWorkers { workers: vec![worker("a", "10.0.0.1:7"), worker("b", "b.local:7")] });
+        directory
+            .set("s", PrefillWorkers { workers: vec![worker("a", "10.0.0.1:7"), worker("b", "b.local:7")] });
         let mut headers = HeaderMap::new();
         for value in values {
             headers.append(HEADER, value.parse().unwrap());

@@ -1,6 +1,9 @@
 //! Adapters: who has which, and orders that reach everybody.
 
-use baton_proto::v1::{AdapterFailure, AdapterReport, LoadedAdapter, registry_reply::AdapterOrders};
+use baton_proto::v1::{
+    AdapterFailure, AdapterReport, LoadedAdapter,
+    registry_reply::{AdapterOrder, AdapterOrders},
+};
 
 use super::*;
 
@@ -10,7 +13,13 @@ fn has(names: &[&str], done: u64, failures: Vec<AdapterFailure>) -> AdapterRepor
         revision: format!("revision of {name}"),
         path: format!("/{name}"),
     };
-    AdapterReport { loaded: names.iter().map(loaded).collect(), done, failures }
+    AdapterReport { loaded: names.iter().map(loaded).collect(), done, failures, orders: Vec::new() }
+}
+
+/// Its worker knows this order.
+fn knowing(report: AdapterReport, number: u64, name: &str, path: &str) -> AdapterReport {
+    let order = AdapterOrder { number, name: name.to_owned(), path: path.to_owned() };
+    AdapterReport { orders: vec![order], ..report }
 }
 
 impl Worker {
@@ -76,26 +85,49 @@ async fn an_order_reaches_who_is_here_and_who_comes_later_and_waits_for_all_of_t
 
     let waiting = tokio::spawn({
         let fleet = fleet.clone();
-        async move { fleet.carried_out(first).await }
+        async move { fleet.carried_out("a", first).await }
     });
-    decode.report(has(&["a"], first, Vec::new())).await;
+    decode.report(knowing(has(&["a"], first, Vec::new()), first, "a", "/a")).await;
     while names(&fleet) != ["a"] {
         tokio::task::yield_now().await;
     }
     assert!(!waiting.is_finished(), "one has not answered");
+    // It did something newer for another scheduler, and has not heard of this yet.
+    prefill.report(knowing(has(&["b"], first + 1, Vec::new()), first + 1, "b", "/b")).await;
+    while !decode.orders().await.contains(&order("b", "/b")) {}
+    assert!(!waiting.is_finished(), "one has not answered yet");
     let failure = AdapterFailure { number: first, reason: "no such folder".to_owned() };
-    prefill.report(has(&[], first, vec![failure])).await;
+    prefill.report(knowing(has(&[], first, vec![failure]), first, "a", "/a")).await;
     assert_eq!(waiting.await.unwrap(), ["p: no such folder"]);
 
     // The last word on a name takes the place of the former one.
     let last = fleet.order_unload("a").unwrap();
     assert!(last > first);
-    assert_eq!(decode.orders().await, [order("a", "")]);
-    decode.report(has(&[], last, Vec::new())).await;
+    assert_eq!(decode.orders().await, [order("b", "/b"), order("a", "")]);
+    decode.report(knowing(has(&[], last, Vec::new()), last, "a", "")).await;
     // Nobody waits for who has left.
     drop(prefill.reports);
-    assert_eq!(fleet.carried_out(last).await, [""; 0]);
+    assert_eq!(fleet.carried_out("a", last).await, [""; 0]);
     assert_eq!(fleet.order_unload("a"), Err(OrderRefused::NotFound("a".to_owned())));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_another_scheduler_ordered_is_heard_from_the_workers() {
+    let fleet = fleet();
+    let adapters = knowing(has(&["a"], 7, Vec::new()), 7, "a", "/a");
+    let mut worker = Worker::join_as(&fleet, WorkerInfo { adapters: Some(adapters), ..info(1) }).await;
+    let mut later = Worker::join_as(&fleet, prefill_info()).await;
+    later.told().await;
+    assert_eq!(later.orders().await, [order("a", "/a")], "who comes later is told by this one, too");
+    assert_eq!(fleet.order_load("a", "/else"), Err(OrderRefused::AlreadyLoaded("a".to_owned())));
+
+    // An older word does not take the place of a newer one; a newer one does.
+    worker.report(knowing(has(&[], 6, Vec::new()), 6, "a", "/old")).await;
+    worker.report(knowing(has(&[], 9, Vec::new()), 9, "a", "")).await;
+    while worker.orders().await != [order("a", "")] {}
+    fleet.order_load("a", "/else").unwrap();
+    assert_eq!(later.orders().await.last(), Some(&order("a", "")));
+    assert_eq!(later.orders().await.last(), Some(&order("a", "/else")));
 }
 
 #[tokio::test(start_paused = true)]
