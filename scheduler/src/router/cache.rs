@@ -15,7 +15,10 @@ use tokio_util::sync::CancellationToken;
 
 /// The index of cached prefixes, and who is in it.
 pub(crate) struct CacheIndex {
+    /// By tokens: what workers tell, and what is sent to them until they do.
     indexer: Indexer,
+    /// By text: what was sent where. Nobody ever confirms it.
+    texts: Indexer,
     next: AtomicU32,
     /// Who left; bounded by those who came.
     gone: mpsc::UnboundedSender<WorkerId>,
@@ -23,7 +26,7 @@ pub(crate) struct CacheIndex {
 
 /// Takes those who left out of the index.
 pub(crate) struct CacheKeeper {
-    index: IndexHandle,
+    indexes: [IndexHandle; 2],
     gone: mpsc::UnboundedReceiver<WorkerId>,
 }
 
@@ -42,26 +45,35 @@ pub(super) struct Prompt {
 
 /// Numbers of text in a block; the larger, the fewer are looked at.
 const TEXT_BLOCK: u32 = 64;
-/// Sets keys of text apart from those of tokens.
-const TEXT: &str = "\0text";
+/// What was sent somewhere counts for so long, if it is known by its text only: a server that is in use forgets it in minutes.
+const TEXT_SECONDS: u64 = 600;
+/// Of the memory for the index, the share for texts.
+const TEXT_SHARE: usize = 8;
 
 impl CacheIndex {
-    /// An empty one, and who keeps it.
+    /// An empty one, and who keeps it. What is guessed counts for `limits.guess_seconds`, unless it is known by text only.
     ///
     /// # Errors
     /// There can be no more threads.
     pub(crate) fn start(limits: IndexLimits) -> std::io::Result<(Self, CacheKeeper)> {
-        let indexer = Indexer::start(limits)?;
+        let for_texts = limits.bytes / TEXT_SHARE;
+        let indexer = Indexer::start(IndexLimits { bytes: limits.bytes - for_texts, ..limits })?;
+        let texts = Indexer::start(IndexLimits { bytes: for_texts, guess_seconds: TEXT_SECONDS })?;
         let (gone, left) = mpsc::unbounded_channel();
-        let keeper = CacheKeeper { index: indexer.handle(), gone: left };
-        Ok((Self { indexer, next: AtomicU32::new(0), gone }, keeper))
+        let keeper = CacheKeeper { indexes: [indexer.handle(), texts.handle()], gone: left };
+        Ok((Self { indexer, texts, next: AtomicU32::new(0), gone }, keeper))
     }
 
     /// From now on what this worker tells counts; `None`: the index is full or has ended, and says so in the log.
     pub(crate) async fn track(&self, worker: &str, spec: WorkerSpec) -> Option<Arc<Tracked>> {
         let id = WorkerId(self.next.fetch_add(1, Ordering::Relaxed));
         let index = self.indexer.handle();
-        match index.add(id, spec).await {
+        let text_spec = WorkerSpec { model: spec.model.clone(), block_tokens: TEXT_BLOCK, same_hashes: None };
+        let added = match self.texts.handle().add(id, text_spec).await {
+            Ok(Ok(())) => index.add(id, spec).await,
+            refused => refused,
+        };
+        match added {
             Ok(Ok(())) => Some(Arc::new(Tracked { id, index, gone: self.gone.clone() })),
             Ok(Err(error)) => {
                 tracing::error!(worker, %error, "this worker's cache is not looked at");
@@ -71,18 +83,19 @@ impl CacheIndex {
         }
     }
 
-    pub(crate) fn stats(&self) -> IndexStats {
-        self.indexer.handle().reader().read(baton_kv_index::Index::stats)
+    /// Of what is known by tokens, and by text.
+    pub(crate) fn stats(&self) -> [IndexStats; 2] {
+        [&self.indexer, &self.texts]
+            .map(|indexer| indexer.handle().reader().read(baton_kv_index::Index::stats))
     }
 
     /// Keys of a prompt, at every block size that there is.
     pub(super) fn prompt(&self, scope: &Scope<'_>, tokens: &[u32], text: &[u32]) -> Prompt {
         let sizes: Vec<u32> = self.indexer.handle().reader().read(|index| index.block_sizes().collect());
         let keys = |size| PromptKeys::new(scope, size, tokens);
-        let text_scope = Scope { model: TEXT, ..*scope };
         Prompt {
             tokens: if tokens.is_empty() { Vec::new() } else { sizes.into_iter().map(keys).collect() },
-            text: (!text.is_empty()).then(|| PromptKeys::new(&text_scope, TEXT_BLOCK, text)),
+            text: (!text.is_empty()).then(|| PromptKeys::new(scope, TEXT_BLOCK, text)),
         }
     }
 
@@ -93,12 +106,14 @@ impl CacheIndex {
         slot_of: impl Fn(u32) -> Option<usize>,
         cached: &mut Vec<Cached>,
     ) {
-        let mut matches = Matches::default();
+        let (mut by_tokens, mut by_text) = (Matches::default(), Matches::default());
         let handle = self.indexer.handle();
-        let keys = prompt.tokens.iter().chain(&prompt.text);
-        handle.reader().read(|index| keys.for_each(|keys| index.query(keys, &mut matches)));
+        handle.reader().read(|index| prompt.tokens.iter().for_each(|keys| index.query(keys, &mut by_tokens)));
+        if let Some(keys) = &prompt.text {
+            self.texts.handle().reader().read(|index| index.query(keys, &mut by_text));
+        }
         cached.clear();
-        for found in matches.found() {
+        for found in by_tokens.found().iter().chain(by_text.found()) {
             let Some(slot) = slot_of(found.worker.0) else { continue };
             if cached.len() <= slot {
                 cached.resize(slot + 1, Cached::default());
@@ -114,9 +129,11 @@ impl CacheIndex {
 
     /// The prompt will be at `worker`, it is thought.
     pub(super) fn guess(&self, worker: u32, block_tokens: u32, prompt: &Prompt) {
-        let tokens = prompt.tokens.iter().find(|keys| keys.block_tokens() == block_tokens);
-        for keys in tokens.into_iter().chain(&prompt.text) {
+        if let Some(keys) = prompt.tokens.iter().find(|keys| keys.block_tokens() == block_tokens) {
             self.indexer.handle().guess(WorkerId(worker), keys.clone());
+        }
+        if let Some(keys) = &prompt.text {
+            self.texts.handle().guess(WorkerId(worker), keys.clone());
         }
     }
 }
@@ -130,8 +147,10 @@ impl CacheKeeper {
                 () = stop.cancelled() => return,
             };
             let Some(worker) = worker else { return };
-            if self.index.remove(worker).await.is_err() {
-                return;
+            for index in &self.indexes {
+                if index.remove(worker).await.is_err() {
+                    return;
+                }
             }
         }
     }

@@ -24,6 +24,7 @@ struct Handles {
     predicted_ttft: Histogram,
     ttft_error: Histogram,
     index_blocks: Gauge,
+    text_blocks: Gauge,
     index_bytes: Gauge,
     index_evicted: Gauge,
 }
@@ -52,6 +53,7 @@ impl RouterMetrics {
             predicted_ttft: seconds(),
             ttft_error: seconds(),
             index_blocks: Gauge::default(),
+            text_blocks: Gauge::default(),
             index_bytes: Gauge::default(),
             index_evicted: Gauge::default(),
         };
@@ -86,6 +88,8 @@ impl RouterMetrics {
             );
             let help = "Cached blocks that are known, each once whoever has it";
             own.register("kv_index_blocks", help, handles.index_blocks.clone());
+            let help = "Blocks of prompts' texts that are remembered as sent somewhere";
+            own.register("kv_index_text_blocks", help, handles.text_blocks.clone());
             own.register("kv_index_bytes", "Memory of what is known of caches", handles.index_bytes.clone());
             let help = "Cached blocks that were forgotten to stay within the memory";
             own.register("kv_index_evicted_blocks", help, handles.index_evicted.clone());
@@ -109,11 +113,12 @@ impl RouterMetrics {
         self.0.reserved_tokens.set(i64::try_from(reserved_tokens).unwrap_or(i64::MAX));
     }
 
-    pub(super) fn set_index(&self, stats: &IndexStats) {
+    pub(super) fn set_index(&self, [tokens, texts]: &[IndexStats; 2]) {
         let set = |gauge: &Gauge, value: u64| gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
-        set(&self.0.index_blocks, stats.blocks as u64);
-        set(&self.0.index_bytes, stats.bytes as u64);
-        set(&self.0.index_evicted, stats.evicted);
+        set(&self.0.index_blocks, tokens.blocks as u64);
+        set(&self.0.text_blocks, texts.blocks as u64);
+        set(&self.0.index_bytes, (tokens.bytes + texts.bytes) as u64);
+        set(&self.0.index_evicted, tokens.evicted + texts.evicted);
     }
 
     pub(super) fn first_token(&self, predicted_ms: f64, actual_ms: f64) {

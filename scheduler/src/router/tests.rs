@@ -94,7 +94,7 @@ async fn a_prompt_goes_where_its_beginning_is_cached() {
             salt: None,
         });
         tracked.told(true, encode_batch(0.0, &[stored], Format::Array).into()).await;
-        while router.cache().stats().stored < 200 * round {
+        while router.cache().stats()[0].stored < 200 * round {
             tokio::task::yield_now().await;
         }
         for number in 0..4 {
