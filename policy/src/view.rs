@@ -10,7 +10,7 @@ mod worker;
 pub use links::{LinkClass, Links, TooManyGroups};
 pub use recent::Recent;
 pub use request::{Cached, Objective, RequestView};
-pub use worker::{InFlight, Report, Role, WorkerView};
+pub use worker::{InFlight, Others, Report, Role, WorkerView};
 
 /// Milliseconds: a duration, or a moment counted from whatever beginning the caller chose. Never read from a clock here.
 pub type Ms = f64;

@@ -4,6 +4,8 @@
 
 mod gateway;
 mod pool;
+#[path = "../common/scheduler.rs"]
+mod scheduler;
 
 use std::{
     path::PathBuf,
@@ -15,7 +17,8 @@ use anyhow::Context as _;
 use clap::Parser;
 
 use gateway::Ask;
-use pool::{Pool, Scheduler};
+use pool::Pool;
+use scheduler::Scheduler;
 
 /// Added latency and cores of an endpoint picker under load.
 #[derive(Parser)]
@@ -39,14 +42,19 @@ struct Args {
     /// Seconds of load; as long again is run before, unmeasured.
     #[arg(long, default_value_t = 10.0)]
     seconds: f64,
+    /// The core that the scheduler has, and no other [default: all]
+    #[arg(long)]
+    core: Option<usize>,
 }
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     let pool = Pool::start(args.workers).await?;
-    let scheduler = Scheduler::start(&args.baton, &args.model, &pool)?;
-    let client = gateway::connect(&scheduler.picker).await.context("no picker")?;
+    let file = pool.file().display().to_string();
+    let options = ["--picker-listen", "127.0.0.1:0", "--max-queued", "100000", "--servers", &file];
+    let scheduler = Scheduler::start(&args.baton, &args.model, &options, args.core)?;
+    let client = gateway::connect(scheduler.address("picker")?).await.context("no picker")?;
     let asks: Vec<Ask> = (0..64).map(|number| Ask::new(number, args.bytes, args.shared)).collect();
     let asks = Arc::new(asks);
     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -66,13 +74,14 @@ async fn main() -> anyhow::Result<()> {
     let at = |q: f64| latencies[((latencies.len() - 1) as f64 * q) as usize];
     println!(
         "{} workers, prompts of {} bytes: {rate:.0} requests/s, {cores:.2} cores ({idle:.3} when idle, scraping), {:.1} ms of CPU a request; \
-         added latency p50 {:.2} p90 {:.2} p99 {:.2} ms",
+         added latency p50 {:.2} p90 {:.2} p99 {:.2} ms; {:.0} MB resident",
         args.workers,
         args.bytes,
         (cores - idle) / rate * 1e3,
         at(0.5),
         at(0.9),
-        at(0.99)
+        at(0.99),
+        scheduler.resident_mb()?
     );
     Ok(())
 }

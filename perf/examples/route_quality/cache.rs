@@ -11,8 +11,8 @@ pub(crate) struct Lru {
     stamps: HashMap<u64, u64>,
     by_stamp: BTreeMap<u64, u64>,
     clock: u64,
-    // Blocks of requests that are on their way: a router's own entries.
-    coming: HashMap<u64, u32>,
+    // Blocks of requests that are on their way, by scheduler: its own entries.
+    coming: HashMap<(usize, u64), u32>,
 }
 
 impl Lru {
@@ -25,26 +25,25 @@ impl Lru {
         blocks.iter().take_while(|block| self.stamps.contains_key(block)).count()
     }
 
-    /// The same with those that are on their way.
-    pub(crate) fn expected(&self, blocks: &[u64]) -> usize {
-        blocks
-            .iter()
-            .take_while(|block| self.stamps.contains_key(block) || self.coming.contains_key(block))
-            .count()
+    /// The same with those that are on their way, as far as this scheduler knows.
+    pub(crate) fn expected(&self, scheduler: usize, blocks: &[u64]) -> usize {
+        let is_known =
+            |block: &&u64| self.stamps.contains_key(block) || self.coming.contains_key(&(scheduler, **block));
+        blocks.iter().take_while(is_known).count()
     }
 
-    pub(crate) fn announce(&mut self, blocks: &[u64]) {
+    pub(crate) fn announce(&mut self, scheduler: usize, blocks: &[u64]) {
         for &block in blocks {
-            *self.coming.entry(block).or_default() += 1;
+            *self.coming.entry((scheduler, block)).or_default() += 1;
         }
     }
 
-    pub(crate) fn arrived(&mut self, blocks: &[u64]) {
-        for block in blocks {
-            if let Some(count) = self.coming.get_mut(block) {
+    pub(crate) fn arrived(&mut self, scheduler: usize, blocks: &[u64]) {
+        for &block in blocks {
+            if let Some(count) = self.coming.get_mut(&(scheduler, block)) {
                 *count -= 1;
                 if *count == 0 {
-                    self.coming.remove(block);
+                    self.coming.remove(&(scheduler, block));
                 }
             }
         }

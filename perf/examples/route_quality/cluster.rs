@@ -95,8 +95,13 @@ pub(crate) struct Shape {
     pub(crate) cache_blocks: usize,
 }
 
-/// Serves `requests` (with times already scaled) and says how.
-pub(crate) fn serve(requests: &[Request], shape: Shape, router: &mut Router) -> Vec<Served> {
+/// Who has a request: schedulers take turns.
+fn scheduler(index: usize, routers: &[Router]) -> usize {
+    index % routers.len()
+}
+
+/// Serves `requests` (with times already scaled) by way of as many schedulers as there are routers, and says how.
+pub(crate) fn serve(requests: &[Request], shape: Shape, routers: &mut [Router]) -> Vec<Served> {
     let mut agenda = Agenda::default();
     for (index, request) in requests.iter().enumerate() {
         agenda.add(request.at, Event::Arrived(index));
@@ -111,7 +116,7 @@ pub(crate) fn serve(requests: &[Request], shape: Shape, router: &mut Router) -> 
         left: requests.len(),
     };
     while let Some((now, event)) = agenda.next() {
-        cluster.happen(now, event, &mut agenda, router);
+        cluster.happen(now, event, &mut agenda, routers);
         if cluster.left == 0 {
             break;
         }
@@ -129,14 +134,16 @@ struct Cluster<'a> {
 }
 
 impl Cluster<'_> {
-    fn happen(&mut self, now: f64, event: Event, agenda: &mut Agenda, router: &mut Router) {
+    fn happen(&mut self, now: f64, event: Event, agenda: &mut Agenda, routers: &mut [Router]) {
         match event {
-            Event::Arrived(request) => self.arrived(request, now, agenda, router),
-            Event::Prefilled { worker } => self.prefilled(worker, now, agenda, router),
+            Event::Arrived(request) => self.arrived(request, now, agenda, routers),
+            Event::Prefilled { worker } => self.prefilled(worker, now, agenda, routers),
             Event::Runnable { request } => self.runnable(request, now, agenda),
-            Event::Stepped { worker } => self.stepped(worker, now, agenda, router),
+            Event::Stepped { worker } => self.stepped(worker, now, agenda, routers),
             Event::Report => {
-                router.report(now, &self.prefillers, &self.decoders, self.requests);
+                for router in routers {
+                    router.report(now, &self.prefillers, &self.decoders, self.requests);
+                }
                 agenda.add(now + model::REPORT_MS, Event::Report);
             }
         }
@@ -146,19 +153,22 @@ impl Cluster<'_> {
         worker - self.prefillers.len()
     }
 
-    fn arrived(&mut self, index: usize, now: f64, agenda: &mut Agenda, router: &mut Router) {
+    fn arrived(&mut self, index: usize, now: f64, agenda: &mut Agenda, routers: &mut [Router]) {
         let request = &self.requests[index];
+        let scheduler = scheduler(index, routers);
         let cached: Vec<u64> = self
             .prefillers
             .iter()
-            .map(|worker| cached_tokens(worker.cache.expected(&request.blocks), request.prompt_tokens))
+            .map(|worker| {
+                cached_tokens(worker.cache.expected(scheduler, &request.blocks), request.prompt_tokens)
+            })
             .collect();
-        let place = router.place(index, request, &cached, now);
+        let place = routers[scheduler].place(index, request, &cached, now);
         self.places[index] = Some(place);
         self.served[index].is_local = place.prefill.is_none();
         match place.prefill {
             Some(worker) => {
-                self.prefillers[worker].cache.announce(&request.blocks);
+                self.prefillers[worker].cache.announce(scheduler, &request.blocks);
                 self.prefillers[worker].queue.push_back(index);
                 self.begin_prefill(worker, now, agenda);
             }
@@ -184,10 +194,12 @@ impl Cluster<'_> {
         agenda.add(now + took, Event::Prefilled { worker });
     }
 
-    fn prefilled(&mut self, worker: usize, now: f64, agenda: &mut Agenda, router: &mut Router) {
+    fn prefilled(&mut self, worker: usize, now: f64, agenda: &mut Agenda, routers: &mut [Router]) {
         let Some((index, took)) = self.prefillers[worker].current.take() else { return };
+        let scheduler = scheduler(index, routers);
+        let router = &mut routers[scheduler];
         let request = &self.requests[index];
-        self.prefillers[worker].cache.arrived(&request.blocks);
+        self.prefillers[worker].cache.arrived(scheduler, &request.blocks);
         let Some(place) = self.places[index] else { return };
         let bytes = request.prompt_tokens as f64 * model::KV_BYTES_PER_TOKEN;
         let class = router.link_class(worker, place.decode);
@@ -219,13 +231,13 @@ impl Cluster<'_> {
         }
     }
 
-    fn stepped(&mut self, worker: usize, now: f64, agenda: &mut Agenda, router: &mut Router) {
+    fn stepped(&mut self, worker: usize, now: f64, agenda: &mut Agenda, routers: &mut [Router]) {
         let at = self.decoder_index(worker);
         let stepped = self.decoders[at].end_step(self.requests);
-        router.stepped(worker, &stepped);
+        routers.iter_mut().for_each(|router| router.stepped(worker, &stepped));
         for (index, took_ms) in stepped.prefilled {
             let Some(place) = self.places[index] else { continue };
-            router.locally_prefilled(&self.requests[index], &place, took_ms, now);
+            routers[scheduler(index, routers)].locally_prefilled(&self.requests[index], &place, took_ms, now);
         }
         for (index, first_at) in stepped.finished {
             let Some(place) = self.places[index] else { continue };
@@ -234,7 +246,7 @@ impl Cluster<'_> {
             if request.output_tokens > 1 {
                 served.tpot_ms = (now - first_at) / (request.output_tokens - 1) as f64;
             }
-            router.finished(index, request, &place, served.ttft_ms);
+            routers[scheduler(index, routers)].finished(index, request, &place, served.ttft_ms);
             self.left -= 1;
         }
         self.begin_step(worker, now, agenda);

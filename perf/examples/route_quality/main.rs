@@ -37,6 +37,12 @@ struct Args {
     /// Tokens of each prefill worker's prefix cache, in host memory too.
     #[arg(long, default_value_t = 3_000_000)]
     cache_tokens: u64,
+    /// Schedulers, which do not know of each other.
+    #[arg(long, default_value_t = 1)]
+    schedulers: usize,
+    /// Name of Baton's picker: best, near-best or power-of-two.
+    #[arg(long)]
+    picker: Option<String>,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -57,34 +63,24 @@ fn main() -> anyhow::Result<()> {
         "| load | policy | TTFT ms p50 | p90 | p99 | mean | TPOT ms p50 | p90 | p99 | hit rate | where it decodes |"
     );
     println!("|---|---|---|---|---|---|---|---|---|---|---|");
+    let profile = match &args.picker {
+        None => Profile::default(),
+        Some(name) => baton_policy::profile::parse(&format!("picker: {{name: {name}}}"))?,
+    };
     for load in args.load {
         let scaled = scale(&requests, work_ms / args.prefill as f64 / (load / 100.0));
-        let peers: &[Peer] = if std::env::var("ONLY").is_ok() {
-            &[Peer::Mooncake]
-        } else {
-            &[Peer::RoundRobin, Peer::LeastLoaded, Peer::PrefixAffinity, Peer::Dynamo, Peer::Mooncake]
-        };
-        for &peer in peers {
-            let mut router = Router::peer(peer, shape);
-            let served = cluster::serve(&scaled, shape, &mut router);
+        let peers = [Peer::RoundRobin, Peer::LeastLoaded, Peer::PrefixAffinity, Peer::Dynamo, Peer::Mooncake];
+        for peer in peers {
+            let mut routers: Vec<_> = (0..args.schedulers).map(|_| Router::peer(peer, shape)).collect();
+            let served = cluster::serve(&scaled, shape, &mut routers);
             print_row(load, peer.name(), &served, prompt_tokens);
         }
-        let mut router = Router::ours(
-            Profile {
-                disaggregate: if std::env::var("ALWAYS").is_ok() {
-                    baton_policy::profile::Disaggregate::Always
-                } else {
-                    Default::default()
-                },
-                ..Profile::default()
-            },
-            shape,
-        );
-        let served = cluster::serve(&scaled, shape, &mut router);
+        let mut routers: Vec<_> =
+            (0..args.schedulers).map(|number| Router::ours(profile.clone(), shape, number)).collect();
+        let served = cluster::serve(&scaled, shape, &mut routers);
         print_row(load, "**Baton**", &served, prompt_tokens);
-        if let (Some(p50), Some(p90)) =
-            (router.learner.ttft_ratio.quantile(0.5), router.learner.ttft_ratio.quantile(0.9))
-        {
+        let learner = &routers[0].learner;
+        if let (Some(p50), Some(p90)) = (learner.ttft_ratio.quantile(0.5), learner.ttft_ratio.quantile(0.9)) {
             println!("<!-- actual by predicted TTFT: p50 {p50:.2}, p90 {p90:.2} -->");
         }
     }

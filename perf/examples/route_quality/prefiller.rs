@@ -2,7 +2,10 @@
 
 use std::collections::VecDeque;
 
-use crate::cache::Lru;
+use crate::{
+    cache::{Lru, cached_tokens},
+    trace::Request,
+};
 
 pub(crate) struct Prefiller {
     pub(crate) cache: Lru,
@@ -14,5 +17,15 @@ pub(crate) struct Prefiller {
 impl Prefiller {
     pub(crate) fn new(cache: Lru) -> Self {
         Self { cache, queue: VecDeque::new(), current: None }
+    }
+
+    /// Tokens of the prompts that wait, without what is cached of them.
+    pub(crate) fn waiting_tokens(&self, requests: &[Request]) -> u64 {
+        let new_tokens = |&index: &usize| {
+            let request = &requests[index];
+            let cached = cached_tokens(self.cache.present(&request.blocks), request.prompt_tokens);
+            request.prompt_tokens - cached
+        };
+        self.queue.iter().chain(self.current.as_ref().map(|(index, _)| index)).map(new_tokens).sum()
     }
 }

@@ -8,7 +8,7 @@ use baton_policy::{
     dice::Dice,
     learn::Learner,
     profile::Profile,
-    view::{Cached, FleetView, LinkClass, Links, Placed, RequestView, Role, WorkerView},
+    view::{Cached, FleetView, LinkClass, Links, Placed, Report, RequestView, Role, WorkerView},
 };
 
 use crate::{
@@ -42,8 +42,10 @@ impl Router {
         Self::new(Policy::Peer(peer), shape)
     }
 
-    pub(crate) fn ours(profile: Profile, shape: Shape) -> Self {
-        Self::new(Policy::Ours(Box::new(Decider::new(profile))), shape)
+    /// `number`: which of several schedulers.
+    pub(crate) fn ours(profile: Profile, shape: Shape, number: usize) -> Self {
+        let dice = Dice::new(7 + number as u64);
+        Self { dice, ..Self::new(Policy::Ours(Box::new(Decider::new(profile))), shape) }
     }
 
     fn new(policy: Policy, shape: Shape) -> Self {
@@ -204,18 +206,23 @@ impl Router {
             worker.costs = self.learner.costs(&worker.id);
         }
         for (&index, prefiller) in self.prefill.iter().zip(prefillers) {
-            let report = &mut self.fleet.workers[index].report;
-            report.at = Some(now);
-            report.waiting = prefiller.queue.len() as u32;
-            report.running = u32::from(prefiller.current.is_some());
+            self.fleet.workers[index].reported(Report {
+                at: Some(now),
+                waiting: prefiller.queue.len() as u32,
+                running: u32::from(prefiller.current.is_some()),
+                waiting_prompt_tokens: prefiller.waiting_tokens(requests),
+                kv_used_tokens: 0,
+            });
         }
         for (&index, decoder) in self.decode.iter().zip(decoders) {
-            let report = &mut self.fleet.workers[index].report;
             let waiting: u64 = decoder.waiting.iter().map(|&request| requests[request].prompt_tokens).sum();
-            report.at = Some(now);
-            report.waiting = decoder.waiting.len() as u32;
-            report.running = decoder.sequences() as u32;
-            report.kv_used_tokens = decoder.context_tokens + waiting;
+            self.fleet.workers[index].reported(Report {
+                at: Some(now),
+                waiting: decoder.waiting.len() as u32,
+                running: decoder.sequences() as u32,
+                waiting_prompt_tokens: 0,
+                kv_used_tokens: decoder.context_tokens + waiting,
+            });
         }
     }
 }

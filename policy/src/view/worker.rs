@@ -57,6 +57,17 @@ pub struct InFlight {
     pub reserved_tokens: u64,
 }
 
+/// What other schedulers have at a worker, by its last report: what it has beside what this scheduler had there then.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Others {
+    /// Requests.
+    pub requests: u32,
+    /// What computing their prompts would have taken when the report came.
+    pub prefill_ms: Ms,
+    /// KV tokens that they have.
+    pub kv_tokens: u64,
+}
+
 /// A worker.
 #[derive(Clone, Debug, Default)]
 pub struct WorkerView {
@@ -82,6 +93,8 @@ pub struct WorkerView {
     pub report: Report,
     /// What this scheduler has there.
     pub own: InFlight,
+    /// What others have there.
+    pub others: Others,
     /// KV tokens that it holds when empty.
     pub kv_capacity_tokens: u64,
     /// What work takes there.
@@ -113,28 +126,42 @@ impl WorkerView {
         self.report.at.map_or(f64::INFINITY, |at| (now - at).max(0.0))
     }
 
-    /// Work ahead of a prompt that would come now. Own requests are counted exactly, reports count other schedulers' too but are old:
-    /// each is a lower bound, so the larger one is taken.
+    /// It says this of itself. Own requests are counted exactly from one moment to the next, a report counts everybody's but is old when
+    /// the next request comes: so what is other schedulers' is told apart now, and added later.
+    pub fn reported(&mut self, report: Report) {
+        let all = report.running + report.waiting;
+        // A prompt that is computed where it decodes is one request there, and both here.
+        let own = if self.role == Role::Prefill { self.own.prefills } else { self.own.sequences };
+        let requests = all.saturating_sub(own);
+        let share = if all == 0 { 0.0 } else { f64::from(requests) / f64::from(all) };
+        self.others = Others {
+            requests,
+            prefill_ms: match report.waiting_prompt_tokens {
+                0 => 0.0,
+                tokens => self.costs.prefill.predict(tokens, 0) * share,
+            },
+            kv_tokens: (report.kv_used_tokens as f64 * share) as u64,
+        };
+        self.report = report;
+    }
+
+    /// Work ahead of a prompt that would come now.
     #[must_use]
     pub fn prefill_queue_ms(&self, now: Ms) -> Ms {
-        let reported = match self.report.at {
-            Some(at) => self.costs.prefill.predict(self.report.waiting_prompt_tokens, 0) - (now - at),
-            None => 0.0,
-        };
-        let has_work = self.report.waiting_prompt_tokens > 0;
-        self.own.queue_ms(now).max(if has_work { reported } else { 0.0 })
+        let age = self.report.at.map_or(0.0, |at| now - at);
+        self.own.queue_ms(now) + (self.others.prefill_ms - age).max(0.0)
     }
 
     /// Requests that generate there, or will.
     #[must_use]
     pub fn sequences(&self) -> u32 {
-        self.own.sequences.max(self.report.running + self.report.waiting)
+        self.own.sequences + self.others.requests
     }
 
     /// KV tokens in use by requests.
     #[must_use]
     pub fn context_tokens(&self) -> u64 {
-        self.own.context_tokens.max(self.report.kv_used_tokens)
+        (self.own.context_tokens + self.others.kv_tokens).max(self.report.kv_used_tokens)
     }
 
     /// Share of its KV memory that requests have or will probably have, 0 to 1.
@@ -147,7 +174,8 @@ impl WorkerView {
     /// KV tokens that nobody has, nor will probably have.
     #[must_use]
     pub fn kv_free_tokens(&self) -> u64 {
-        self.kv_capacity_tokens.saturating_sub(self.own.reserved_tokens.max(self.report.kv_used_tokens))
+        let own_and_others = self.own.reserved_tokens + self.others.kv_tokens;
+        self.kv_capacity_tokens.saturating_sub(own_and_others.max(self.report.kv_used_tokens))
     }
 }
 

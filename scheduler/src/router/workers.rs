@@ -162,13 +162,13 @@ impl Router {
         let Known { fleet, slots, learner, .. } = &mut *known;
         let (worker, slot) = (&mut fleet.workers[slot], &mut slots.slots[slot]);
         let used_blocks = u64::from(load.blocks_total.saturating_sub(load.blocks_free));
-        worker.report = Report {
+        worker.reported(Report {
             at: Some(now),
             waiting: load.waiting,
             running: load.running,
             waiting_prompt_tokens: load.waiting_prompt_tokens,
             kv_used_tokens: used_blocks * u64::from(slot.block_tokens),
-        };
+        });
         let was_draining = worker.is_draining;
         worker.is_draining = load.draining || slot.is_absent;
         let last = std::mem::replace(&mut slot.last, *load);
