@@ -53,7 +53,9 @@ impl Picker for GatewayPicker {
         let outline = match request.body.is_empty() {
             true => baton_front::Outline::default(),
             false => {
-                let outlined = self.front.outline(&request.body, self.most_encoded_bytes).await;
+                // Where nobody says what they have cached, prompts are compared by their text in any case.
+                let most = if self.router.cache().has_tellers() { self.most_encoded_bytes } else { 0 };
+                let outlined = self.front.outline(&request.body, most).await;
                 outlined.map_err(|error| refusal(400, error.to_string()))?
             }
         };
