@@ -119,6 +119,9 @@ pub struct RoutingConfig {
     pub kv_index_bytes: u64,
     /// Decisions kept.
     pub decisions: u32,
+    /// Where they are written, too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decision_log: Option<PathBuf>,
 }
 
 /// What named objectives count: the higher, the sooner; 0 for those that are not named.
@@ -227,6 +230,7 @@ impl From<&SchedulerArgs> for Config {
                 priorities: Priorities(args.objective.iter().cloned().collect()),
                 kv_index_bytes: args.kv_index_mib << 20,
                 decisions: args.decisions,
+                decision_log: args.decision_log.clone(),
             },
             drain_timeout: Duration::from_secs(args.drain_timeout),
             tls: args.tls.clone(),

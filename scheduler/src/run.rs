@@ -1,6 +1,6 @@
 //! The scheduler as a process part: binds, serves, drains.
 
-use std::{io::Write as _, net::SocketAddr, sync::Arc, time::Duration};
+use std::{io::Write as _, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use baton_endpoint_picker::Limits;
 use baton_front::{Front, ModelText};
@@ -30,7 +30,7 @@ use crate::{
     generator::FleetGenerator,
     metrics::SchedulerMetrics,
     picker::{GatewayPicker, Ports},
-    router::{CacheIndex, CacheKeeper, Router, RouterConfig, RouterMetrics},
+    router::{CacheIndex, CacheKeeper, DecisionLog, Router, RouterConfig, RouterMetrics},
 };
 
 /// Why the scheduler could not start, or stopped.
@@ -48,6 +48,15 @@ pub enum SchedulerError {
     /// Servers can't be looked for.
     #[error(transparent)]
     Discovery(#[from] DiscoveryError),
+    /// The file for decisions can't be written.
+    #[error("--decision-log {}: cannot be opened for appending; its folder must exist and be writable", path.display())]
+    DecisionLog {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// A port can't be had.
     #[error(transparent)]
     Bind(#[from] BindError),
@@ -110,6 +119,7 @@ impl Scheduler {
             profile,
             admission: config.routing.admission(),
             records: config.routing.decisions as usize,
+            log: decision_log(&config, metrics)?,
         };
         let router = Arc::new(Router::new(routing, cache, RouterMetrics::new(metrics)));
         let fleet =
@@ -214,8 +224,8 @@ impl Scheduler {
                 }
             });
         }
-        let keeping = root.clone();
-        tasks.spawn(async move { router.keep(keeping).await });
+        let (keeping, kept) = (root.clone(), router.clone());
+        tasks.spawn(async move { kept.keep(keeping).await });
         tasks.spawn(cache_keeper.keep(root.clone()));
         readiness.set_ready();
 
@@ -233,6 +243,7 @@ impl Scheduler {
         root.cancel();
         tasks.close();
         tasks.wait().await;
+        router.close_log();
         // The task is neither cancelled nor does it panic: what is left is its own result.
         let registry = registry.await.unwrap_or(Ok(()));
         served?;
@@ -279,6 +290,12 @@ fn spawn_registry(
             .serve_with_incoming_shutdown(listener.into_stream(), stop.cancelled_owned())
             .await
     })
+}
+
+fn decision_log(config: &Config, metrics: &Metrics) -> Result<Option<DecisionLog>, SchedulerError> {
+    let Some(path) = &config.routing.decision_log else { return Ok(None) };
+    let failed = |source| SchedulerError::DecisionLog { path: path.clone(), source };
+    DecisionLog::open(path, metrics).map(Some).map_err(failed)
 }
 
 fn served_model(config: &Config, tokenizer: &Tokenizer) -> ServedModel {

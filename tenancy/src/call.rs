@@ -2,11 +2,13 @@
 
 use std::{net::IpAddr, sync::Arc};
 
+use baton_line_log::{LineLog, Slot};
+
 use crate::{
     Clock, Now, Refusal, Tenant,
-    audit::{AuditLog, Line, Slot, time},
+    audit::{Line, time},
     limit::{Limiter, rate_headers},
-    metrics::{Ending, ReasonLabels, TenancyMetrics, Tokens},
+    metrics::{Ending, TenancyMetrics, Tokens},
 };
 
 /// nginx's status for "the client closed the connection".
@@ -25,7 +27,7 @@ pub struct About {
 
 /// Where requests that are over are recorded.
 pub(crate) struct Recorder {
-    pub(crate) log: Option<AuditLog>,
+    pub(crate) log: Option<LineLog>,
     pub(crate) is_strict: bool,
     pub(crate) has_clients: bool,
     pub(crate) has_prompts: bool,
@@ -181,7 +183,7 @@ impl Recorder {
             return;
         }
         if self.strangers.begin(now.instant).is_err() {
-            self.metrics.audit.lost.get_or_create(&ReasonLabels { reason: "too_many_unknown" }).inc();
+            self.metrics.audit.lose("too_many_unknown", 1);
             return;
         }
         self.strangers.end();

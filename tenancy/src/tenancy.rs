@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     About, Call, Clock, KeyFileError, KeyHash, Now, Refusal, Secret, SystemClock, TenancyArgs,
-    audit::{AuditError, AuditLog},
+    audit::{self, AuditError},
     call::Recorder,
     key::{ANONYMOUS, Bearer, Holders, KeyTerms, bearer},
     limit::{Limiter, Limits},
@@ -91,7 +91,7 @@ impl Tenancy {
         let decoy = KeyHash::of(&Secret::generate()?)?;
         let keys = Keys::new(terms, None, &decoy, clock.now(), &metrics)?;
         let room = usize::try_from(args.audit_queue).unwrap_or(usize::MAX);
-        let log = args.audit_log.as_deref().map(|path| AuditLog::open(path, room, metrics.audit.clone()));
+        let log = args.audit_log.as_deref().map(|path| audit::open(path, room, metrics.audit.clone()));
         let recorder = Arc::new(Recorder {
             log: log.transpose()?,
             is_strict: args.audit_strict,

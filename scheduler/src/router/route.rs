@@ -200,7 +200,11 @@ impl Known {
         };
         let weights = self.decider.profile().weights;
         let record = Record::new(ask.request_id.to_owned(), &decision, weights, &self.fleet, &request, now);
-        self.records.push(record);
+        if let (Some(log), Some(left)) = (&self.log, self.records.push(record))
+            && left.outcome.is_none()
+        {
+            log.write(&left);
+        }
         router.metrics.decided(decision.prefill.is_some(), started.elapsed());
         Ok(decision)
     }
@@ -350,6 +354,9 @@ impl Known {
                 || account.is_some_and(|account| account.prefill_worker != *planned),
         };
         self.records.settle(&route.request_id, outcome);
+        if let (Some(log), Some(record)) = (&self.log, self.records.get(&route.request_id)) {
+            log.write(record);
+        }
         ttft_ms
     }
 

@@ -18,7 +18,7 @@ fn router(admission: Limits, disaggregate: Disaggregate) -> Arc<Router> {
     let limits = baton_kv_index::IndexLimits { bytes: 1 << 20, guess_seconds: 30 };
     let (cache, _) = CacheIndex::start(limits).unwrap();
     let profile = Profile { disaggregate, ..Profile::default() };
-    let config = RouterConfig { model: "m".to_owned(), profile, admission, records: 100 };
+    let config = RouterConfig { model: "m".to_owned(), profile, admission, records: 100, log: None };
     Arc::new(Router::new(config, cache, RouterMetrics::new(&baton_process::Metrics::new())))
 }
 
