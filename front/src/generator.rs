@@ -86,6 +86,19 @@ pub struct GenerationSpec {
     pub deadline: Deadline,
     /// The client's headers, without its credentials: the generator may know some that the front does not.
     pub headers: Arc<HeaderMap>,
+    /// Whose it is; `None`: the front knows no tenants, and the headers may say.
+    pub owner: Option<Owner>,
+}
+
+/// Whose a request is, by its key: clients cannot choose it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// The key's name.
+    pub tenant: Arc<str>,
+    /// The higher, the sooner.
+    pub priority: i32,
+    /// Its share beside other tenants of its priority; at least 1.
+    pub weight: u32,
 }
 
 /// When a request must have ended.

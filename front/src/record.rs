@@ -6,6 +6,7 @@ use std::{
 };
 
 use baton_proto::v1::{Account, Timing};
+use baton_tenancy::Call;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
@@ -15,6 +16,13 @@ use crate::{
     run::ChoiceEvent,
 };
 
+/// A request that was refused before anything but its headers was read.
+pub(crate) fn note_refused(metrics: &Handles, request_id: &str, endpoint: &'static str, error: &ApiError) {
+    let (status, outcome) = (error.status.as_u16(), error.outcome());
+    metrics.requests.get_or_create(&RequestLabels { endpoint, status, outcome }).inc();
+    tracing::info!(request_id, endpoint, status, outcome, error = error.body.message, "request");
+}
+
 /// The account of one request. Dropped before anybody said how the request ended, it ended because the client went away.
 pub(crate) struct RequestRecord {
     pub(crate) request_id: String,
@@ -23,6 +31,8 @@ pub(crate) struct RequestRecord {
     pub(crate) completion_tokens: u64,
     /// The adapter that was asked for in place of the model.
     pub(crate) adapter: Option<String>,
+    /// What the key of its sender is asked, and told of it.
+    pub(crate) call: Call,
     metrics: Arc<Handles>,
     endpoint: &'static str,
     traceparent: Option<String>,
@@ -61,6 +71,7 @@ impl RequestRecord {
         request_id: String,
         endpoint: &'static str,
         traceparent: Option<String>,
+        call: Call,
         metrics: Arc<Handles>,
     ) -> Self {
         metrics.running.get_or_create(metrics.model()).inc();
@@ -70,6 +81,7 @@ impl RequestRecord {
             prompt_tokens: 0,
             completion_tokens: 0,
             adapter: None,
+            call,
             metrics,
             endpoint,
             traceparent,
@@ -105,6 +117,7 @@ impl RequestRecord {
         let tokens = event.piece.tokens.len();
         if tokens > 0 {
             self.completion_tokens += tokens as u64;
+            self.call.generated(tokens as u64);
             self.first_token.get_or_insert_with(|| now.saturating_duration_since(self.arrived));
             self.observe_tokens(event.index, tokens, now);
         }
@@ -124,6 +137,7 @@ impl RequestRecord {
 
     pub(crate) fn succeed(&mut self) {
         (self.status, self.outcome) = (200, "ok");
+        self.call.ends_as(self.status, self.outcome);
     }
 
     /// `is_mid_stream`: the status had been sent before.
@@ -131,6 +145,7 @@ impl RequestRecord {
         self.status = if is_mid_stream { 200 } else { error.status.as_u16() };
         self.outcome = error.outcome();
         self.error = Some(error.body.message.clone());
+        self.call.ends_as(self.status, error.body.code.unwrap_or(self.outcome));
     }
 
     /// Prompt tokens that were not computed. The completions of one prompt share its cached part: it counts once.
@@ -190,6 +205,7 @@ impl RequestRecord {
             request_id = self.request_id,
             endpoint = self.endpoint,
             adapter = self.adapter,
+            tenant = self.call.tenant().name(),
             status = self.status,
             outcome = self.outcome,
             finish = self.finish.unwrap_or("none"),
@@ -221,6 +237,7 @@ fn millis(duration: Duration) -> f64 {
 impl Drop for RequestRecord {
     fn drop(&mut self) {
         let total = self.arrived.elapsed();
+        self.call.cached(self.cached_tokens());
         let model = self.metrics.model();
         self.metrics.running.get_or_create(model).dec();
         let permits: usize = self.permits.iter().map(OwnedSemaphorePermit::num_permits).sum();

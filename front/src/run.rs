@@ -95,6 +95,7 @@ pub(crate) fn start(
             cache_salt: job.cache_salt.clone(),
             deadline,
             headers: job.headers.clone(),
+            owner: job.owner.clone(),
         };
         let text =
             CompletionText::new(app.tokenizer.clone(), &prompt.ids, Arc::<TextOptions>::clone(&options));

@@ -4,6 +4,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use baton_front::FrontArgs;
 use baton_policy::profile::Disaggregate;
+use baton_tenancy::TenancyArgs;
 use baton_tls::{FrontTlsArgs, TlsArgs};
 use clap::Args;
 
@@ -157,6 +158,10 @@ pub struct SchedulerArgs {
     /// Print the configuration in force as JSON, and exit
     #[arg(long)]
     pub print_config: bool,
+
+    /// Who may ask, and how much.
+    #[command(flatten)]
+    pub tenancy: TenancyArgs,
 
     /// TLS of listeners and calls.
     #[command(flatten)]

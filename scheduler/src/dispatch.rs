@@ -66,7 +66,7 @@ impl Dispatcher {
     ) -> Result<(Generation, GenerationEvent), GenerateError> {
         let header =
             |name: &str| spec.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
-        let wishes = Wishes::read(header, &self.priorities)?;
+        let wishes = Wishes::read(header, &self.priorities, spec.owner.as_ref())?;
         let ask = Ask {
             request_id: &shown_request_id(&spec.request_id),
             prompt: &spec.prompt,

@@ -49,7 +49,7 @@ impl Picker for GatewayPicker {
         };
         let header = |name: &str| request.headers.get(name).map(str::to_owned);
         let wishes =
-            Wishes::read(header, &self.priorities).map_err(|error| refusal(400, error.to_string()))?;
+            Wishes::read(header, &self.priorities, None).map_err(|error| refusal(400, error.to_string()))?;
         let outline = match request.body.is_empty() {
             true => baton_front::Outline::default(),
             false => {

@@ -3,13 +3,14 @@
 use std::{io::Write as _, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use baton_endpoint_picker::Limits;
-use baton_front::{Front, ModelText};
+use baton_front::{Edge, Front, ModelText};
 use baton_kv_index::IndexLimits;
 use baton_process::{BindError, Metrics, Readiness, Shutdown, bind, serve_admin};
 use baton_proto::{
     MAX_STREAMS,
     v1::{directory_server::DirectoryServer, registry_server::RegistryServer},
 };
+use baton_tenancy::{Tenancy, TenancyError};
 use baton_tls::{Listener, Tls, TlsError};
 use baton_tokenizer::{LoadError, Tokenizer};
 use tokio::{
@@ -42,6 +43,9 @@ pub enum SchedulerError {
     /// The model folder's tokenizer can't be used.
     #[error(transparent)]
     Model(#[from] LoadError),
+    /// API keys or the audit log can't be used.
+    #[error(transparent)]
+    Tenancy(#[from] TenancyError),
     /// The routing profile can't be used.
     #[error(transparent)]
     Profile(#[from] ProfileError),
@@ -84,6 +88,7 @@ pub struct Scheduler {
     picker: Option<(Ports, PickerConfig, Priorities)>,
     admin: Option<TcpListener>,
     metrics: Metrics,
+    tenancy: Tenancy,
     tls: Tls,
     // Gives up every request in flight.
     root: CancellationToken,
@@ -96,6 +101,10 @@ impl Scheduler {
     /// [`SchedulerError`], for a person to read.
     pub async fn bind(config: Config, metrics: &Metrics) -> Result<Self, SchedulerError> {
         let profile = config.routing.load()?;
+        let tenancy = Tenancy::open(&config.tenancy, metrics)?;
+        if !tenancy.needs_key() && !config.listen.ip().is_loopback() {
+            tracing::warn!(listen = %config.listen, "whoever reaches the front is served: it asks for no key (--api-keys-file)");
+        }
         let tls = Tls::load_with_front(&config.tls, &config.front_tls)?;
         tls.register(metrics);
         let text = ModelText::load(&config.front).await?;
@@ -136,6 +145,7 @@ impl Scheduler {
             front_metrics,
             metrics.clone(),
             readiness.clone(),
+            Edge { tenancy: tenancy.clone() },
         );
         Ok(Self {
             front,
@@ -149,6 +159,7 @@ impl Scheduler {
             picker,
             admin,
             metrics: metrics.clone(),
+            tenancy,
             tls,
             root,
         })
@@ -192,12 +203,13 @@ impl Scheduler {
     /// A listener failed.
     pub async fn serve(self, shutdown: Shutdown) -> Result<(), SchedulerError> {
         let Self { front, fleet, readiness, drain_timeout, http, registry, router, cache_keeper, .. } = self;
-        let Self { picker, admin, metrics, tls, root, .. } = self;
+        let Self { picker, admin, metrics, tenancy, tls, root, .. } = self;
         let front = Arc::new(front);
         let tasks = TaskTracker::new();
         let registry_stop = CancellationToken::new();
         let registry = spawn_registry(fleet.clone(), tls.grpc_listener(registry), &tasks, &registry_stop);
         tasks.spawn(tls.clone().keep_fresh(registry_stop.clone()));
+        tasks.spawn(tenancy.keep_fresh(registry_stop.clone()));
         if let Some((ports, config, priorities)) = picker {
             foreign::start(&config, router.clone(), &metrics, &tasks, &root).await?;
             let picker = GatewayPicker {

@@ -38,6 +38,8 @@ pub(crate) struct Ask<'a> {
     /// Whose it is, for fairness; how long its answers are is learned by tenant, too.
     pub(crate) tenant: Arc<str>,
     pub(crate) priority: i32,
+    /// Its tenant's share beside others'.
+    pub(crate) weight: f64,
     pub(crate) objective: Objective,
     pub(crate) session: Option<&'a str>,
     /// By whom it would be sent.
@@ -107,6 +109,7 @@ impl Router {
                 id: number,
                 tenant: ask.tenant.clone(),
                 priority: ask.priority,
+                weight: ask.weight,
                 growth_tokens: ask.prompt_tokens + expected as u64,
                 objective: ask.objective,
                 predicted_ttft_ms: decision.terms.ttft_ms(),

@@ -59,6 +59,7 @@ fn ask<'a>(request_id: &'a str, prompt: &'a [u32]) -> Ask<'a> {
         cache_salt: None,
         tenant: "t".into(),
         priority: 0,
+        weight: 1.0,
         objective: baton_policy::view::Objective::default(),
         session: None,
         reach: Reach::Front,
