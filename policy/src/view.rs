@@ -9,7 +9,7 @@ mod worker;
 
 pub(crate) use links::bits_of;
 pub use links::{LinkClass, Links, TooManyGroups};
-pub use recent::Recent;
+pub use recent::{Recent, Traffic};
 pub use request::{Cached, Objective, RequestView};
 pub use worker::{InFlight, Others, Report, Role, WorkerView};
 
@@ -25,6 +25,8 @@ pub struct FleetView {
     pub links: Links,
     /// Prompts that were sent to any of them.
     pub recent: Recent,
+    /// How much of what they have this scheduler sent.
+    pub traffic: Traffic,
 }
 
 /// What a placed request counts for until it has ended: what was believed when it was placed, so that what is added is what is taken away.
@@ -43,6 +45,17 @@ pub struct Placed {
 }
 
 impl FleetView {
+    /// A worker says this of itself.
+    pub fn reported(&mut self, index: usize, report: Report) {
+        let Some(worker) = self.workers.get_mut(index) else { return };
+        worker.reported(report);
+        let all = report.running + report.waiting;
+        let others = worker.others.requests;
+        if let Some(now) = report.at {
+            self.traffic.seen(all - others, others, now);
+        }
+    }
+
     /// A request was sent out.
     pub fn placed(&mut self, placed: &Placed, now: Ms) {
         self.recent.placed(placed.compute_ms, now);

@@ -57,16 +57,16 @@ fn reports_of_others_requests_count() {
     let busy =
         Report { at: Some(0.0), waiting: 3, running: 1, waiting_prompt_tokens: 50_000, ..Report::default() };
     let mut fleet = fleet(2, 1);
-    fleet.workers[0].reported(busy);
+    fleet.reported(0, busy);
     assert_eq!(decide(&fleet, &request(), always()).0, Some(1));
 
     // Those that this scheduler sent there are counted once, and those that it sends there from now on are added to the others.
     let mut fleet = common::fleet(2, 1);
     let own_ms = 2_000.0;
     (0..4).for_each(|_| fleet.workers[0].own.prefill_placed(own_ms, 0.0));
-    fleet.workers[0].reported(busy);
+    fleet.reported(0, busy);
     assert_eq!(fleet.workers[0].prefill_queue_ms(0.0), 4.0 * own_ms);
-    fleet.workers[0].reported(Report { waiting: 7, ..busy });
+    fleet.reported(0, Report { waiting: 7, ..busy });
     let others_ms = fleet.workers[0].others.prefill_ms;
     assert_eq!(others_ms, fleet.workers[0].costs.prefill.predict(50_000, 0) / 2.0);
     fleet.workers[0].own.prefill_placed(own_ms, 100.0);
@@ -81,9 +81,10 @@ fn reports_of_others_requests_count() {
 #[test]
 fn memory_and_sequences_of_others_count_beside_own_ones() {
     let mut fleet = fleet(1, 1);
+    fleet.workers[1].own.sequence_placed(1_000, 3_000);
+    fleet.reported(1, Report { at: Some(0.0), running: 4, kv_used_tokens: 8_000, ..Report::default() });
+    assert_eq!(fleet.traffic.factor(), 4.0, "one of four is own");
     let decode = &mut fleet.workers[1];
-    decode.own.sequence_placed(1_000, 3_000);
-    decode.reported(Report { at: Some(0.0), running: 4, kv_used_tokens: 8_000, ..Report::default() });
     assert_eq!((decode.sequences(), decode.others.kv_tokens), (4, 6_000));
     assert_eq!(decode.kv_free_tokens(), decode.kv_capacity_tokens - 9_000);
     decode.own.sequence_placed(1_000, 3_000);

@@ -206,23 +206,29 @@ impl Router {
             worker.costs = self.learner.costs(&worker.id);
         }
         for (&index, prefiller) in self.prefill.iter().zip(prefillers) {
-            self.fleet.workers[index].reported(Report {
-                at: Some(now),
-                waiting: prefiller.queue.len() as u32,
-                running: u32::from(prefiller.current.is_some()),
-                waiting_prompt_tokens: prefiller.waiting_tokens(requests),
-                kv_used_tokens: 0,
-            });
+            self.fleet.reported(
+                index,
+                Report {
+                    at: Some(now),
+                    waiting: prefiller.queue.len() as u32,
+                    running: u32::from(prefiller.current.is_some()),
+                    waiting_prompt_tokens: prefiller.waiting_tokens(requests),
+                    kv_used_tokens: 0,
+                },
+            );
         }
         for (&index, decoder) in self.decode.iter().zip(decoders) {
             let waiting: u64 = decoder.waiting.iter().map(|&request| requests[request].prompt_tokens).sum();
-            self.fleet.workers[index].reported(Report {
-                at: Some(now),
-                waiting: decoder.waiting.len() as u32,
-                running: decoder.sequences() as u32,
-                waiting_prompt_tokens: 0,
-                kv_used_tokens: decoder.context_tokens + waiting,
-            });
+            self.fleet.reported(
+                index,
+                Report {
+                    at: Some(now),
+                    waiting: decoder.waiting.len() as u32,
+                    running: decoder.sequences() as u32,
+                    waiting_prompt_tokens: 0,
+                    kv_used_tokens: decoder.context_tokens + waiting,
+                },
+            );
         }
     }
 }

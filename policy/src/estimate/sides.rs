@@ -41,7 +41,7 @@ impl<'a> Sides<'a> {
     #[must_use]
     pub fn new(fleet: &'a FleetView, request: &'a RequestView<'a>, prefill_workers: usize, now: Ms) -> Self {
         let share = 1.0 / prefill_workers.max(1) as f64;
-        let followers_per_ms = followers_per_ms(&fleet.recent, share, now);
+        let followers_per_ms = followers_per_ms(&fleet.recent, fleet.traffic.factor(), share, now);
         Self { fleet, request, now, followers_per_ms }
     }
 
@@ -71,7 +71,7 @@ impl<'a> Sides<'a> {
         let worker = self.worker(index);
         let queue = worker.prefill_queue_ms(self.now);
         // Whoever comes before the queue is empty again waits longer by this prompt.
-        let own = followers_per_ms(&worker.own.recent, 1.0, self.now);
+        let own = followers_per_ms(&worker.own.recent, self.fleet.traffic.factor(), 1.0, self.now);
         let followers = (queue + compute_ms) * (OWN_SHARE * own + (1.0 - OWN_SHARE) * self.followers_per_ms);
         let mut terms = self.points(index);
         terms.set(Term::Queue, queue);
@@ -185,8 +185,8 @@ impl<'a> Sides<'a> {
 }
 
 // Requests that wait for each millisecond that a worker is busy, if it gets `share` of what is recent: those that come, and as many again as come until that has drained.
-fn followers_per_ms(recent: &Recent, share: f64, now: Ms) -> f64 {
-    let (requests_per_ms, busy) = recent.rates(now);
+fn followers_per_ms(recent: &Recent, factor: f64, share: f64, now: Ms) -> f64 {
+    let (requests_per_ms, busy) = recent.rates(factor, now);
     requests_per_ms * share / (1.0 - (busy * share).min(MOST_UTILISATION))
 }
 

@@ -128,7 +128,7 @@ impl WorkerView {
 
     /// It says this of itself. Own requests are counted exactly from one moment to the next, a report counts everybody's but is old when
     /// the next request comes: so what is other schedulers' is told apart now, and added later.
-    pub fn reported(&mut self, report: Report) {
+    pub(super) fn reported(&mut self, report: Report) {
         let all = report.running + report.waiting;
         // A prompt that is computed where it decodes is one request there, and both here.
         let own = if self.role == Role::Prefill { self.own.prefills } else { self.own.sequences };

@@ -160,15 +160,16 @@ impl Router {
         let mut known = self.lock();
         let Some(slot) = known.slots.of(id) else { return };
         let Known { fleet, slots, learner, .. } = &mut *known;
-        let (worker, slot) = (&mut fleet.workers[slot], &mut slots.slots[slot]);
         let used_blocks = u64::from(load.blocks_total.saturating_sub(load.blocks_free));
-        worker.reported(Report {
+        let report = Report {
             at: Some(now),
             waiting: load.waiting,
             running: load.running,
             waiting_prompt_tokens: load.waiting_prompt_tokens,
-            kv_used_tokens: used_blocks * u64::from(slot.block_tokens),
-        });
+            kv_used_tokens: used_blocks * u64::from(slots.slots[slot].block_tokens),
+        };
+        fleet.reported(slot, report);
+        let (worker, slot) = (&mut fleet.workers[slot], &mut slots.slots[slot]);
         let was_draining = worker.is_draining;
         worker.is_draining = load.draining || slot.is_absent;
         let last = std::mem::replace(&mut slot.last, *load);
