@@ -16,6 +16,7 @@ mod keys;
 mod kv_events;
 mod lora;
 mod membership;
+mod metrics;
 mod one_answer;
 mod operator;
 mod pairs;

@@ -14,7 +14,7 @@ use futures::{future::BoxFuture, stream::BoxStream};
 use http::HeaderMap;
 use serde_json::Value;
 
-use crate::GenerateError;
+use crate::{GenerateError, RequestHead, RequestWatch};
 
 /// Generates completions from tokens, and knows who would serve them.
 pub trait Generator: Send + Sync {
@@ -63,6 +63,11 @@ pub trait Generator: Send + Sync {
     /// The last decisions, newest first, at most `most`: `/v1/decisions`.
     fn decisions(&self, _most: usize) -> Vec<Value> {
         Vec::new()
+    }
+
+    /// Asked once for each request: whoever follows it, if anybody does.
+    fn watch(&self, _request: &RequestHead<'_>) -> Option<Box<dyn RequestWatch>> {
+        None
     }
 
     /// Brings up to date what is only counted when somebody asks.

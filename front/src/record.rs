@@ -6,12 +6,14 @@ use std::{
 };
 
 use baton_proto::v1::{Account, Timing};
+use http::HeaderMap;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
+    EndedBy, RequestEnd, RequestHead, RequestWatch,
     api_error::ApiError,
     completion::End,
-    metrics::{FinishLabels, Handles, RequestLabels},
+    metrics::{FinishLabels, Handles, RequestLabels, gen_ai},
     run::ChoiceEvent,
 };
 
@@ -23,6 +25,9 @@ pub(crate) struct RequestRecord {
     pub(crate) completion_tokens: u64,
     /// The adapter that was asked for in place of the model.
     pub(crate) adapter: Option<String>,
+    pub(crate) is_stream: bool,
+    pub(crate) request_bytes: u64,
+    pub(crate) response_bytes: u64,
     metrics: Arc<Handles>,
     endpoint: &'static str,
     traceparent: Option<String>,
@@ -37,6 +42,8 @@ pub(crate) struct RequestRecord {
     status: u16,
     outcome: &'static str,
     error: Option<String>,
+    watch: Option<Box<dyn RequestWatch>>,
+    ended: EndedBy,
 }
 
 /// Of one completion.
@@ -70,6 +77,9 @@ impl RequestRecord {
             prompt_tokens: 0,
             completion_tokens: 0,
             adapter: None,
+            is_stream: false,
+            request_bytes: 0,
+            response_bytes: 0,
             metrics,
             endpoint,
             traceparent,
@@ -84,6 +94,21 @@ impl RequestRecord {
             status: CLIENT_GONE,
             outcome: "cancelled",
             error: None,
+            watch: None,
+            ended: EndedBy::Client,
+        }
+    }
+
+    /// Has it followed by whom `watch` names, unless somebody does.
+    pub(crate) fn watch_by(
+        &mut self,
+        watch: impl FnOnce(&RequestHead<'_>) -> Option<Box<dyn RequestWatch>>,
+        is_understood: bool,
+        headers: &HeaderMap,
+    ) {
+        if self.watch.is_none() {
+            let (adapter, bytes) = (self.adapter.as_deref(), self.request_bytes);
+            self.watch = watch(&RequestHead { is_understood, adapter, headers, bytes });
         }
     }
 
@@ -123,13 +148,14 @@ impl RequestRecord {
     }
 
     pub(crate) fn succeed(&mut self) {
-        (self.status, self.outcome) = (200, "ok");
+        (self.status, self.outcome, self.ended) = (200, "ok", EndedBy::Answer);
     }
 
     /// `is_mid_stream`: the status had been sent before.
     pub(crate) fn fail(&mut self, error: &ApiError, is_mid_stream: bool) {
         self.status = if is_mid_stream { 200 } else { error.status.as_u16() };
         self.outcome = error.outcome();
+        self.ended = EndedBy::Error(error.status.as_u16());
         self.error = Some(error.body.message.clone());
     }
 
@@ -184,6 +210,31 @@ impl RequestRecord {
         self.metrics.success.get_or_create(&labels).inc();
     }
 
+    /// What it asked for, as it is shown.
+    fn model(&self) -> &str {
+        self.adapter.as_deref().unwrap_or(self.metrics.model_name())
+    }
+
+    /// The status of the error that ended it.
+    fn error_type(&self) -> Option<String> {
+        match self.ended {
+            EndedBy::Error(status) => Some(status.to_string()),
+            EndedBy::Answer | EndedBy::Client => None,
+        }
+    }
+
+    fn end(&self) -> RequestEnd {
+        RequestEnd {
+            way: self.ended,
+            is_stream: self.is_stream,
+            first_token: self.first_token,
+            response_bytes: self.response_bytes,
+            prompt_tokens: self.prompt_tokens,
+            cached_tokens: self.cached_tokens(),
+            output_tokens: self.completion_tokens,
+        }
+    }
+
     fn log(&self, total: Duration) {
         let timing = self.timing.unwrap_or_default();
         tracing::info!(
@@ -235,6 +286,20 @@ impl Drop for RequestRecord {
         }
         let labels = RequestLabels { endpoint: self.endpoint, status: self.status, outcome: self.outcome };
         self.metrics.requests.get_or_create(&labels).inc();
+        if self.ended != EndedBy::Client {
+            let status = self.error_type();
+            self.metrics.gen_ai.observe(&gen_ai::Ended {
+                operation: gen_ai::operation(self.endpoint),
+                model: self.model(),
+                error: status.as_deref(),
+                total,
+                first_token: self.first_token,
+                output_tokens: self.completion_tokens / u64::from(self.choices.max(1)),
+            });
+        }
+        if let Some(watch) = self.watch.take() {
+            watch.ended(&self.end());
+        }
         self.log(total);
     }
 }

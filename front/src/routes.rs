@@ -11,7 +11,7 @@ use axum::{
     Extension, Json, Router,
     extract::{Path, Request, State},
     http::{
-        HeaderValue, Method, Uri,
+        HeaderMap, HeaderValue, Method, Uri,
         header::{AUTHORIZATION, CONTENT_TYPE},
     },
     middleware::{self, Next},
@@ -104,6 +104,8 @@ async fn generate(app: Arc<App>, request_id: String, shape: Shape, request: Requ
     match prepare(&app, shape, request, &mut record).await {
         Ok((job, prompts)) => answer(&app, shape, &job, &prompts, record).await,
         Err(error) => {
+            // Nobody has followed what was not understood.
+            record.watch_by(|head| app.generator.watch(head), false, &HeaderMap::new());
             record.fail(&error, false);
             error.into_response()
         }
@@ -120,8 +122,12 @@ async fn prepare(
     // One place before the body is read, so that bodies in memory are bounded too.
     admit(app, 1, record)?;
     let (mut parts, body) = request.into_parts();
-    let mut fields = body::read_fields(&parts.headers, body, &app.config.limits).await?;
+    let body = body::read_bytes(&parts.headers, body, &app.config.limits).await?;
+    record.request_bytes = body.len() as u64;
+    let mut fields = body::parse(&body)?;
+    drop(body);
     record.adapter = take_model(&mut fields, app)?;
+    record.watch_by(|head| app.generator.watch(head), true, &parts.headers);
     let limits =
         ParseLimits { vocab_size: app.tokenizer.vocab_size(), max_choices: app.config.limits.max_choices };
     let mut job = match shape {
@@ -137,6 +143,7 @@ async fn prepare(
     constrain::constrain(app, &mut job, run::think_mark(app, &prompts)).await?;
     job.text.shown_special = app.marks.clone();
     let prompt_tokens = prompts.iter().map(|prompt| prompt.ids.len() as u64).sum();
+    record.is_stream = job.stream.is_some();
     record.begin(prompt_tokens, job.choices(), job.n);
     Ok((job, prompts))
 }

@@ -5,7 +5,7 @@ mod wishes;
 
 use std::{sync::Arc, time::Instant};
 
-use baton_front::{GenerationEvent, GenerationSpec, shown_request_id};
+use baton_front::{GenerationEvent, GenerationSpec, RequestHead, shown_request_id};
 use baton_proto::v1::{
     AdapterRef, GenerateEvent, GenerateRequest, PrefillCandidate, Role, generation_client::GenerationClient,
 };
@@ -16,6 +16,7 @@ pub(crate) use wishes::Wishes;
 
 use crate::{
     config::{Config, Priorities},
+    epp::{Asked, Underway},
     error::{CallBroken, DeadlinePassed, GenerateError, NoDecodeWorker, Stopping, WorkerLost},
     fleet::{DecodeShare, Fleet, Member, PrefillShare},
     metrics::SchedulerMetrics,
@@ -55,6 +56,18 @@ impl Dispatcher {
         &self.router
     }
 
+    /// Counts a request from its arrival on.
+    pub(crate) fn count(&self, request: &RequestHead<'_>) -> Underway {
+        let wishes = Wishes::of(request.headers, &self.priorities).unwrap_or_default();
+        let asked = match (request.is_understood, request.adapter) {
+            (false, _) => Asked::Unknown,
+            (true, None) => Asked::Model,
+            (true, Some(adapter)) => Asked::Adapter(adapter),
+        };
+        let epp = &self.router.epp;
+        epp.begin(wishes.who(epp, asked), request.bytes)
+    }
+
     /// Starts `spec` and waits for its first event. Until then nothing has been shown to anybody, so a worker that fails
     /// is replaced by another, a bounded number of times.
     ///
@@ -64,9 +77,7 @@ impl Dispatcher {
         &self,
         spec: &GenerationSpec,
     ) -> Result<(Generation, GenerationEvent), GenerateError> {
-        let header =
-            |name: &str| spec.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
-        let wishes = Wishes::read(header, &self.priorities)?;
+        let wishes = Wishes::of(&spec.headers, &self.priorities)?;
         let ask = Ask {
             request_id: &shown_request_id(&spec.request_id),
             prompt: &spec.prompt,
@@ -74,6 +85,8 @@ impl Dispatcher {
             max_tokens: u64::from(spec.sampling.max_tokens),
             adapter: spec.adapter.as_deref(),
             cache_salt: spec.cache_salt.as_deref(),
+            asked: spec.adapter.as_deref().map_or(Asked::Model, Asked::Adapter),
+            bytes: size_of_val(&*spec.prompt) as u64,
             ..wishes.ask()
         };
         let mut tried = Vec::new();

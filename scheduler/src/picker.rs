@@ -19,6 +19,7 @@ use tonic::transport::{Error, Server};
 use crate::{
     config::{PickerConfig, Priorities},
     dispatch::Wishes,
+    epp::{Asked, Underway, Who},
     fleet::Fleet,
     router::{Ask, Reach, Refused, Route, Router, not_now},
 };
@@ -43,23 +44,58 @@ pub(crate) struct GatewayPicker {
 
 impl Picker for GatewayPicker {
     async fn pick(&self, request: PickRequest) -> Result<Pick, Refusal> {
+        let mut counted = None;
+        let picked = self.choose(&request, &mut counted).await;
+        match picked {
+            Ok((request_id, route)) => Ok(self.pick_of(request_id, route, counted)),
+            Err(refusal) => {
+                if let Some(counted) = counted {
+                    counted.failed(refusal.status, true);
+                }
+                Err(refusal)
+            }
+        }
+    }
+}
+
+impl GatewayPicker {
+    /// `counted`: the request, once it is known whose it is; one without a body asks for nothing to be generated.
+    async fn choose(
+        &self,
+        request: &PickRequest,
+        counted: &mut Option<Underway>,
+    ) -> Result<(String, Route), Refusal> {
+        let epp = &self.router.epp;
+        let bytes = request.body.len() as u64;
+        let count = |who: Who| (bytes > 0).then(|| epp.begin(who, bytes));
         let request_id = match request.headers.get(REQUEST_ID) {
             Some(id) if !id.is_empty() && id.len() <= 256 => id.to_owned(),
             _ => baton_front::new_request_id(),
         };
         let header = |name: &str| request.headers.get(name).map(str::to_owned);
-        let wishes =
-            Wishes::read(header, &self.priorities).map_err(|error| refusal(400, error.to_string()))?;
+        let wishes = Wishes::read(header, &self.priorities).map_err(|error| {
+            *counted = count(Wishes::default().who(epp, Asked::Unknown));
+            refusal(400, error.to_string())
+        })?;
         let outline = match request.body.is_empty() {
             true => baton_front::Outline::default(),
             false => {
                 let outlined = self.front.outline(&request.body, self.most_encoded_bytes).await;
-                outlined.map_err(|error| refusal(400, error.to_string()))?
+                outlined.map_err(|error| {
+                    *counted = count(wishes.who(epp, Asked::Unknown));
+                    refusal(400, error.to_string())
+                })?
             }
         };
         let adapters = self.fleet.adapters();
         let adapter =
             outline.model.as_ref().filter(|model| adapters.iter().any(|adapter| adapter.name == **model));
+        let asked = match (adapter, &outline.model) {
+            (Some(adapter), _) => Asked::Adapter(adapter),
+            (None, Some(model)) => Asked::Named(model),
+            (None, None) => Asked::Model,
+        };
+        *counted = count(wishes.who(epp, asked));
         let ask = Ask {
             request_id: &request_id,
             prompt: &outline.tokens,
@@ -70,23 +106,26 @@ impl Picker for GatewayPicker {
             cache_salt: outline.cache_salt.as_deref(),
             reach: Reach::Gateway,
             subset: request.subset.as_deref(),
+            asked,
+            bytes,
             ..wishes.ask()
         };
-        match self.router.route(&ask).await {
-            Ok(route) => Ok(self.pick_of(request_id.clone(), route)),
-            Err(refused) => Err(refused_as(&refused)),
-        }
+        let route = self.router.route(&ask).await.map_err(|refused| refused_as(&refused))?;
+        Ok((request_id, route))
     }
-}
 
-impl GatewayPicker {
-    fn pick_of(&self, request_id: String, route: Route) -> Pick {
+    fn pick_of(&self, request_id: String, route: Route, counted: Option<Underway>) -> Pick {
         let mut headers = vec![(REQUEST_ID.to_owned(), request_id)];
         if !route.prefill_addresses.is_empty() {
             headers.push((PREFILLER.to_owned(), route.prefill_addresses.join(",")));
         }
         let endpoints = route.addresses.clone();
-        Pick { endpoints, headers, body: None, watch: Box::new(Sent::new(route, self.router.clone())) }
+        Pick {
+            endpoints,
+            headers,
+            body: None,
+            watch: Box::new(Sent::new(route, self.router.clone(), counted)),
+        }
     }
 }
 

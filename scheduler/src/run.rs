@@ -25,6 +25,7 @@ use crate::{
     config::{Config, PickerConfig, Priorities, ProfileError},
     directory::DirectoryService,
     dispatch::Dispatcher,
+    epp::Epp,
     fleet::{Fleet, RegistryService, ServedModel},
     foreign::{self, DiscoveryError},
     generator::FleetGenerator,
@@ -111,7 +112,9 @@ impl Scheduler {
             admission: config.routing.admission(),
             records: config.routing.decisions as usize,
         };
-        let router = Arc::new(Router::new(routing, cache, RouterMetrics::new(metrics)));
+        let epp = Arc::new(Epp::new(served.names.clone()));
+        let router = Arc::new(Router::new(routing, cache, RouterMetrics::new(metrics), epp.clone()));
+        epp.register(metrics, router.clone(), config.picker.pool_name());
         let fleet =
             Fleet::new(served, config.fleet.clone(), router.clone(), scheduler_metrics.clone(), root.clone());
         let fleet = Arc::new(fleet.over(tls.dial()));
