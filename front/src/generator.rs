@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use baton_process::TraceContext;
 use baton_proto::v1::{
     Account, Failure, FinishReason, GenerateEvent, SamplingParams, Token, generate_event::Event,
 };
@@ -91,6 +92,8 @@ pub struct GenerationSpec {
     pub deadline: Deadline,
     /// The client's headers, without its credentials: the generator may know some that the front does not.
     pub headers: Arc<HeaderMap>,
+    /// The front's span of it: others are parts of that.
+    pub trace: TraceContext,
 }
 
 /// When a request must have ended.

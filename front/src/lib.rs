@@ -40,6 +40,7 @@ mod record;
 mod request;
 mod routes;
 mod run;
+mod spans;
 mod stream;
 mod tools;
 mod watch;

@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use baton_process::{Span, SpanKind, TraceContext};
 use baton_proto::v1::{Account, Timing};
 use http::HeaderMap;
 use tokio::sync::OwnedSemaphorePermit;
@@ -14,7 +15,9 @@ use crate::{
     api_error::ApiError,
     completion::End,
     metrics::{FinishLabels, Handles, RequestLabels, gen_ai},
+    request::GenerateJob,
     run::ChoiceEvent,
+    spans,
 };
 
 /// The account of one request. Dropped before anybody said how the request ended, it ended because the client went away.
@@ -30,7 +33,7 @@ pub(crate) struct RequestRecord {
     pub(crate) response_bytes: u64,
     metrics: Arc<Handles>,
     endpoint: &'static str,
-    traceparent: Option<String>,
+    pub(crate) span: Span,
     choices: u32,
     n: u32,
     permits: Vec<OwnedSemaphorePermit>,
@@ -67,10 +70,12 @@ impl RequestRecord {
     pub(crate) fn new(
         request_id: String,
         endpoint: &'static str,
-        traceparent: Option<String>,
+        caller: &TraceContext,
         metrics: Arc<Handles>,
     ) -> Self {
         metrics.running.get_or_create(metrics.model()).inc();
+        let mut span = Span::begin(gen_ai::operation(endpoint), SpanKind::Server, caller);
+        spans::begin(&mut span, &request_id, endpoint);
         Self {
             request_id,
             arrived: Instant::now(),
@@ -82,7 +87,7 @@ impl RequestRecord {
             response_bytes: 0,
             metrics,
             endpoint,
-            traceparent,
+            span,
             choices: 0,
             n: 1,
             permits: Vec::new(),
@@ -109,6 +114,14 @@ impl RequestRecord {
         if self.watch.is_none() {
             let (adapter, bytes) = (self.adapter.as_deref(), self.request_bytes);
             self.watch = watch(&RequestHead { is_understood, adapter, headers, bytes });
+        }
+    }
+
+    /// Tells the span what is asked for.
+    pub(crate) fn describe(&mut self, job: &GenerateJob, max_tokens: u32) {
+        if self.span.is_recorded() {
+            let model = self.model().to_owned();
+            spans::describe(&mut self.span, self.endpoint, &model, job, max_tokens);
         }
     }
 
@@ -235,6 +248,22 @@ impl RequestRecord {
         }
     }
 
+    fn end_span(&mut self) {
+        if !self.span.is_recorded() {
+            return;
+        }
+        let ended = spans::Ended {
+            way: self.ended,
+            end: self.end(),
+            finish: self.finish,
+            first_token: self.first_token,
+            error: self.error.clone(),
+            prefill_worker: std::mem::take(&mut self.workers.prefill),
+            decode_worker: std::mem::take(&mut self.workers.decode),
+        };
+        spans::end(&mut self.span, ended);
+    }
+
     fn log(&self, total: Duration) {
         let timing = self.timing.unwrap_or_default();
         tracing::info!(
@@ -257,7 +286,7 @@ impl RequestRecord {
             prefill_worker = self.workers.prefill,
             decode_worker = self.workers.decode,
             fallback = self.workers.fallback,
-            traceparent = self.traceparent,
+            traceparent = self.span.context().traceparent(),
             error = self.error,
             "request"
         );
@@ -301,5 +330,6 @@ impl Drop for RequestRecord {
             watch.ended(&self.end());
         }
         self.log(total);
+        self.end_span();
     }
 }

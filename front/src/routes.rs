@@ -19,6 +19,7 @@ use axum::{
     routing::{get, post},
 };
 use baton_parsers::ToolFormat;
+use baton_process::TraceContext;
 use serde_json::{Value, json};
 
 use crate::{
@@ -99,8 +100,8 @@ async fn generate(app: Arc<App>, request_id: String, shape: Shape, request: Requ
         Shape::Chat => "/v1/chat/completions",
         Shape::Completion => "/v1/completions",
     };
-    let traceparent = id::traceparent(request.headers());
-    let mut record = RequestRecord::new(request_id, endpoint, traceparent, app.metrics.clone());
+    let caller = TraceContext::of_headers(request.headers());
+    let mut record = RequestRecord::new(request_id, endpoint, &caller, app.metrics.clone());
     match prepare(&app, shape, request, &mut record).await {
         Ok((job, prompts)) => answer(&app, shape, &job, &prompts, record).await,
         Err(error) => {
@@ -145,6 +146,8 @@ async fn prepare(
     let prompt_tokens = prompts.iter().map(|prompt| prompt.ids.len() as u64).sum();
     record.is_stream = job.stream.is_some();
     record.begin(prompt_tokens, job.choices(), job.n);
+    let max_tokens = prompts.iter().map(|prompt| prompt.max_tokens).max();
+    record.describe(&job, max_tokens.unwrap_or_default());
     Ok((job, prompts))
 }
 
@@ -174,7 +177,7 @@ async fn answer(
         has_short_ids: app.formats.tools == Some(ToolFormat::Mistral),
     };
     let echo = job.echo.then(|| echoed(app, job, prompts));
-    let events = run::start(app, job, prompts, &record.request_id, record.arrived);
+    let events = run::start(app, job, prompts, &record);
     match job.stream {
         Some(options) => {
             let opened = vec![false; choices];

@@ -6,6 +6,7 @@ mod wishes;
 use std::{sync::Arc, time::Instant};
 
 use baton_front::{GenerationEvent, GenerationSpec, RequestHead, shown_request_id};
+use baton_process::TraceContext;
 use baton_proto::v1::{
     AdapterRef, GenerateEvent, GenerateRequest, PrefillCandidate, Role, generation_client::GenerationClient,
 };
@@ -20,7 +21,7 @@ use crate::{
     error::{CallBroken, DeadlinePassed, GenerateError, NoDecodeWorker, Stopping, WorkerLost},
     fleet::{DecodeShare, Fleet, Member, PrefillShare},
     metrics::SchedulerMetrics,
-    router::{Ask, Refused, Route, Router, not_now},
+    router::{Ask, Refused, Route, Router, not_now, traced},
 };
 
 /// Has requests routed, and calls the workers that they are routed to.
@@ -120,7 +121,7 @@ impl Dispatcher {
     /// Waits until the request may go.
     async fn admitted(&self, spec: &GenerationSpec, ask: &Ask<'_>) -> Result<Route, GenerateError> {
         tokio::select! {
-            routed = self.router.route(ask) => routed.map_err(|refused| match refused {
+            routed = traced(&spec.trace, self.router.route(ask)) => routed.map_err(|refused| match refused {
                 Refused::Nobody(error) => error,
                 Refused::NotNow(refusal) => not_now(&refusal).into(),
             }),
@@ -200,7 +201,7 @@ impl Dispatcher {
         let Some(channel) = decode.channel.clone() else { return Err(NoDecodeWorker { draining: 0 }.into()) };
         let request = generate_request(spec, decode, prefill);
         let opened = tokio::select! {
-            opened = open(channel, request) => opened,
+            opened = open(channel, request, &spec.trace) => opened,
             () = decode.lost.cancelled() => return Err(WorkerLost { worker: decode.id().to_owned() }.into()),
             () = tokio::time::sleep_until(spec.deadline.at.into()) => {
                 return Err(DeadlinePassed { limit: spec.deadline.limit }.into());
@@ -215,7 +216,10 @@ impl Dispatcher {
 async fn open(
     channel: Channel,
     request: GenerateRequest,
+    trace: &TraceContext,
 ) -> Result<tonic::Streaming<baton_proto::v1::GenerateEvent>, tonic::Status> {
+    let mut request = tonic::Request::new(request);
+    trace.write(request.metadata_mut().as_mut());
     Ok(GenerationClient::new(channel).generate(request).await?.into_inner())
 }
 

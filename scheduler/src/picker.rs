@@ -9,7 +9,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use baton_endpoint_picker::{EndpointPicker, Limits, Pick, PickRequest, Picker, Refusal};
 use baton_front::Front;
-use baton_process::{BindError, Readiness, bind};
+use baton_process::{BindError, Readiness, Span, SpanKind, TraceContext, bind};
 use baton_proto::MAX_STREAMS;
 use baton_tls::Tls;
 use tokio::net::TcpListener;
@@ -21,7 +21,7 @@ use crate::{
     dispatch::Wishes,
     epp::{Asked, Underway, Who},
     fleet::Fleet,
-    router::{Ask, Reach, Refused, Route, Router, not_now},
+    router::{Ask, Reach, Refused, Route, Router, describe, not_now},
 };
 use health::serve_health;
 use sent::Sent;
@@ -45,10 +45,13 @@ pub(crate) struct GatewayPicker {
 impl Picker for GatewayPicker {
     async fn pick(&self, request: PickRequest) -> Result<Pick, Refusal> {
         let mut counted = None;
-        let picked = self.choose(&request, &mut counted).await;
+        let caller = TraceContext::read(|name| request.headers.get(name));
+        let mut span = Span::begin("pick", SpanKind::Internal, &caller);
+        let picked = self.choose(&request, &mut counted, &mut span).await;
         match picked {
-            Ok((request_id, route)) => Ok(self.pick_of(request_id, route, counted)),
+            Ok((request_id, route)) => Ok(self.pick_of(request_id, route, counted, span.context())),
             Err(refusal) => {
+                span.fail(refusal.status.to_string(), refusal.message.clone());
                 if let Some(counted) = counted {
                     counted.failed(refusal.status, true);
                 }
@@ -64,6 +67,7 @@ impl GatewayPicker {
         &self,
         request: &PickRequest,
         counted: &mut Option<Underway>,
+        span: &mut Span,
     ) -> Result<(String, Route), Refusal> {
         let epp = &self.router.epp;
         let bytes = request.body.len() as u64;
@@ -111,11 +115,20 @@ impl GatewayPicker {
             ..wishes.ask()
         };
         let route = self.router.route(&ask).await.map_err(|refused| refused_as(&refused))?;
+        span.set("baton.request_id", request_id.clone());
+        describe(span, &route);
         Ok((request_id, route))
     }
 
-    fn pick_of(&self, request_id: String, route: Route, counted: Option<Underway>) -> Pick {
+    fn pick_of(
+        &self,
+        request_id: String,
+        route: Route,
+        counted: Option<Underway>,
+        trace: &TraceContext,
+    ) -> Pick {
         let mut headers = vec![(REQUEST_ID.to_owned(), request_id)];
+        headers.extend(trace.headers().into_iter().map(|(name, value)| (name.to_owned(), value)));
         if !route.prefill_addresses.is_empty() {
             headers.push((PREFILLER.to_owned(), route.prefill_addresses.join(",")));
         }

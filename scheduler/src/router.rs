@@ -19,6 +19,7 @@ mod pool;
 mod queue;
 mod route;
 mod sessions;
+mod spans;
 mod topology;
 mod workers;
 
@@ -43,6 +44,7 @@ pub(crate) use metrics::RouterMetrics;
 pub(crate) use pool::{PoolView, WorkerLoadView};
 pub(crate) use queue::not_now;
 pub(crate) use route::{Ask, Refused, Route};
+pub(crate) use spans::{describe, traced};
 pub(crate) use workers::{Reach, WorkerFacts};
 
 use crate::epp::Epp;

@@ -308,7 +308,7 @@ pub async fn run(args: SchedulerArgs, shutdown: Shutdown) -> Result<(), Schedule
     if args.print_config {
         return Ok(writeln!(std::io::stdout(), "{}", config.to_json())?);
     }
-    let scheduler = Scheduler::bind(config, &Metrics::new()).await?;
+    let scheduler = Scheduler::bind(config, &Metrics::of_process()).await?;
     let (http, registry) = (scheduler.http_address()?, scheduler.registry_address()?);
     tracing::info!(%http, %registry, "scheduler listening");
     let others = scheduler.other_addresses()?;

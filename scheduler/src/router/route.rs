@@ -465,6 +465,16 @@ impl Route {
         self.prompt_tokens
     }
 
+    /// As it was decided.
+    pub(crate) fn predicted_ttft_ms(&self) -> f64 {
+        self.predicted_ttft_ms
+    }
+
+    /// Tokens of its prompt that were thought to be cached where it is computed.
+    pub(crate) fn cached_tokens(&self) -> u64 {
+        self.cached_tokens
+    }
+
     /// Tokens that came.
     pub(crate) fn output_tokens(&self) -> u64 {
         self.output_tokens
