@@ -1,6 +1,6 @@
-"""The official `openai` client against a running Baton: `openai_client.py BASE_URL MODEL`.
+"""The official `openai` client against a running Baton: `openai_client.py BASE_URL MODEL [KEY]`.
 
-Started by the test `api::the_official_openai_client_is_served`. Each function is one check; the first that fails ends
+Started by the test `api::the_official_openai_client_is_served`; with a key, which allows two requests a minute, by one in `keys`. Each function is one check; the first that fails ends
 the script with its traceback.
 """
 
@@ -204,10 +204,47 @@ CHECKS = [
 ]
 
 
+def a_wrong_key_is_refused(client, model):
+    try:
+        client.with_options(api_key="sk-baton-wrong").models.list()
+    except openai.AuthenticationError as error:
+        assert error.code == "invalid_api_key" and "wrong" not in error.message, error
+    else:
+        raise AssertionError("a wrong key was taken")
+
+
+def a_key_opens_its_models_alone(client, model):
+    assert [entry.id for entry in client.models.list().data] == [model]
+    try:
+        client.completions.create(model="another", prompt="Parcel 7")
+    except openai.PermissionDeniedError as error:
+        assert error.code == "model_not_allowed" and model in error.message, error
+    else:
+        raise AssertionError("another model was allowed")
+
+
+def limits_are_told_and_kept(client, model):
+    asked = dict(model=model, prompt="Parcel 7", max_tokens=2)
+    answer = client.completions.with_raw_response.create(**asked)
+    assert answer.headers["x-ratelimit-remaining-requests"] == "0", answer.headers
+    assert answer.parse().usage.completion_tokens <= 2
+    try:
+        client.completions.create(**asked)
+    except openai.RateLimitError as error:
+        assert error.code == "requests_per_minute_exceeded", error
+        assert 1 <= int(error.response.headers["retry-after"]) <= 30, error.response.headers
+    else:
+        raise AssertionError("a third request was served")
+
+
+KEY_CHECKS = [a_wrong_key_is_refused, a_key_opens_its_models_alone, limits_are_told_and_kept]
+
+
 def main():
-    base_url, model = sys.argv[1:]
-    with openai.OpenAI(base_url=f"{base_url}/v1", api_key="unused", max_retries=0, timeout=60) as client:
-        for check in CHECKS:
+    base_url, model, *key = sys.argv[1:]
+    api_key = key[0] if key else "unused"
+    with openai.OpenAI(base_url=f"{base_url}/v1", api_key=api_key, max_retries=0, timeout=60) as client:
+        for check in KEY_CHECKS if key else CHECKS:
             print(check.__name__, flush=True)
             check(client, model)
 

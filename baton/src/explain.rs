@@ -1,6 +1,10 @@
 //! `baton explain`: where a request went and why, and where it would have gone with other weights.
 
-use std::{fmt::Write as _, io::Write as _, path::PathBuf};
+use std::{
+    fmt::Write as _,
+    io::Write as _,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, bail};
 use baton_policy::{
@@ -18,9 +22,10 @@ Examples:
   baton explain 4f0c…                            why it went where it went
   baton explain 4f0c… --what-if transfer=0       with transfers for nothing
   baton explain 4f0c… --what-if queue=2 --what-if prefill=0.5
-  baton explain --last 5                         the last five decisions")]
+  baton explain --last 5                         the last five decisions
+  baton explain 4f0c… --file decisions.jsonl     from the file of `scheduler --decision-log`")]
 pub(crate) struct ExplainArgs {
-    /// The request's id; of several completions ID-1, ID-2, … are the others
+    /// The request's id; of several completions ID.1, ID.2, … are the others
     #[arg(value_name = "REQUEST_ID", required_unless_present = "last")]
     request_id: Option<String>,
 
@@ -31,6 +36,10 @@ pub(crate) struct ExplainArgs {
     /// The scheduler that decided
     #[arg(long, env = "BATON_URL", default_value = "http://127.0.0.1:8000", value_name = "URL")]
     url: String,
+
+    /// From this file instead, which the scheduler's --decision-log wrote
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["url", "api_key", "tls_ca"])]
+    file: Option<PathBuf>,
 
     /// Key, where the scheduler asks for one
     #[arg(long, env = "BATON_API_KEY", hide_env_values = true, value_name = "KEY")]
@@ -50,7 +59,10 @@ pub(crate) struct ExplainArgs {
 }
 
 pub(crate) async fn run(args: ExplainArgs) -> anyhow::Result<()> {
-    let records = fetch(&args).await?;
+    let records = match &args.file {
+        Some(file) => read(&args, file)?,
+        None => fetch(&args).await?,
+    };
     let mut text = String::new();
     for record in &records {
         if args.json {
@@ -105,6 +117,32 @@ async fn fetch(args: &ExplainArgs) -> anyhow::Result<Vec<Record>> {
             records
         }
     })
+}
+
+/// The same from a file. A request that was decided more than once stands there more than once: the last time it ended counts.
+fn read(args: &ExplainArgs, path: &Path) -> anyhow::Result<Vec<Record>> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let mut records = Vec::new();
+    for (index, line) in text.lines().enumerate() {
+        // Not each of what may be gigabytes is parsed.
+        if args.request_id.as_ref().is_none_or(|id| line.contains(id.as_str())) {
+            let record: Record = serde_json::from_str(line)
+                .with_context(|| format!("{} line {}: this is no decision", path.display(), index + 1))?;
+            records.push(record);
+        }
+    }
+    records.reverse();
+    match (&args.request_id, args.last) {
+        (Some(id), _) => {
+            let found = records.into_iter().find(|record| record.request_id == *id);
+            let missing = || format!("{} has no decision on request {id:?}", path.display());
+            Ok(vec![found.with_context(missing)?])
+        }
+        (None, most) => {
+            records.truncate(most.map_or(usize::MAX, usize::from));
+            Ok(records)
+        }
+    }
 }
 
 fn tell_what_if(text: &mut String, record: &Record, changes: &[(Term, f64)]) {

@@ -26,6 +26,10 @@ The scheduler reads the file with --api-keys-file.")]
         /// Team that its usage is counted for
         #[arg(long, value_name = "NAME")]
         team: Option<String>,
+
+        /// For an operator, who may look at workers and decisions, and load adapters
+        #[arg(long)]
+        admin: bool,
     },
     /// Print the hash of a key that you have, read from standard input: for `hash:` in the key file
     Hash,
@@ -33,17 +37,18 @@ The scheduler reads the file with --api-keys-file.")]
 
 pub(crate) fn run(command: &KeyCommand) -> anyhow::Result<()> {
     match command {
-        KeyCommand::New { name, team } => new(name, team.as_deref()),
+        KeyCommand::New { name, team, admin } => new(name, team.as_deref(), *admin),
         KeyCommand::Hash => hash(),
     }
 }
 
 /// The key goes to standard error, so that the entry can be appended to the file as it is.
-fn new(name: &str, team: Option<&str>) -> anyhow::Result<()> {
+fn new(name: &str, team: Option<&str>, is_admin: bool) -> anyhow::Result<()> {
     let secret = Secret::generate().context("the system gives no random numbers")?;
     let hash = KeyHash::of(&secret).context("the system gives no random numbers")?;
     let team = team.map_or_else(String::new, |team| format!("    team: {team}\n"));
-    let entry = format!("  - name: {name}\n{team}    hash: {hash}\n");
+    let admin = if is_admin { "    admin: true\n" } else { "" };
+    let entry = format!("  - name: {name}\n{team}    hash: {hash}\n{admin}");
     baton_tenancy::check_key_file(&format!("keys:\n{entry}"))?;
     writeln!(
         std::io::stderr(),

@@ -1,19 +1,21 @@
 //! Adapters in the model list; and loading and unloading them at run time, in vLLM's shape.
 //!
 //! Loading reads folders on the workers' machines that the caller names. So there are no such paths unless the operator has said
-//! so.
+//! so, and only operators may ask for them.
 
 use std::sync::Arc;
 
 use axum::{
     Router,
     extract::{Request, State},
+    response::{IntoResponse, Response},
     routing::post,
 };
+use baton_tenancy::Call;
 use serde_json::{Value, json};
 
 use crate::{
-    App, ServedAdapter,
+    App, ServedAdapter, access,
     api_error::ApiError,
     body,
     fields::{Fields, InvalidField},
@@ -36,9 +38,21 @@ pub(crate) fn describe(app: &App, adapter: &ServedAdapter) -> Value {
     })
 }
 
-async fn load(State(app): State<Arc<App>>, request: Request) -> Result<String, ApiError> {
-    let mut fields = read(&app, request).await?;
-    let (name, path) = (required(&mut fields, "lora_name")?, required(&mut fields, "lora_path")?);
+async fn load(State(app): State<Arc<App>>, request: Request) -> Response {
+    let answer = async |call: &mut Call, request| Ok(load_one(&app, call, request).await?.into_response());
+    access::counted(&app, "/v1/load_lora_adapter", request, answer).await
+}
+
+async fn unload(State(app): State<Arc<App>>, request: Request) -> Response {
+    let answer = async |call: &mut Call, request| Ok(unload_one(&app, call, request).await?.into_response());
+    access::counted(&app, "/v1/unload_lora_adapter", request, answer).await
+}
+
+async fn load_one(app: &App, call: &mut Call, request: Request) -> Result<String, ApiError> {
+    let mut fields = read(app, request).await?;
+    let name = required(&mut fields, "lora_name")?;
+    call.admin(&name)?;
+    let path = required(&mut fields, "lora_path")?;
     if fields.boolean("load_inplace")?.unwrap_or(false) {
         return Err(InvalidField::new("load_inplace", "not supported: unload the adapter first").into());
     }
@@ -50,9 +64,10 @@ async fn load(State(app): State<Arc<App>>, request: Request) -> Result<String, A
     Ok(format!("Success: LoRA adapter '{name}' added successfully."))
 }
 
-async fn unload(State(app): State<Arc<App>>, request: Request) -> Result<String, ApiError> {
-    let mut fields = read(&app, request).await?;
+async fn unload_one(app: &App, call: &mut Call, request: Request) -> Result<String, ApiError> {
+    let mut fields = read(app, request).await?;
     let name = required(&mut fields, "lora_name")?;
+    call.admin(&name)?;
     app.generator.unload_adapter(&name).await?;
     tracing::info!(adapter = name, "adapter unloaded");
     Ok(format!("Success: LoRA adapter '{name}' removed successfully."))

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use axum::{
     Json,
-    http::{HeaderValue, StatusCode, header::RETRY_AFTER},
+    http::{HeaderValue, StatusCode},
     response::{IntoResponse, Response},
 };
 use baton_proto::v1::FailureKind;
+use baton_tenancy::Refusal;
 use baton_tokenizer::RenderError;
 use serde::Serialize;
 
@@ -18,7 +19,7 @@ use crate::{AdapterRefused, GenerateError, fields::InvalidField};
 pub(crate) struct ApiError {
     pub(crate) status: StatusCode,
     pub(crate) body: ErrorBody,
-    retry_after: Option<Duration>,
+    headers: Vec<(&'static str, String)>,
 }
 
 /// OpenAI's error object.
@@ -38,6 +39,7 @@ pub(crate) struct Envelope<'a> {
 }
 
 const INVALID: &str = "invalid_request_error";
+const OVERLOADED: &str = "overloaded";
 const UNAVAILABLE: &str = "service_unavailable_error";
 
 /// Long enough for a worker to join or a request to end, short enough not to idle.
@@ -51,7 +53,7 @@ impl ApiError {
         message: impl Into<String>,
     ) -> Self {
         let body = ErrorBody { message: message.into(), kind, param: None, code };
-        Self { status, body, retry_after: None }
+        Self { status, body, headers: Vec::new() }
     }
 
     pub(crate) fn invalid(message: impl Into<String>) -> Self {
@@ -64,7 +66,7 @@ impl ApiError {
     }
 
     fn retry_after(mut self, after: Duration) -> Self {
-        self.retry_after = Some(after);
+        self.headers = vec![("retry-after", after.as_secs().max(1).to_string())];
         self
     }
 
@@ -116,7 +118,7 @@ impl ApiError {
     }
 
     pub(crate) fn busy(message: impl Into<String>) -> Self {
-        Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", Some("overloaded"), message)
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", Some(OVERLOADED), message)
             .retry_after(RETRY_SOON)
     }
 
@@ -133,7 +135,9 @@ impl ApiError {
     /// A short word for logs and metrics.
     pub(crate) fn outcome(&self) -> &'static str {
         match self.status {
-            StatusCode::TOO_MANY_REQUESTS => "overloaded",
+            StatusCode::TOO_MANY_REQUESTS if self.body.code == Some(OVERLOADED) => OVERLOADED,
+            StatusCode::TOO_MANY_REQUESTS => "limited",
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => "denied",
             StatusCode::GATEWAY_TIMEOUT => "deadline",
             status if status.is_client_error() => "invalid",
             StatusCode::SERVICE_UNAVAILABLE => "unavailable",
@@ -151,10 +155,21 @@ impl ApiError {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let mut response = (self.status, Json(Envelope { error: &self.body })).into_response();
-        if let Some(after) = self.retry_after {
-            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(after.as_secs().max(1)));
+        for (name, value) in self.headers {
+            if let Ok(value) = HeaderValue::from_str(&value) {
+                response.headers_mut().insert(name, value);
+            }
         }
         response
+    }
+}
+
+impl From<Refusal> for ApiError {
+    fn from(refusal: Refusal) -> Self {
+        let status = StatusCode::from_u16(refusal.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let error = Self::new(status, refusal.kind(), Some(refusal.code()), refusal.to_string());
+        let error = if matches!(refusal, Refusal::Model { .. }) { error.param("model") } else { error };
+        Self { headers: refusal.headers(), ..error }
     }
 }
 
@@ -214,10 +229,7 @@ impl From<GenerateError> for ApiError {
             GenerateError::Stopping(_) => unavailable("stopping"),
             GenerateError::WorkerFailed(failed) => match failed.kind {
                 FailureKind::Invalid => Self::invalid(message),
-                FailureKind::Overloaded => {
-                    Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", Some("overloaded"), message)
-                        .retry_after(RETRY_SOON)
-                }
+                FailureKind::Overloaded => Self::busy(message),
                 FailureKind::Unavailable => unavailable("worker_lost"),
                 FailureKind::Deadline => deadline(),
                 FailureKind::Internal | FailureKind::Unspecified => Self::internal(message),

@@ -1,6 +1,6 @@
 //! The front, put together.
 
-use std::{fmt::Debug, sync::Arc, time::SystemTime};
+use std::{net::SocketAddr, sync::Arc, time::SystemTime};
 
 use axum::{Router, serve::Listener};
 use baton_grammar::{GrammarError, Grammars};
@@ -9,7 +9,12 @@ use baton_process::{Metrics, Readiness};
 use baton_tokenizer::Tokenizer;
 use tokio::sync::Semaphore;
 
-use crate::{FrontConfig, FrontMetrics, Generator, ModelText, metrics::Handles, routes};
+use crate::{
+    Edge, FrontConfig, FrontMetrics, Generator, ModelText,
+    access::{ClientAddr, Peers},
+    metrics::Handles,
+    routes,
+};
 
 /// What every handler needs.
 pub(crate) struct App {
@@ -22,6 +27,7 @@ pub(crate) struct App {
     /// Checks what outputs must be; an error: this model's can't be constrained.
     pub(crate) grammars: Result<Grammars, GrammarError>,
     pub(crate) generator: Arc<dyn Generator>,
+    pub(crate) edge: Edge,
     pub(crate) metrics: Arc<Handles>,
     pub(crate) registry: Metrics,
     pub(crate) readiness: Readiness,
@@ -45,6 +51,7 @@ impl Front {
         metrics: FrontMetrics,
         registry: Metrics,
         readiness: Readiness,
+        edge: Edge,
     ) -> Self {
         let ModelText { tokenizer, formats, marks, grammars } = text;
         let encoders = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -56,6 +63,7 @@ impl Front {
             marks,
             grammars,
             generator,
+            edge,
             metrics: metrics.0,
             registry,
             readiness,
@@ -76,11 +84,12 @@ impl Front {
     ///
     /// # Errors
     /// The listener failed.
-    pub async fn serve<L: Listener<Addr: Debug>>(
+    pub async fn serve<L: Listener<Addr = SocketAddr>>(
         &self,
         listener: L,
         stop: impl Future<Output = ()> + Send + 'static,
     ) -> std::io::Result<()> {
-        axum::serve(listener, self.router()).with_graceful_shutdown(stop).await
+        let service = self.router().into_make_service_with_connect_info::<ClientAddr>();
+        axum::serve(Peers(listener), service).with_graceful_shutdown(stop).await
     }
 }

@@ -1,5 +1,7 @@
 //! Reading a request's body: bounded in size and time, JSON, an object.
 
+use std::time::Duration;
+
 use axum::{body::Body, http::HeaderMap};
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt as _;
@@ -7,6 +9,9 @@ use serde_json::Value;
 use tokio::time::timeout;
 
 use crate::{RequestLimits, api_error::ApiError, fields::Fields};
+
+const MOST_DISCARDED_BYTES: usize = 8 << 20;
+const DISCARDING: Duration = Duration::from_secs(2);
 
 /// The body's fields.
 pub(crate) async fn read_fields(
@@ -25,6 +30,23 @@ pub(crate) async fn read_bytes(
 ) -> Result<Bytes, ApiError> {
     let read = timeout(limits.body_timeout, read(headers, body, limits.max_body_bytes)).await;
     read.map_err(|_| ApiError::body_timeout(limits.body_timeout))?
+}
+
+/// Throws away what comes: an answer that overtakes a body would be lost with the connection's reset. A sender who goes on for too
+/// long has himself to blame.
+pub(crate) async fn discard(body: Body) {
+    let mut chunks = body.into_data_stream();
+    let mut seen = 0;
+    let reading = async {
+        while let Some(Ok(chunk)) = chunks.next().await {
+            seen += chunk.len();
+            if seen > MOST_DISCARDED_BYTES {
+                return;
+            }
+        }
+    };
+    // As far as it went.
+    let _ = timeout(DISCARDING, reading).await;
 }
 
 async fn read(headers: &HeaderMap, body: Body, limit: u64) -> Result<Bytes, ApiError> {

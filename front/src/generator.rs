@@ -94,6 +94,19 @@ pub struct GenerationSpec {
     pub headers: Arc<HeaderMap>,
     /// The front's span of it: others are parts of that.
     pub trace: TraceContext,
+    /// Whose it is; `None`: the front knows no tenants, and the headers may say.
+    pub owner: Option<Owner>,
+}
+
+/// Whose a request is, by its key: clients cannot choose it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// The key's name.
+    pub tenant: Arc<str>,
+    /// The higher, the sooner.
+    pub priority: i32,
+    /// Its share beside other tenants of its priority; at least 1.
+    pub weight: u32,
 }
 
 /// When a request must have ended.

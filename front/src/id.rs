@@ -3,6 +3,10 @@
 use axum::http::HeaderMap;
 use rand::Rng as _;
 
+/// The request's id, for every handler.
+#[derive(Clone)]
+pub(crate) struct RequestId(pub(crate) String);
+
 /// The client's `x-request-id`, if it is fit for logs and headers; else a new one.
 pub(crate) fn request_id(headers: &HeaderMap) -> String {
     let given = headers.get("x-request-id").and_then(|value| value.to_str().ok());

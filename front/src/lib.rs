@@ -10,6 +10,8 @@
 //! The front is the only part of Baton that knows text: it renders, encodes, decodes, and finds stop strings; behind the
 //! [`Generator`] there are token ids. It checks a request once, completely, before anybody else hears of it.
 //!
+//! Who may ask, and how much, is decided at its [`Edge`], by `baton-tenancy`; credentials go no further.
+//!
 //! Left out on purpose: workers, placement, and any state about a request that outlives it.
 //!
 //! # Invariants
@@ -18,6 +20,7 @@
 
 #![forbid(unsafe_code)]
 
+mod access;
 mod adapters;
 mod api_error;
 mod app;
@@ -27,6 +30,7 @@ mod collect;
 mod completion;
 mod config;
 mod constrain;
+mod edge;
 mod error;
 mod fields;
 mod generator;
@@ -49,13 +53,14 @@ mod wire;
 pub use app::Front;
 pub use args::FrontArgs;
 pub use config::{FormatChoice, FrontConfig, RequestLimits};
+pub use edge::Edge;
 pub use error::{
     BadHeader, CallBroken, DeadlinePassed, GenerateError, NeverFits, NoDecodeWorker, NoSuchAdapter, NotNow,
     Stopping, WorkerFailed, WorkerLost,
 };
 pub use generator::{
     AdapterRefused, Deadline, EventKind, Events, Generation, GenerationEvent, GenerationSpec, Generator,
-    ServedAdapter,
+    Owner, ServedAdapter,
 };
 pub use id::{new_request_id, shown_request_id};
 pub use metrics::FrontMetrics;

@@ -7,11 +7,12 @@ use std::{
 
 use baton_process::{Span, SpanKind, TraceContext};
 use baton_proto::v1::{Account, Timing};
+use baton_tenancy::Call;
 use http::HeaderMap;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
-    EndedBy, RequestEnd, RequestHead, RequestWatch,
+    EndedBy, Owner, RequestEnd, RequestHead, RequestWatch,
     api_error::ApiError,
     completion::End,
     metrics::{FinishLabels, Handles, RequestLabels, gen_ai},
@@ -19,6 +20,13 @@ use crate::{
     run::ChoiceEvent,
     spans,
 };
+
+/// A request that was refused before anything but its headers was read.
+pub(crate) fn note_refused(metrics: &Handles, request_id: &str, endpoint: &'static str, error: &ApiError) {
+    let (status, outcome) = (error.status.as_u16(), error.outcome());
+    metrics.requests.get_or_create(&RequestLabels { endpoint, status, outcome }).inc();
+    tracing::info!(request_id, endpoint, status, outcome, error = error.body.message, "request");
+}
 
 /// The account of one request. Dropped before anybody said how the request ended, it ended because the client went away.
 pub(crate) struct RequestRecord {
@@ -31,6 +39,8 @@ pub(crate) struct RequestRecord {
     pub(crate) is_stream: bool,
     pub(crate) request_bytes: u64,
     pub(crate) response_bytes: u64,
+    /// What the key of its sender is asked, and told of it.
+    pub(crate) call: Call,
     metrics: Arc<Handles>,
     endpoint: &'static str,
     pub(crate) span: Span,
@@ -71,6 +81,7 @@ impl RequestRecord {
         request_id: String,
         endpoint: &'static str,
         caller: &TraceContext,
+        call: Call,
         metrics: Arc<Handles>,
     ) -> Self {
         metrics.running.get_or_create(metrics.model()).inc();
@@ -85,6 +96,7 @@ impl RequestRecord {
             is_stream: false,
             request_bytes: 0,
             response_bytes: 0,
+            call,
             metrics,
             endpoint,
             span,
@@ -109,11 +121,12 @@ impl RequestRecord {
         &mut self,
         watch: impl FnOnce(&RequestHead<'_>) -> Option<Box<dyn RequestWatch>>,
         is_understood: bool,
+        owner: Option<&Owner>,
         headers: &HeaderMap,
     ) {
         if self.watch.is_none() {
             let (adapter, bytes) = (self.adapter.as_deref(), self.request_bytes);
-            self.watch = watch(&RequestHead { is_understood, adapter, headers, bytes });
+            self.watch = watch(&RequestHead { is_understood, adapter, owner, headers, bytes });
         }
     }
 
@@ -143,6 +156,7 @@ impl RequestRecord {
         let tokens = event.piece.tokens.len();
         if tokens > 0 {
             self.completion_tokens += tokens as u64;
+            self.call.generated(tokens as u64);
             self.first_token.get_or_insert_with(|| now.saturating_duration_since(self.arrived));
             self.observe_tokens(event.index, tokens, now);
         }
@@ -162,6 +176,7 @@ impl RequestRecord {
 
     pub(crate) fn succeed(&mut self) {
         (self.status, self.outcome, self.ended) = (200, "ok", EndedBy::Answer);
+        self.call.ends_as(self.status, self.outcome);
     }
 
     /// `is_mid_stream`: the status had been sent before.
@@ -170,6 +185,7 @@ impl RequestRecord {
         self.outcome = error.outcome();
         self.ended = EndedBy::Error(error.status.as_u16());
         self.error = Some(error.body.message.clone());
+        self.call.ends_as(self.status, error.body.code.unwrap_or(self.outcome));
     }
 
     /// Prompt tokens that were not computed. The completions of one prompt share its cached part: it counts once.
@@ -270,6 +286,7 @@ impl RequestRecord {
             request_id = self.request_id,
             endpoint = self.endpoint,
             adapter = self.adapter,
+            tenant = self.call.tenant().name(),
             status = self.status,
             outcome = self.outcome,
             finish = self.finish.unwrap_or("none"),
@@ -301,6 +318,7 @@ fn millis(duration: Duration) -> f64 {
 impl Drop for RequestRecord {
     fn drop(&mut self) {
         let total = self.arrived.elapsed();
+        self.call.cached(self.cached_tokens());
         let model = self.metrics.model();
         self.metrics.running.get_or_create(model).dec();
         let permits: usize = self.permits.iter().map(OwnedSemaphorePermit::num_permits).sum();

@@ -13,6 +13,7 @@ mod unsupported;
 use std::sync::Arc;
 
 use baton_proto::v1::SamplingParams;
+use baton_tenancy::{Call, Tenant};
 use http::HeaderMap;
 use serde_json::{Map, Value};
 
@@ -23,7 +24,7 @@ pub(crate) use sampling::choice_seed;
 pub(crate) use tools::{Function, ToolUse};
 
 use crate::{
-    App,
+    App, Owner,
     api_error::ApiError,
     completion::TextOptions,
     fields::{Fields, InvalidField},
@@ -61,6 +62,8 @@ pub(crate) struct GenerateJob {
     pub(crate) stream: Option<StreamOptions>,
     /// What the client said beside the body, for whoever generates.
     pub(crate) headers: Arc<HeaderMap>,
+    /// Whose it is, where tenants are known.
+    pub(crate) owner: Option<Owner>,
 }
 
 /// A prompt before it is encoded.
@@ -113,24 +116,30 @@ impl GenerateJob {
     }
 }
 
-/// `model` must be one that is served, or one of its adapters, which is returned; a request without one is for the only model that
-/// there is.
-pub(crate) fn take_model(fields: &mut Fields, app: &App) -> Result<Option<String>, ApiError> {
-    let served = &app.config.served_model_names;
-    let Some(asked) = fields.string("model")?.filter(|asked| !served.contains(asked)) else {
+/// `model` must be one that the caller may use and that is served, or one of its adapters, which is returned; a request without one
+/// is for the only model that there is.
+pub(crate) fn take_model(
+    fields: &mut Fields,
+    app: &App,
+    call: &mut Call,
+) -> Result<Option<String>, ApiError> {
+    let asked = fields.string("model")?;
+    // First, because who may not use it need not know whether it exists.
+    call.model(asked.as_deref().unwrap_or(app.config.shown_name()))?;
+    let Some(asked) = asked.filter(|asked| !app.config.served_model_names.contains(asked)) else {
         return Ok(None);
     };
     if app.generator.adapters().iter().any(|adapter| adapter.name == asked) {
         return Ok(Some(asked));
     }
-    Err(model_not_found(app, &asked))
+    Err(model_not_found(app, call.tenant(), &asked))
 }
 
-/// With the names of all that there is.
-pub(crate) fn model_not_found(app: &App, asked: &str) -> ApiError {
+/// With the names of all that `tenant` may use.
+pub(crate) fn model_not_found(app: &App, tenant: &Tenant, asked: &str) -> ApiError {
     let adapters = app.generator.adapters().into_iter().map(|adapter| adapter.name);
-    let names: Vec<String> = app.config.served_model_names.iter().cloned().chain(adapters).collect();
-    ApiError::model_not_found(asked, &names)
+    let names = app.config.served_model_names.iter().cloned().chain(adapters);
+    ApiError::model_not_found(asked, &names.filter(|name| tenant.may_use(name)).collect::<Vec<_>>())
 }
 
 fn take_stream(fields: &mut Fields) -> Result<Option<StreamOptions>, ApiError> {

@@ -10,23 +10,22 @@ use std::{sync::Arc, time::SystemTime};
 use axum::{
     Extension, Json, Router,
     extract::{Path, Request, State},
-    http::{
-        HeaderMap, HeaderValue, Method, Uri,
-        header::{AUTHORIZATION, CONTENT_TYPE},
-    },
+    http::{HeaderMap, HeaderValue, Method, Uri, header::CONTENT_TYPE},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
 use baton_parsers::ToolFormat;
 use baton_process::TraceContext;
+use baton_tenancy::Tenant;
 use serde_json::{Value, json};
 
 use crate::{
-    App, adapters,
+    App, access, adapters,
     api_error::ApiError,
-    body, collect, constrain, id,
-    record::RequestRecord,
+    body, collect, constrain,
+    id::{self, RequestId},
+    record::{self, RequestRecord},
     request::{
         GenerateJob, ParseLimits, PromptSource, model_not_found, parse_chat, parse_completion, take_model,
     },
@@ -36,24 +35,23 @@ use crate::{
     wire::{Choice, Shape, Writer},
 };
 
-/// The request's id, for every handler.
-#[derive(Clone)]
-struct RequestId(String);
-
 /// The whole front.
 pub(crate) fn router(app: Arc<App>) -> Router {
     let updates = match app.config.allow_runtime_lora_updating {
         true => adapters::routes(),
         false => Router::new(),
     };
-    updates
+    let for_operators = Router::new()
+        .route("/v1/workers", get(workers))
+        .route("/v1/decisions", get(decisions))
+        .route("/v1/decisions/{*id}", get(decision))
+        .route_layer(middleware::from_fn_with_state(app.clone(), access::admins_only));
+    for_operators
+        .merge(updates)
         .route("/v1/chat/completions", post(chat_completions))
         .route("/v1/completions", post(completions))
         .route("/v1/models", get(models))
         .route("/v1/models/{*name}", get(model))
-        .route("/v1/workers", get(workers))
-        .route("/v1/decisions", get(decisions))
-        .route("/v1/decisions/{*id}", get(decision))
         .route("/tokenize", post(tools::tokenize))
         .route("/detokenize", post(tools::detokenize))
         .route("/health", get(async || "ok\n"))
@@ -101,16 +99,26 @@ async fn generate(app: Arc<App>, request_id: String, shape: Shape, request: Requ
         Shape::Completion => "/v1/completions",
     };
     let caller = TraceContext::of_headers(request.headers());
-    let mut record = RequestRecord::new(request_id, endpoint, &caller, app.metrics.clone());
-    match prepare(&app, shape, request, &mut record).await {
+    let call = match access::begin(&app, &request, endpoint) {
+        Ok(call) => call,
+        Err(refused) => {
+            record::note_refused(&app.metrics, &request_id, endpoint, &refused);
+            return access::refuse(refused, request).await;
+        }
+    };
+    let tenant = call.tenant().clone();
+    let mut record = RequestRecord::new(request_id, endpoint, &caller, call, app.metrics.clone());
+    let response = match prepare(&app, shape, request, &mut record).await {
         Ok((job, prompts)) => answer(&app, shape, &job, &prompts, record).await,
         Err(error) => {
             // Nobody has followed what was not understood.
-            record.watch_by(|head| app.generator.watch(head), false, &HeaderMap::new());
+            let owner = access::owner(&app, &tenant);
+            record.watch_by(|head| app.generator.watch(head), false, owner.as_ref(), &HeaderMap::new());
             record.fail(&error, false);
             error.into_response()
         }
-    }
+    };
+    access::with_rates(&app, &tenant, response)
 }
 
 /// Everything before the workers are asked.
@@ -127,8 +135,9 @@ async fn prepare(
     record.request_bytes = body.len() as u64;
     let mut fields = body::parse(&body)?;
     drop(body);
-    record.adapter = take_model(&mut fields, app)?;
-    record.watch_by(|head| app.generator.watch(head), true, &parts.headers);
+    record.adapter = take_model(&mut fields, app, &mut record.call)?;
+    let owner = access::owner(app, record.call.tenant());
+    record.watch_by(|head| app.generator.watch(head), true, owner.as_ref(), &parts.headers);
     let limits =
         ParseLimits { vocab_size: app.tokenizer.vocab_size(), max_choices: app.config.limits.max_choices };
     let mut job = match shape {
@@ -136,8 +145,8 @@ async fn prepare(
         Shape::Completion => parse_completion(fields, &limits)?,
     };
     job.adapter.clone_from(&record.adapter);
-    // Who may ask is decided here and nowhere else.
-    parts.headers.remove(AUTHORIZATION);
+    job.owner = owner;
+    access::strip(&mut parts.headers);
     job.headers = Arc::new(parts.headers);
     admit(app, job.choices() - 1, record)?;
     let prompts = run::encode_prompts(app, &job).await?;
@@ -145,6 +154,11 @@ async fn prepare(
     job.text.shown_special = app.marks.clone();
     let prompt_tokens = prompts.iter().map(|prompt| prompt.ids.len() as u64).sum();
     record.is_stream = job.stream.is_some();
+    record.call.prompt(prompt_tokens)?;
+    if record.call.wants_prompt_text() {
+        let texts = prompts.iter().map(|prompt| app.tokenizer.decode(&prompt.ids, false));
+        record.call.prompt_text(&texts.collect::<Vec<_>>().join("\n"));
+    }
     record.begin(prompt_tokens, job.choices(), job.n);
     let max_tokens = prompts.iter().map(|prompt| prompt.max_tokens).max();
     record.describe(&job, max_tokens.unwrap_or_default());
@@ -203,23 +217,28 @@ fn echoed(app: &App, job: &GenerateJob, prompts: &[EncodedPrompt]) -> Vec<String
     job.prompts.iter().zip(prompts).map(text).collect()
 }
 
-async fn models(State(app): State<Arc<App>>) -> Json<Value> {
-    let names = app.config.served_model_names.iter();
-    let adapters = app.generator.adapters();
-    let adapters = adapters.iter().map(|adapter| adapters::describe(&app, adapter));
-    let models: Vec<Value> = names.map(|name| describe_model(&app, name)).chain(adapters).collect();
-    Json(json!({ "object": "list", "data": models }))
+async fn models(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<Json<Value>, ApiError> {
+    let tenant = access::identify(&app, &headers)?;
+    let models: Vec<Value> = usable_models(&app, &tenant).collect();
+    Ok(Json(json!({ "object": "list", "data": models })))
 }
 
-async fn model(State(app): State<Arc<App>>, Path(name): Path<String>) -> Result<Json<Value>, ApiError> {
-    let served = &app.config.served_model_names;
-    if served.contains(&name) {
-        return Ok(Json(describe_model(&app, &name)));
-    }
-    match app.generator.adapters().iter().find(|adapter| adapter.name == name) {
-        Some(adapter) => Ok(Json(adapters::describe(&app, adapter))),
-        None => Err(model_not_found(&app, &name)),
-    }
+async fn model(
+    State(app): State<Arc<App>>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+) -> Result<Json<Value>, ApiError> {
+    let tenant = access::identify(&app, &headers)?;
+    let found = usable_models(&app, &tenant).find(|model| model["id"] == name);
+    found.map(Json).ok_or_else(|| model_not_found(&app, &tenant, &name))
+}
+
+/// The served ones and their adapters, as far as `tenant` may use them.
+fn usable_models(app: &App, tenant: &Tenant) -> impl Iterator<Item = Value> {
+    let names = app.config.served_model_names.iter().filter(|name| tenant.may_use(name));
+    let adapters = app.generator.adapters().into_iter().filter(|adapter| tenant.may_use(&adapter.name));
+    let adapters = adapters.map(|adapter| adapters::describe(app, &adapter));
+    names.map(|name| describe_model(app, name)).chain(adapters)
 }
 
 fn describe_model(app: &App, name: &str) -> Value {

@@ -97,6 +97,7 @@ pub(crate) fn start(
             deadline,
             headers: job.headers.clone(),
             trace: record.span.context().clone(),
+            owner: job.owner.clone(),
         };
         let text =
             CompletionText::new(app.tokenizer.clone(), &prompt.ids, Arc::<TextOptions>::clone(&options));

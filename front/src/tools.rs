@@ -7,10 +7,11 @@ use axum::{
     extract::{Request, State},
     response::{IntoResponse, Response},
 };
+use baton_tenancy::Call;
 use serde_json::json;
 
 use crate::{
-    App,
+    App, access,
     api_error::ApiError,
     body,
     fields::{InvalidField, token_ids},
@@ -18,10 +19,20 @@ use crate::{
     request::{PromptSource, take_chat_prompt, take_model},
 };
 
-pub(crate) async fn tokenize(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
+pub(crate) async fn tokenize(State(app): State<Arc<App>>, request: Request) -> Response {
+    let answer = async |call: &mut Call, request| to_tokens(&app, call, request).await;
+    access::counted(&app, "/tokenize", request, answer).await
+}
+
+pub(crate) async fn detokenize(State(app): State<Arc<App>>, request: Request) -> Response {
+    let answer = async |call: &mut Call, request| to_text(&app, call, request).await;
+    access::counted(&app, "/detokenize", request, answer).await
+}
+
+async fn to_tokens(app: &App, call: &mut Call, request: Request) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
     let mut fields = body::read_fields(&parts.headers, body, &app.config.limits).await?;
-    take_model(&mut fields, &app)?;
+    take_model(&mut fields, app, call)?;
     let with_strings = fields.boolean("return_token_strs")?.unwrap_or(false);
     let source = match fields.string("prompt")? {
         Some(text) => {
@@ -29,7 +40,7 @@ pub(crate) async fn tokenize(State(app): State<Arc<App>>, request: Request) -> R
         }
         None => PromptSource::Chat(take_chat_prompt(&mut fields)?),
     };
-    let ids = prompt::encode(&app, source).await?;
+    let ids = prompt::encode(app, source).await?;
     let spelling = |&id: &u32| app.tokenizer.spelling(id).unwrap_or_default();
     let strings = with_strings.then(|| ids.iter().map(spelling).collect::<Vec<_>>());
     let answer = json!({
@@ -41,10 +52,10 @@ pub(crate) async fn tokenize(State(app): State<Arc<App>>, request: Request) -> R
     Ok(Json(answer).into_response())
 }
 
-pub(crate) async fn detokenize(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
+async fn to_text(app: &App, call: &mut Call, request: Request) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
     let mut fields = body::read_fields(&parts.headers, body, &app.config.limits).await?;
-    take_model(&mut fields, &app)?;
+    take_model(&mut fields, app, call)?;
     let Some(tokens) = fields.array("tokens")? else {
         return Err(InvalidField::new("tokens", "expected an array of token ids, got nothing").into());
     };

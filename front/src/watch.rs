@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use http::HeaderMap;
 
+use crate::Owner;
+
 /// A request as far as it was understood.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestHead<'a> {
@@ -11,6 +13,8 @@ pub struct RequestHead<'a> {
     pub is_understood: bool,
     /// The adapter that it asks for in place of the model.
     pub adapter: Option<&'a str>,
+    /// Whose it is, where tenants are known.
+    pub owner: Option<&'a Owner>,
     /// The client's.
     pub headers: &'a HeaderMap,
     /// Of its body.

@@ -48,7 +48,7 @@ impl Admission {
         Self {
             decode: Gate::new(limits.low, limits.high),
             prefill: Gate::new(limits.low, limits.high),
-            queue: Queue::new(limits.queue_requests, limits.aging_ms, limits.weights.clone()),
+            queue: Queue::new(limits.queue_requests, limits.aging_ms),
             limits,
             capacity_tokens,
             reserved_tokens: 0,

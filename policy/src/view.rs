@@ -7,6 +7,7 @@ mod recent;
 mod request;
 mod worker;
 
+pub(crate) use links::bits_of;
 pub use links::{LinkClass, Links, TooManyGroups};
 pub use recent::Recent;
 pub use request::{Cached, Objective, RequestView};

@@ -12,6 +12,7 @@ fn ask(id: u64, tenant: &str, priority: i32, growth_tokens: u64) -> Ask {
     Ask {
         id,
         tenant: tenant.into(),
+        weight: 1.0,
         priority,
         growth_tokens,
         objective: Objective::default(),
@@ -104,11 +105,10 @@ fn priority_goes_first_and_waiting_counts() {
 
 #[test]
 fn tenants_share_by_tokens_and_weight() {
-    let weights = BTreeMap::from([("heavy".to_owned(), 2.0)]);
-    let mut admission = full(Limits { weights, ..limits(100) });
+    let mut admission = full(limits(100));
     for id in 1..=12 {
         admission.offer(ask(id, "light", 0, 100), 0.0);
-        admission.offer(ask(100 + id, "heavy", 0, 100), 0.0);
+        admission.offer(Ask { weight: 2.0, ..ask(100 + id, "heavy", 0, 100) }, 0.0);
     }
     admission.finished(0, 1.0);
     let first: Vec<u64> = (0..9).map_while(|_| admission.next(1.0)).map(|ask| ask.id).collect();

@@ -4,6 +4,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use baton_front::FrontArgs;
 use baton_policy::profile::Disaggregate;
+use baton_tenancy::TenancyArgs;
 use baton_tls::{FrontTlsArgs, TlsArgs};
 use clap::Args;
 
@@ -122,6 +123,10 @@ pub struct SchedulerArgs {
     #[arg(long, default_value_t = defaults::DECISIONS, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     pub decisions: u32,
 
+    /// Append each decision to this file, too, as a JSON line, with what then happened. It may be moved away: a new one is begun
+    #[arg(long, env = "BATON_DECISION_LOG", value_name = "FILE")]
+    pub decision_log: Option<PathBuf>,
+
     /// Context that every worker must have been started with. Default: as the workers say
     #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_context: Option<u32>,
@@ -153,6 +158,10 @@ pub struct SchedulerArgs {
     /// Print the configuration in force as JSON, and exit
     #[arg(long)]
     pub print_config: bool,
+
+    /// Who may ask, and how much.
+    #[command(flatten)]
+    pub tenancy: TenancyArgs,
 
     /// TLS of listeners and calls.
     #[command(flatten)]

@@ -8,6 +8,7 @@ use baton_policy::{
     profile::{self, Disaggregate, Profile},
     view::Objective,
 };
+use baton_tenancy::TenancyArgs;
 use baton_tls::{FrontTlsArgs, TlsArgs};
 use serde::Serialize;
 
@@ -58,6 +59,8 @@ pub struct Config {
     pub routing: RoutingConfig,
     /// Longest drain.
     pub drain_timeout: Duration,
+    /// Who may ask, and how much.
+    pub tenancy: TenancyArgs,
     /// TLS of all listeners and calls.
     pub tls: TlsArgs,
     /// TLS of the front, where it differs.
@@ -126,11 +129,20 @@ pub struct RoutingConfig {
     pub kv_index_bytes: u64,
     /// Decisions kept.
     pub decisions: u32,
+    /// Where they are written, too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decision_log: Option<PathBuf>,
 }
 
 /// What named objectives count: the higher, the sooner; 0 for those that are not named.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Priorities(BTreeMap<String, i32>);
+
+impl<'a> FromIterator<(&'a str, i32)> for Priorities {
+    fn from_iter<I: IntoIterator<Item = (&'a str, i32)>>(named: I) -> Self {
+        Self(named.into_iter().map(|(name, priority)| (name.to_owned(), priority)).collect())
+    }
+}
 
 impl Priorities {
     pub(crate) fn of(&self, objective: &str) -> i32 {
@@ -231,11 +243,17 @@ impl From<&SchedulerArgs> for Config {
                 max_queue_wait: Duration::from_secs(args.max_queue_wait),
                 slo_ttft_ms: args.slo_ttft_ms,
                 slo_tpot_ms: args.slo_tpot_ms,
-                priorities: Priorities(args.objective.iter().cloned().collect()),
+                priorities: args
+                    .objective
+                    .iter()
+                    .map(|(name, priority)| (name.as_str(), *priority))
+                    .collect(),
                 kv_index_bytes: args.kv_index_mib << 20,
                 decisions: args.decisions,
+                decision_log: args.decision_log.clone(),
             },
             drain_timeout: Duration::from_secs(args.drain_timeout),
+            tenancy: args.tenancy.clone(),
             tls: args.tls.clone(),
             front_tls: args.front_tls.clone(),
         }

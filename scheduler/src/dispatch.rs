@@ -59,7 +59,7 @@ impl Dispatcher {
 
     /// Counts a request from its arrival on.
     pub(crate) fn count(&self, request: &RequestHead<'_>) -> Underway {
-        let wishes = Wishes::of(request.headers, &self.priorities).unwrap_or_default();
+        let wishes = Wishes::of(request.headers, &self.priorities, request.owner).unwrap_or_default();
         let asked = match (request.is_understood, request.adapter) {
             (false, _) => Asked::Unknown,
             (true, None) => Asked::Model,
@@ -78,7 +78,7 @@ impl Dispatcher {
         &self,
         spec: &GenerationSpec,
     ) -> Result<(Generation, GenerationEvent), GenerateError> {
-        let wishes = Wishes::of(&spec.headers, &self.priorities)?;
+        let wishes = Wishes::of(&spec.headers, &self.priorities, spec.owner.as_ref())?;
         let ask = Ask {
             request_id: &shown_request_id(&spec.request_id),
             prompt: &spec.prompt,

@@ -77,14 +77,16 @@ impl GatewayPicker {
             _ => baton_front::new_request_id(),
         };
         let header = |name: &str| request.headers.get(name).map(str::to_owned);
-        let wishes = Wishes::read(header, &self.priorities).map_err(|error| {
+        let wishes = Wishes::read(header, &self.priorities, None).map_err(|error| {
             *counted = count(Wishes::default().who(epp, Asked::Unknown));
             refusal(400, error.to_string())
         })?;
         let outline = match request.body.is_empty() {
             true => baton_front::Outline::default(),
             false => {
-                let outlined = self.front.outline(&request.body, self.most_encoded_bytes).await;
+                // Where nobody says what they have cached, prompts are compared by their text in any case.
+                let most = if self.router.cache().has_tellers() { self.most_encoded_bytes } else { 0 };
+                let outlined = self.front.outline(&request.body, most).await;
                 outlined.map_err(|error| {
                     *counted = count(wishes.who(epp, Asked::Unknown));
                     refusal(400, error.to_string())

@@ -14,6 +14,7 @@
 //! - A request that waits is let in, refused, or taken out of the queue when nobody waits for it any more.
 
 mod cache;
+mod log;
 mod metrics;
 mod pool;
 mod queue;
@@ -40,6 +41,7 @@ use baton_policy::{
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use cache::{CacheIndex, CacheKeeper, Tracked};
+pub(crate) use log::DecisionLog;
 pub(crate) use metrics::RouterMetrics;
 pub(crate) use pool::{PoolView, WorkerLoadView};
 pub(crate) use queue::not_now;
@@ -53,7 +55,6 @@ use sessions::Sessions;
 use workers::Slots;
 
 /// How requests are routed.
-#[derive(Clone, Debug)]
 pub(crate) struct RouterConfig {
     /// The model's name in the index of caches.
     pub(crate) model: String,
@@ -61,6 +62,8 @@ pub(crate) struct RouterConfig {
     pub(crate) admission: Limits,
     /// Decisions that are kept.
     pub(crate) records: usize,
+    /// Where they are written, too.
+    pub(crate) log: Option<DecisionLog>,
 }
 
 /// Routes requests.
@@ -82,6 +85,7 @@ struct Known {
     admission: Admission,
     waiters: Waiters,
     records: Ring,
+    log: Option<DecisionLog>,
     sessions: Sessions,
     requests: u64,
     /// Of the learner, when all workers' costs were last taken from it.
@@ -106,6 +110,7 @@ impl Router {
             admission: Admission::new(config.admission, 0),
             waiters: HashMap::new(),
             records: Ring::new(config.records),
+            log: config.log,
             sessions: Sessions::default(),
             requests: 0,
             costs_version: 0,
@@ -120,7 +125,7 @@ impl Router {
         let (cache, _) = CacheIndex::start(limits).expect("a thread");
         let epp = Arc::new(Epp::new(vec![model.to_owned()]));
         let (model, profile, admission) = (model.to_owned(), Profile::default(), Limits::default());
-        let config = RouterConfig { model, profile, admission, records: 100 };
+        let config = RouterConfig { model, profile, admission, records: 100, log: None };
         Self::new(config, cache, RouterMetrics::new(&baton_process::Metrics::new()), epp)
     }
 
@@ -146,6 +151,19 @@ impl Router {
         let mut records: Vec<_> = known.records.iter().skip(skipped).cloned().collect();
         records.reverse();
         records
+    }
+
+    /// Writes down the decisions that came to nothing, and closes the log.
+    pub(crate) fn close_log(&self) {
+        // Dropped, which waits for the disk, after the lock is given back.
+        let _closed = {
+            let mut known = self.lock();
+            let log = known.log.take();
+            if let Some(log) = &log {
+                known.records.iter().filter(|record| record.outcome.is_none()).for_each(|r| log.write(r));
+            }
+            log
+        };
     }
 
     /// Brings up to date what is only looked at when somebody asks.

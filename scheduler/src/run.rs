@@ -1,15 +1,16 @@
 //! The scheduler as a process part: binds, serves, drains.
 
-use std::{io::Write as _, net::SocketAddr, sync::Arc, time::Duration};
+use std::{io::Write as _, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use baton_endpoint_picker::Limits;
-use baton_front::{Front, ModelText};
+use baton_front::{Edge, Front, ModelText};
 use baton_kv_index::IndexLimits;
 use baton_process::{BindError, Metrics, Readiness, Shutdown, bind, serve_admin};
 use baton_proto::{
     MAX_STREAMS,
     v1::{directory_server::DirectoryServer, registry_server::RegistryServer},
 };
+use baton_tenancy::{Tenancy, TenancyError};
 use baton_tls::{Listener, Tls, TlsError};
 use baton_tokenizer::{LoadError, Tokenizer};
 use tokio::{
@@ -31,7 +32,7 @@ use crate::{
     generator::FleetGenerator,
     metrics::SchedulerMetrics,
     picker::{GatewayPicker, Ports},
-    router::{CacheIndex, CacheKeeper, Router, RouterConfig, RouterMetrics},
+    router::{CacheIndex, CacheKeeper, DecisionLog, Router, RouterConfig, RouterMetrics},
 };
 
 /// Why the scheduler could not start, or stopped.
@@ -43,12 +44,24 @@ pub enum SchedulerError {
     /// The model folder's tokenizer can't be used.
     #[error(transparent)]
     Model(#[from] LoadError),
+    /// API keys or the audit log can't be used.
+    #[error(transparent)]
+    Tenancy(#[from] TenancyError),
     /// The routing profile can't be used.
     #[error(transparent)]
     Profile(#[from] ProfileError),
     /// Servers can't be looked for.
     #[error(transparent)]
     Discovery(#[from] DiscoveryError),
+    /// The file for decisions can't be written.
+    #[error("--decision-log {}: cannot be opened for appending; its folder must exist and be writable", path.display())]
+    DecisionLog {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// A port can't be had.
     #[error(transparent)]
     Bind(#[from] BindError),
@@ -76,6 +89,7 @@ pub struct Scheduler {
     picker: Option<(Ports, PickerConfig, Priorities)>,
     admin: Option<TcpListener>,
     metrics: Metrics,
+    tenancy: Tenancy,
     tls: Tls,
     // Gives up every request in flight.
     root: CancellationToken,
@@ -88,6 +102,10 @@ impl Scheduler {
     /// [`SchedulerError`], for a person to read.
     pub async fn bind(config: Config, metrics: &Metrics) -> Result<Self, SchedulerError> {
         let profile = config.routing.load()?;
+        let tenancy = Tenancy::open(&config.tenancy, metrics)?;
+        if !tenancy.needs_key() && !config.listen.ip().is_loopback() {
+            tracing::warn!(listen = %config.listen, "whoever reaches the front is served: it asks for no key (--api-keys-file)");
+        }
         let tls = Tls::load_with_front(&config.tls, &config.front_tls)?;
         tls.register(metrics);
         let text = ModelText::load(&config.front).await?;
@@ -111,6 +129,7 @@ impl Scheduler {
             profile,
             admission: config.routing.admission(),
             records: config.routing.decisions as usize,
+            log: decision_log(&config, metrics)?,
         };
         let epp = Arc::new(Epp::new(served.names.clone()));
         let router = Arc::new(Router::new(routing, cache, RouterMetrics::new(metrics), epp.clone()));
@@ -129,6 +148,7 @@ impl Scheduler {
             front_metrics,
             metrics.clone(),
             readiness.clone(),
+            Edge { tenancy: tenancy.clone() },
         );
         Ok(Self {
             front,
@@ -142,6 +162,7 @@ impl Scheduler {
             picker,
             admin,
             metrics: metrics.clone(),
+            tenancy,
             tls,
             root,
         })
@@ -185,12 +206,13 @@ impl Scheduler {
     /// A listener failed.
     pub async fn serve(self, shutdown: Shutdown) -> Result<(), SchedulerError> {
         let Self { front, fleet, readiness, drain_timeout, http, registry, router, cache_keeper, .. } = self;
-        let Self { picker, admin, metrics, tls, root, .. } = self;
+        let Self { picker, admin, metrics, tenancy, tls, root, .. } = self;
         let front = Arc::new(front);
         let tasks = TaskTracker::new();
         let registry_stop = CancellationToken::new();
         let registry = spawn_registry(fleet.clone(), tls.grpc_listener(registry), &tasks, &registry_stop);
         tasks.spawn(tls.clone().keep_fresh(registry_stop.clone()));
+        tasks.spawn(tenancy.keep_fresh(registry_stop.clone()));
         if let Some((ports, config, priorities)) = picker {
             foreign::start(&config, router.clone(), &metrics, &tasks, &root).await?;
             let picker = GatewayPicker {
@@ -217,8 +239,8 @@ impl Scheduler {
                 }
             });
         }
-        let keeping = root.clone();
-        tasks.spawn(async move { router.keep(keeping).await });
+        let (keeping, kept) = (root.clone(), router.clone());
+        tasks.spawn(async move { kept.keep(keeping).await });
         tasks.spawn(cache_keeper.keep(root.clone()));
         readiness.set_ready();
 
@@ -236,6 +258,7 @@ impl Scheduler {
         root.cancel();
         tasks.close();
         tasks.wait().await;
+        router.close_log();
         // The task is neither cancelled nor does it panic: what is left is its own result.
         let registry = registry.await.unwrap_or(Ok(()));
         served?;
@@ -282,6 +305,12 @@ fn spawn_registry(
             .serve_with_incoming_shutdown(listener.into_stream(), stop.cancelled_owned())
             .await
     })
+}
+
+fn decision_log(config: &Config, metrics: &Metrics) -> Result<Option<DecisionLog>, SchedulerError> {
+    let Some(path) = &config.routing.decision_log else { return Ok(None) };
+    let failed = |source| SchedulerError::DecisionLog { path: path.clone(), source };
+    DecisionLog::open(path, metrics).map(Some).map_err(failed)
 }
 
 fn served_model(config: &Config, tokenizer: &Tokenizer) -> ServedModel {

@@ -8,7 +8,7 @@ mod targets;
 
 use std::{net::SocketAddr, sync::Arc};
 
-use baton_front::{Front, FrontConfig, FrontMetrics, ModelText};
+use baton_front::{Edge, Front, FrontConfig, FrontMetrics, ModelText};
 use baton_process::{Metrics, Readiness, bind};
 use baton_tls::Tls;
 use tokio::net::TcpListener;
@@ -53,7 +53,16 @@ impl HttpFront {
         let counted = FrontMetrics::new(metrics, PREFIX, config.shown_name(), config.limits.max_inflight);
         let generator = Arc::new(SidecarGenerator::new(requests, directory, &config, &text.tokenizer));
         Bound {
-            front: Front::new(config, text, generator, counted, metrics.clone(), readiness.clone()),
+            // Who may ask is the gateway's to decide.
+            front: Front::new(
+                config,
+                text,
+                generator,
+                counted,
+                metrics.clone(),
+                readiness.clone(),
+                Edge::open(),
+            ),
             listener,
         }
     }

@@ -1,13 +1,14 @@
 //! Options; every default is written here.
 
-use std::{fmt, path::PathBuf, str::FromStr};
+use std::{ffi::OsString, fmt, path::PathBuf, str::FromStr};
 
 use clap::Args;
+use serde::{Serialize, Serializer};
 
 use crate::key::{KeyHash, Secret};
 
 /// Options of a front that knows its clients.
-#[derive(Args, Clone, Debug, Default)]
+#[derive(Args, Clone, Debug, Default, Serialize)]
 #[command(next_help_heading = "Tenancy")]
 pub struct TenancyArgs {
     /// API keys and what each may do: a YAML file, read again whenever it changes. `baton key new` makes a key and its entry
@@ -47,7 +48,28 @@ pub struct TenancyArgs {
     pub audit_queue: u32,
 }
 
-/// `NAME=KEY` or `NAME=HASH`. `Debug` shows no key.
+impl TenancyArgs {
+    /// As they stand on a command line: a name, and its value if it has one. Keys are their hashes.
+    pub fn words(&self) -> Vec<(&'static str, Option<OsString>)> {
+        let file = |name, path: &Option<PathBuf>| path.clone().map(|path| (name, Some(path.into())));
+        let flag = |name, is_set: bool| is_set.then_some((name, None));
+        let keys = self
+            .api_key
+            .iter()
+            .map(|ApiKeyOption { name, hash }| ("--api-key", Some(format!("{name}={hash}").into())));
+        let one = [
+            file("--api-keys-file", &self.api_keys_file),
+            file("--audit-log", &self.audit_log),
+            flag("--audit-strict", self.audit_strict),
+            flag("--audit-clients", self.audit_clients),
+            flag("--audit-prompts", self.audit_prompts),
+            Some(("--audit-queue", Some(self.audit_queue.to_string().into()))),
+        ];
+        one.into_iter().flatten().chain(keys).collect()
+    }
+}
+
+/// `NAME=KEY` or `NAME=HASH`. `Debug` shows no key, and neither does JSON.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ApiKeyOption {
     pub(crate) name: String,
@@ -75,6 +97,12 @@ impl FromStr for ApiKeyOption {
     }
 }
 
+impl Serialize for ApiKeyOption {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("{self:?}"))
+    }
+}
+
 impl fmt::Debug for ApiKeyOption {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}=…", self.name)
@@ -91,6 +119,7 @@ mod tests {
         let option: ApiKeyOption = format!("alice={}", secret.reveal()).parse().unwrap();
         assert!(bool::from(option.hash.matches(secret.reveal().as_bytes())));
         assert!(!format!("{option:?}").contains(secret.reveal()));
+        assert_eq!(serde_json::to_value(&option).unwrap(), "alice=…");
         let hashed: ApiKeyOption = format!("alice={}", option.hash).parse().unwrap();
         assert_eq!(hashed, option);
         let error = "alice=hunter2".parse::<ApiKeyOption>().unwrap_err();

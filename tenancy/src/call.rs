@@ -2,11 +2,13 @@
 
 use std::{net::IpAddr, sync::Arc};
 
+use baton_line_log::{LineLog, Slot};
+
 use crate::{
     Clock, Now, Refusal, Tenant,
-    audit::{AuditLog, Line, Slot, time},
-    limit::{Limiter, rate_headers},
-    metrics::{Ending, ReasonLabels, TenancyMetrics, Tokens},
+    audit::{Line, time},
+    limit::Limiter,
+    metrics::{Ending, TenancyMetrics, Tokens},
 };
 
 /// nginx's status for "the client closed the connection".
@@ -25,7 +27,7 @@ pub struct About {
 
 /// Where requests that are over are recorded.
 pub(crate) struct Recorder {
-    pub(crate) log: Option<AuditLog>,
+    pub(crate) log: Option<LineLog>,
     pub(crate) is_strict: bool,
     pub(crate) has_clients: bool,
     pub(crate) has_prompts: bool,
@@ -34,8 +36,8 @@ pub(crate) struct Recorder {
     pub(crate) metrics: TenancyMetrics,
 }
 
-/// A request that holds one of its key's places. Dropped before [`Call::end`], it ended because its client went away, or because
-/// a method of it refused the request.
+/// A request that holds one of its key's places until it is dropped. If nobody said how it ended ([`Call::ends_as`]), its client went
+/// away, or a method of it refused the request.
 pub struct Call {
     tenant: Tenant,
     recorder: Arc<Recorder>,
@@ -66,7 +68,7 @@ impl Call {
             }
         };
         if let Err(limited) = tenant.0.limiter.begin(now.instant) {
-            let refusal = Refusal::Limit { name: tenant.name().to_owned(), limited };
+            let refusal = tenant.limit(limited, now);
             recorder.count(&refusal);
             tenant.0.usage.count(Ending::Refused, Tokens::default());
             recorder
@@ -93,16 +95,26 @@ impl Call {
         self.note(checked)
     }
 
-    /// The tokens of its prompt (of all its prompts, each as often as it is computed) are known now: takes them of the limit.
+    /// It asks for what only operators may do, about `model`.
+    ///
+    /// # Errors
+    /// A [`Refusal`] with status 403.
+    pub fn admin(&mut self, model: &str) -> Result<(), Refusal> {
+        model.clone_into(&mut self.line.model);
+        self.note(self.tenant.check_admin())
+    }
+
+    /// The tokens of its prompt (of all its prompts, each once, as its usage counts them) are known now: takes them of the limit.
     ///
     /// # Errors
     /// A [`Refusal`] with status 429.
     pub fn prompt(&mut self, tokens: u64) -> Result<(), Refusal> {
-        let taken = self.tenant.0.limiter.prompt(tokens, self.clock.now().instant);
+        let now = self.clock.now();
+        let taken = self.tenant.0.limiter.prompt(tokens, now.instant);
         if taken.is_ok() {
             self.tokens.prompt += tokens;
         }
-        self.note(taken.map_err(|limited| Refusal::Limit { name: self.tenant.name().to_owned(), limited }))
+        self.note(taken.map_err(|limited| self.tenant.limit(limited, now)))
     }
 
     /// Whether [`Call::prompt_text`] is of use: by option, the audit log has prompts.
@@ -122,19 +134,14 @@ impl Call {
         self.tokens.cached += tokens;
     }
 
-    /// So many tokens were generated: as they come, or all at once before [`Call::end`].
+    /// So many tokens were generated: as they come, or all at once.
     pub fn generated(&mut self, tokens: u64) {
         self.tokens.output += tokens;
         self.tenant.0.limiter.generated(tokens, self.clock.now().instant);
     }
 
-    /// `x-ratelimit-…` headers for the answer, as far as this key has limits.
-    pub fn headers(&self) -> Vec<(&'static str, String)> {
-        rate_headers(self.tenant.0.limiter.rates(self.clock.now().instant))
-    }
-
-    /// It is over: `status` is what the client got (499: it has left), `outcome` a short word for why, as in the log.
-    pub fn end(mut self, status: u16, outcome: &str) {
+    /// How it ends: `status` is what the client got (499: it has left), `outcome` a short word for why.
+    pub fn ends_as(&mut self, status: u16, outcome: &str) {
         self.ending = (status, outcome.to_owned());
     }
 
@@ -181,7 +188,7 @@ impl Recorder {
             return;
         }
         if self.strangers.begin(now.instant).is_err() {
-            self.metrics.audit.lost.get_or_create(&ReasonLabels { reason: "too_many_unknown" }).inc();
+            self.metrics.audit.lose("too_many_unknown", 1);
             return;
         }
         self.strangers.end();

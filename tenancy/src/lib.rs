@@ -1,7 +1,7 @@
 //! Who may use the front, how much of it, and what they used: API keys, limits, usage and an audit log.
 //!
 //! ```text
-//!  headers read ──► Tenancy::begin ──► Call ──► model ──► prompt ──► generated … ──► end
+//!  headers read ──► Tenancy::begin ──► Call ──► model ──► prompt ──► generated … ──► dropped
 //!                    who is it? 401            403       429                        usage, audit line
 //!                    requests, places 429
 //! ```

@@ -2,6 +2,7 @@
 //!
 //! A label is a configured name, never what a client sent; a key's series go when the key goes.
 
+use baton_line_log::LogMetrics;
 use baton_process::Metrics;
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -93,21 +94,13 @@ pub(crate) struct TenancyMetrics {
     pub(crate) refusals: Family<ReasonLabels, Counter>,
     pub(crate) reloads: Family<ReloadLabels, Counter>,
     pub(crate) keys: Gauge,
-    pub(crate) audit: AuditMetrics,
-}
-
-/// Of the audit log.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct AuditMetrics {
-    pub(crate) written: Counter,
-    pub(crate) lost: Family<ReasonLabels, Counter>,
-    pub(crate) queued: Gauge,
-    pub(crate) failures: Counter,
+    pub(crate) audit: LogMetrics,
 }
 
 impl TenancyMetrics {
     pub(crate) fn register(metrics: &Metrics) -> Self {
-        let this = Self::default();
+        let audit = LogMetrics::register(metrics, "baton_audit", "the audit log");
+        let this = Self { audit, ..Self::default() };
         metrics.register(|registry| {
             let own = registry.sub_registry_with_prefix("baton_tenant");
             own.register("requests", "Requests by key, team and outcome", this.requests.clone());
@@ -122,15 +115,6 @@ impl TenancyMetrics {
             own.register("refusals", "Requests refused, by reason", this.refusals.clone());
             own.register("key_reloads", "Changed key files, taken or found wrong", this.reloads.clone());
             own.register("keys", "Keys known", this.keys.clone());
-            let audit = registry.sub_registry_with_prefix("baton_audit");
-            audit.register("records", "Lines written to the audit log", this.audit.written.clone());
-            audit.register("lost", "Requests that are not in the audit log", this.audit.lost.clone());
-            audit.register("queued", "Lines that wait to be written", this.audit.queued.clone());
-            audit.register(
-                "write_failures",
-                "Writes to the audit log that failed; they are repeated",
-                this.audit.failures.clone(),
-            );
         });
         this
     }

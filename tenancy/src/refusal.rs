@@ -41,6 +41,12 @@ pub enum Refusal {
         /// Those that it may use, as a list.
         allowed: String,
     },
+    /// The key is none of an operator.
+    #[error("the API key {name:?} is not for this path: only keys with `admin: true` are")]
+    NoAdmin {
+        /// The key's name.
+        name: String,
+    },
     /// A limit was reached.
     #[error("{limited} (API key {name:?})")]
     Limit {
@@ -48,6 +54,8 @@ pub enum Refusal {
         name: String,
         /// Which one.
         limited: Limited,
+        /// `x-ratelimit-…` headers: how much is left of each.
+        left: Vec<(&'static str, String)>,
     },
     /// Each request must be in the audit log, and it cannot be written.
     #[error(
@@ -61,7 +69,7 @@ impl Refusal {
     pub fn status(&self) -> u16 {
         match self {
             Self::NoKey | Self::UnknownKey | Self::Expired { .. } | Self::Disabled { .. } => 401,
-            Self::Model { .. } => 403,
+            Self::Model { .. } | Self::NoAdmin { .. } => 403,
             Self::Limit { .. } => 429,
             Self::NoAudit => 503,
         }
@@ -73,7 +81,7 @@ impl Refusal {
             Self::NoKey | Self::UnknownKey | Self::Expired { .. } | Self::Disabled { .. } => {
                 "authentication_error"
             }
-            Self::Model { .. } => "permission_error",
+            Self::Model { .. } | Self::NoAdmin { .. } => "permission_error",
             Self::Limit { .. } => "rate_limit_error",
             Self::NoAudit => "service_unavailable_error",
         }
@@ -87,6 +95,7 @@ impl Refusal {
             Self::Expired { .. } => "expired_api_key",
             Self::Disabled { .. } => "disabled_api_key",
             Self::Model { .. } => "model_not_allowed",
+            Self::NoAdmin { .. } => "admin_key_needed",
             Self::Limit { limited: Limited::Requests { .. }, .. } => "requests_per_minute_exceeded",
             Self::Limit { limited: Limited::Tokens { .. } | Limited::PromptTooLong { .. }, .. } => {
                 "tokens_per_minute_exceeded"
@@ -105,15 +114,19 @@ impl Refusal {
         }
     }
 
-    /// Headers of the answer, those of limits apart.
+    /// Headers of the answer.
     pub fn headers(&self) -> Vec<(&'static str, String)> {
-        match (self.status(), self.retry_after()) {
+        let mut headers = match (self.status(), self.retry_after()) {
             (401, _) => vec![("www-authenticate", "Bearer".to_owned())],
             (_, Some(after)) => vec![("retry-after", whole_seconds(after).to_string())],
             // OpenAI's clients would repeat a 429 by themselves.
             (429, None) => vec![("x-should-retry", "false".to_owned())],
             _ => Vec::new(),
+        };
+        if let Self::Limit { left, .. } = self {
+            headers.extend_from_slice(left);
         }
+        headers
     }
 }
 
@@ -122,7 +135,7 @@ mod tests {
     use super::*;
 
     fn limit(limited: Limited) -> Refusal {
-        Refusal::Limit { name: "alice".to_owned(), limited }
+        Refusal::Limit { name: "alice".to_owned(), limited, left: Vec::new() }
     }
 
     #[test]
@@ -142,6 +155,7 @@ mod tests {
             (too_long, 429, Some(("x-should-retry", "false"))),
             (Refusal::NoAudit, 503, Some(("retry-after", "1"))),
             (Refusal::Model { name: "alice".into(), model: "m".into(), allowed: "n".into() }, 403, None),
+            (Refusal::NoAdmin { name: "alice".into() }, 403, None),
         ] {
             assert_eq!(refusal.status(), status);
             let expected: Vec<_> = header.into_iter().map(|(name, value)| (name, value.to_owned())).collect();

@@ -11,10 +11,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     About, Call, Clock, KeyFileError, KeyHash, Now, Refusal, Secret, SystemClock, TenancyArgs,
-    audit::{AuditError, AuditLog},
+    audit::{self, AuditError},
     call::Recorder,
     key::{ANONYMOUS, Bearer, Holders, KeyTerms, bearer},
-    limit::{Limiter, Limits},
+    limit::{Limited, Limiter, Limits, rate_headers},
     metrics::{KeyLabels, ReasonLabels, TenancyMetrics, Usage},
     reload::KeySource,
 };
@@ -91,7 +91,7 @@ impl Tenancy {
         let decoy = KeyHash::of(&Secret::generate()?)?;
         let keys = Keys::new(terms, None, &decoy, clock.now(), &metrics)?;
         let room = usize::try_from(args.audit_queue).unwrap_or(usize::MAX);
-        let log = args.audit_log.as_deref().map(|path| AuditLog::open(path, room, metrics.audit.clone()));
+        let log = args.audit_log.as_deref().map(|path| audit::open(path, room, metrics.audit.clone()));
         let recorder = Arc::new(Recorder {
             log: log.transpose()?,
             is_strict: args.audit_strict,
@@ -108,6 +108,29 @@ impl Tenancy {
             clock,
             metrics,
         })))
+    }
+
+    /// Everybody is served, and nothing recorded: for a front behind a gateway that knows its clients.
+    pub fn open_to_all() -> Self {
+        let (clock, metrics) = (SystemClock, TenancyMetrics::default());
+        let now = clock.now();
+        let decoy = KeyHash::of_nothing();
+        let recorder = Recorder {
+            log: None,
+            is_strict: false,
+            has_clients: false,
+            has_prompts: false,
+            strangers: Limiter::new(Recorder::STRANGERS, now.instant),
+            metrics: metrics.clone(),
+        };
+        Self(Arc::new(Inner {
+            keys: RwLock::new(Arc::new(Keys::open(&decoy, &metrics, now))),
+            source: KeySource::new(None, Vec::new()),
+            decoy,
+            recorder: Arc::new(recorder),
+            clock: Arc::new(clock),
+            metrics,
+        }))
     }
 
     /// Who an `Authorization` header is of. Nothing is counted or limited: for questions that cost nothing, such as which models
@@ -137,6 +160,31 @@ impl Tenancy {
             }
         };
         Call::begin(tenant, about, self.0.recorder.clone(), self.0.clock.clone(), now)
+    }
+
+    /// [`Tenancy::identify`], for what only operators may see or do.
+    ///
+    /// # Errors
+    /// A [`Refusal`] with status 401 or 403.
+    pub fn identify_admin(&self, authorization: Option<&[u8]>) -> Result<Tenant, Refusal> {
+        let tenant = self.identify(authorization)?;
+        match tenant.check_admin() {
+            Ok(()) => Ok(tenant),
+            Err(refusal) => {
+                self.0.recorder.count(&refusal);
+                Err(refusal)
+            }
+        }
+    }
+
+    /// `x-ratelimit-…` headers for an answer, as far as the tenant's key has limits.
+    pub fn rates(&self, tenant: &Tenant) -> Vec<(&'static str, String)> {
+        rate_headers(tenant.0.limiter.rates(self.0.clock.now().instant))
+    }
+
+    /// Whether there are keys, or terms for those without one: else everybody is served, whatever they send.
+    pub fn knows_tenants(&self) -> bool {
+        !self.keys().is_open
     }
 
     /// Whether requests need a key.
@@ -182,9 +230,12 @@ impl Keys {
             .map(|holder| (holder.terms.name.as_str(), holder))
             .collect();
         let is_open = terms.is_empty();
+        if is_open {
+            return Ok(Self::open(decoy, metrics, now));
+        }
         let mut keys = Self { holders: Holders::new(decoy.clone()), anonymous: None, is_open };
         let mut limits = Vec::new();
-        for terms in terms.into_iter().chain(is_open.then(|| KeyTerms::unlimited(ANONYMOUS, None))) {
+        for terms in terms {
             let limiter = match former.get(terms.name.as_str()) {
                 Some(former) => former.limiter.clone(),
                 None => Arc::new(Limiter::new(Limits::default(), now.instant)),
@@ -213,6 +264,18 @@ impl Keys {
         }
         metrics.keys.set(i64::try_from(keys.holders.values().count()).unwrap_or(i64::MAX));
         Ok(keys)
+    }
+
+    /// No keys: everybody may do everything.
+    fn open(decoy: &KeyHash, metrics: &TenancyMetrics, now: Now) -> Self {
+        let labels = KeyLabels { key: ANONYMOUS.to_owned(), team: String::new() };
+        let everybody = Holder {
+            limiter: Arc::new(Limiter::new(Limits::default(), now.instant)),
+            usage: metrics.usage(&labels),
+            terms: KeyTerms { is_admin: true, ..KeyTerms::unlimited(ANONYMOUS, None) },
+            labels,
+        };
+        Self { holders: Holders::new(decoy.clone()), anonymous: Some(Arc::new(everybody)), is_open: true }
     }
 
     fn all(&self) -> impl Iterator<Item = &Arc<Holder>> {
@@ -253,9 +316,24 @@ impl Tenant {
         self.0.terms.priority
     }
 
+    /// Its share, beside others of its priority, when not all can be served.
+    pub fn weight(&self) -> u32 {
+        self.0.terms.weight
+    }
+
     /// Whether it may use this model or adapter.
     pub fn may_use(&self, model: &str) -> bool {
         self.0.terms.models.as_ref().is_none_or(|models| models.contains(model))
+    }
+
+    pub(crate) fn check_admin(&self) -> Result<(), Refusal> {
+        let refusal = || Refusal::NoAdmin { name: self.name().to_owned() };
+        self.0.terms.is_admin.then_some(()).ok_or_else(refusal)
+    }
+
+    pub(crate) fn limit(&self, limited: Limited, now: Now) -> Refusal {
+        let left = rate_headers(self.0.limiter.rates(now.instant));
+        Refusal::Limit { name: self.name().to_owned(), limited, left }
     }
 
     pub(crate) fn check_model(&self, model: &str) -> Result<(), Refusal> {

@@ -18,7 +18,7 @@ fn args(path: &Path) -> TenancyArgs {
 
 fn request(tenancy: &Tenancy, id: &str) -> Result<(), u16> {
     let about = About { request_id: id.to_owned(), endpoint: "/v1/completions", client: None };
-    tenancy.begin(None, about).map(|call| call.end(200, "stop")).map_err(|refusal| refusal.status())
+    tenancy.begin(None, about).map(|mut call| call.ends_as(200, "stop")).map_err(|refusal| refusal.status())
 }
 
 fn ids(path: &Path) -> Vec<String> {

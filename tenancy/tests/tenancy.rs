@@ -111,7 +111,7 @@ fn a_request_is_counted_limited_and_recorded() {
     call.cached(16);
     call.generated(5);
     call.generated(5);
-    let headers = call.headers();
+    let headers = front.tenancy().rates(call.tenant());
     let value = |name: &str| headers.iter().find(|header| header.0 == name).unwrap().1.clone();
     assert_eq!(value("x-ratelimit-remaining-requests"), "1");
     assert_eq!(value("x-ratelimit-reset-requests"), "30s");
@@ -120,7 +120,8 @@ fn a_request_is_counted_limited_and_recorded() {
         ("100".into(), "60".into())
     );
     front.clock.advance(Duration::from_millis(250));
-    call.end(200, "stop");
+    call.ends_as(200, "stop");
+    drop(call);
 
     front.metric(r#"baton_tenant_requests_total{key="alice",team="research",outcome="served"} 1"#);
     front.metric(r#"baton_tenant_prompt_tokens_total{key="alice",team="research"} 30"#);
@@ -202,9 +203,16 @@ fn models_and_prompts_that_a_key_may_not_use_are_refused_with_what_it_may() {
     let mut call = front.begin(&alice.header()).unwrap();
     call.prompt(100).unwrap();
     call.generated(1);
-    call.end(500, "internal_error");
+    call.ends_as(500, "internal_error");
+    drop(call);
     let Err(refusal) = front.begin(&alice.header()) else { panic!("the tokens are used") };
-    assert_eq!(refusal.headers(), [("retry-after", "2".to_owned())]);
+    let expected = [
+        ("retry-after", "2"),
+        ("x-ratelimit-limit-tokens", "100"),
+        ("x-ratelimit-remaining-tokens", "0"),
+        ("x-ratelimit-reset-tokens", "1m1s"),
+    ];
+    assert_eq!(refusal.headers(), expected.map(|(name, value)| (name, value.to_owned())));
 
     let audit = front.audit();
     let outcomes: Vec<(u64, &str, u64)> = audit
@@ -228,18 +236,54 @@ fn models_and_prompts_that_a_key_may_not_use_are_refused_with_what_it_may() {
 }
 
 #[test]
+fn what_operators_may_do_others_may_not() {
+    let operator = key("operator", &["admin: true", "models: [small]", "weight: 3"]);
+    let alice = key("alice", &[]);
+    let mut front = Front::start(&file_of(&[&operator, &alice]), |_| ());
+    let tenant = front.tenancy().identify_admin(Some(&operator.header())).unwrap();
+    assert_eq!((tenant.name(), tenant.weight()), ("operator", 3));
+    let refusal = front.tenancy().identify_admin(Some(&alice.header())).err().unwrap();
+    assert_eq!((refusal.status(), refusal.code()), (403, "admin_key_needed"));
+    assert_eq!(front.tenancy().identify_admin(None).err().unwrap().status(), 401);
+
+    let mut call = front.begin(&operator.header()).unwrap();
+    call.admin("adapter").unwrap();
+    call.ends_as(200, "ok");
+    drop(call);
+    let mut call = front.begin(&alice.header()).unwrap();
+    assert!(call.admin("adapter").is_err());
+    drop(call);
+    front.metric(r#"baton_tenant_refusals_total{reason="admin_key_needed"} 2"#);
+    let of = |line: &Value| (line["key"].clone(), line["model"].clone(), line["status"].clone());
+    let expected = [("operator", 200), ("alice", 403)];
+    let expected = expected.map(|(key, status)| (key.into(), "adapter".into(), status.into()));
+    assert_eq!(front.audit().iter().map(of).collect::<Vec<_>>(), expected);
+}
+
+#[test]
+fn a_front_that_leaves_it_to_others_serves_everybody() {
+    let tenancy = Tenancy::open_to_all();
+    assert!(!tenancy.knows_tenants() && !tenancy.needs_key());
+    let mut call = tenancy.begin(Some(b"Bearer whatever"), About::default()).unwrap();
+    call.model("any").unwrap();
+    call.admin("any").unwrap();
+    call.prompt(1 << 40).unwrap();
+    assert!(tenancy.identify_admin(None).is_ok());
+}
+
+#[test]
 fn without_keys_everybody_is_served_and_counted() {
     let mut front = Front::start("", |args| {
         args.api_keys_file = None;
         args.audit_clients = true;
         args.audit_prompts = true;
     });
-    assert!(!front.tenancy().needs_key());
+    assert!(!front.tenancy().needs_key() && !front.tenancy().knows_tenants());
     let mut call = front.begin(b"Bearer whatever a client must send").unwrap();
     call.prompt(7).unwrap();
     assert!(call.wants_prompt_text());
     call.prompt_text("Hello");
-    assert_eq!(call.headers(), []);
+    assert_eq!(front.tenancy().rates(call.tenant()), []);
     drop(call);
     front.metric(r#"baton_tenant_requests_total{key="anonymous",team="",outcome="cancelled"} 1"#);
     front.metric(r#"baton_tenant_prompt_tokens_total{key="anonymous",team=""} 7"#);
@@ -293,7 +337,10 @@ async fn keys_change_without_a_restart_and_a_broken_file_changes_nothing() {
     let mut running = front.begin(&alice.header()).unwrap();
     assert!(front.begin(&bob.header()).is_err());
 
-    let remaining = |key: &Key| front.begin(&key.header()).unwrap().headers()[1].1.clone();
+    let remaining = |key: &Key| {
+        let call = front.begin(&key.header()).unwrap();
+        front.tenancy().rates(call.tenant())[1].1.clone()
+    };
     fs::write(front.keys_file(), file_of(&[&alice, &bob])).unwrap();
     until("bob is known", || front.tenancy().identify(Some(&bob.header())).is_ok()).await;
     assert_eq!(remaining(&alice), "8", "what Alice used stays used");
@@ -312,7 +359,8 @@ async fn keys_change_without_a_restart_and_a_broken_file_changes_nothing() {
     fs::rename(next, front.keys_file()).unwrap();
     until("alice is gone", || front.tenancy().identify(Some(&alice.header())).is_err()).await;
     running.prompt(5).unwrap();
-    running.end(200, "stop");
+    running.ends_as(200, "stop");
+    drop(running);
     assert!(!front.metrics.encode().contains("alice"), "nothing is left of her");
     stop.cancel();
     watcher.await.unwrap();

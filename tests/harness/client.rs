@@ -56,7 +56,7 @@ impl Client {
         Self { base: base.into(), agent: config.into(), headers: Vec::new() }
     }
 
-    /// One that says this with each POST.
+    /// One that says this with each request.
     pub(crate) fn saying(&self, header: &str, value: &str) -> Self {
         let mut client = self.clone();
         client.headers.push((header.to_owned(), value.to_owned()));
@@ -75,7 +75,11 @@ impl Client {
 
     /// GETs a path.
     pub(crate) fn try_get(&self, path: &str) -> Result<Reply, ureq::Error> {
-        self.agent.get(format!("{}{path}", self.base)).call().and_then(Reply::read)
+        let mut request = self.agent.get(format!("{}{path}", self.base));
+        for (name, value) in &self.headers {
+            request = request.header(name, value);
+        }
+        request.call().and_then(Reply::read)
     }
 
     /// POSTs JSON, and returns the whole answer.

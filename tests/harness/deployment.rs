@@ -81,9 +81,19 @@ pub(crate) fn required_variable(name: &str, what: &str) -> String {
 impl Deployment {
     /// Starts it, and waits until it is ready.
     pub(crate) fn up(up: &Up) -> Self {
+        Self::up_as(up, |client| client)
+    }
+
+    /// The same, of one that asks for keys: its client has that of an operator.
+    pub(crate) fn up_with_key(up: &Up, key: &str) -> Self {
+        Self::up_as(up, |client| client.saying("authorization", &format!("Bearer {key}")))
+    }
+
+    fn up_as(up: &Up, introduce: impl FnOnce(Client) -> Client) -> Self {
         let mut process = Process::start(up.args());
         let ready = |line: &str| line.strip_prefix("ready ").map(str::to_owned);
         let client = Client::new(process.wait_for_stdout(START_DEADLINE, "the ready line", ready));
+        let client = introduce(client);
         let workers = workers_of(&client);
         let blocks_at_start = workers.iter().map(|w| (w.id.clone(), w.blocks_in_use())).collect();
         Self { process, client, workers, blocks_at_start, is_stopped: false }

@@ -2,12 +2,10 @@
 
 use std::{
     io::{self, IoSlice},
-    net::SocketAddr,
     pin::Pin,
     task::{Context, Poll},
 };
 
-use axum::{extract::connect_info, serve::IncomingStream};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
@@ -15,7 +13,7 @@ use tokio::{
 use tokio_rustls::{client, server};
 use tonic::transport::server::{Connected, TcpConnectInfo};
 
-use crate::{Listener, words::explain};
+use crate::words::explain;
 
 /// A connection that was accepted or made.
 #[derive(Debug)]
@@ -117,15 +115,5 @@ impl Connected for Conn {
 
     fn connect_info(&self) -> TcpConnectInfo {
         self.tcp().connect_info()
-    }
-}
-
-/// Where a request came from: `ConnectInfo<PeerAddr>` of a router served with `into_make_service_with_connect_info`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PeerAddr(pub SocketAddr);
-
-impl connect_info::Connected<IncomingStream<'_, Listener>> for PeerAddr {
-    fn connect_info(stream: IncomingStream<'_, Listener>) -> Self {
-        Self(*stream.remote_addr())
     }
 }

@@ -33,7 +33,7 @@ mod tls;
 mod words;
 
 pub use args::{FrontTlsArgs, TlsArgs};
-pub use conn::{Conn, PeerAddr};
+pub use conn::Conn;
 pub use dev_ca::{DevCa, DevCaError, Issued, Validity};
 pub use dial::Dial;
 pub use error::TlsError;

@@ -4,6 +4,7 @@ use std::{net::IpAddr, path::PathBuf};
 
 use baton_hub::HubArgs;
 use baton_kv_transfer::FabricSpec;
+use baton_tenancy::TenancyArgs;
 use baton_worker::{SpeculativeConfig, SpeculativeConfigError};
 use clap::{Args, value_parser};
 
@@ -18,6 +19,7 @@ Examples:
   baton up --model ./my-model --prefill 2           a local folder, two prefill workers
   baton up --prefill 0                              aggregated: decode workers prefill for themselves
   baton up --fabric libfabric:tcp                   KV cache over libfabric's tcp provider
+  baton up --api-keys-file keys.yaml                for who has a key (`baton key new`)
   baton up --tls                                    HTTPS and mutual TLS with a development CA
   baton up --print-config                           show what would be started
 
@@ -140,6 +142,9 @@ pub(crate) struct UpArgs {
 
     #[command(flatten)]
     pub(crate) kv_events: KvEventOptions,
+
+    #[command(flatten)]
+    pub(crate) tenancy: TenancyArgs,
 
     #[command(flatten)]
     pub(crate) tls: UpTlsOptions,

@@ -8,6 +8,7 @@ use std::{
 };
 
 use baton_hub::{HubConfig, HubId, Located, ModelFolder, Progress};
+use baton_tenancy::TenancyArgs;
 use baton_tls::Dial;
 use serde::Serialize;
 
@@ -63,6 +64,8 @@ pub(crate) struct Config {
     pub(crate) worker: WorkerOptions,
     #[serde(flatten)]
     pub(crate) kv_events: KvEventOptions,
+    #[serde(flatten)]
+    pub(crate) tenancy: TenancyArgs,
     #[serde(skip)]
     pub(crate) tls: UpTls,
     #[serde(skip)]
@@ -125,6 +128,7 @@ impl Config {
             restart: !args.no_restart,
             worker: args.worker,
             kv_events: args.kv_events,
+            tenancy: args.tenancy,
             tls: UpTls::try_new(args.tls)?,
             hub,
         })

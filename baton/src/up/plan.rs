@@ -139,6 +139,7 @@ fn front(index: u16, config: &Config) -> ProcessPlan {
     line.if_given("--routing-profile", config.routing_profile.as_ref());
     line.if_given("--tool-call-parser", config.tool_call_parser.as_ref());
     line.if_given("--reasoning-parser", config.reasoning_parser.as_ref());
+    line.words(config.tenancy.words());
     line.into_plan(front_name(index, config), Kind::Front)
 }
 
@@ -187,10 +188,7 @@ fn worker(subcommand: &str, id: String, nth: u16, registry: Arg, config: &Config
     for module in &config.lora_modules {
         line.option("--lora-modules", module);
     }
-    for (name, value) in config.worker.words() {
-        line.flag(name);
-        line.args.extend(value.map(|value| Arg::Text(value.into())));
-    }
+    line.words(config.worker.words());
     for (name, value) in kv_events {
         line.option(name, value);
     }
@@ -250,6 +248,13 @@ impl Line {
     fn if_given(&mut self, name: &str, value: Option<impl Into<OsString>>) {
         if let Some(value) = value {
             self.option(name, value);
+        }
+    }
+
+    fn words<V: Into<OsString>>(&mut self, words: impl IntoIterator<Item = (&'static str, Option<V>)>) {
+        for (name, value) in words {
+            self.flag(name);
+            self.args.extend(value.map(|value| Arg::Text(value.into())));
         }
     }
 

@@ -39,6 +39,7 @@ pub(crate) fn parse_chat(mut fields: Fields, limits: &ParseLimits) -> Result<Gen
         echo: false,
         stream: take_stream(&mut fields)?,
         headers: Arc::default(),
+        owner: None,
         sampling,
         text,
         format,

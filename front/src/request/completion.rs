@@ -46,6 +46,7 @@ pub(crate) fn parse_completion(mut fields: Fields, limits: &ParseLimits) -> Resu
         echo,
         stream: take_stream(&mut fields)?,
         headers: Arc::default(),
+        owner: None,
         sampling,
         text,
         format,

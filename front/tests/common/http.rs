@@ -51,9 +51,18 @@ pub(crate) struct EventReader {
 
 impl EventReader {
     pub(crate) async fn open(address: SocketAddr, path: &str, body: &serde_json::Value) -> Self {
+        Self::saying(address, path, &[], body).await
+    }
+
+    pub(crate) async fn saying(
+        address: SocketAddr,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &serde_json::Value,
+    ) -> Self {
         let mut stream = TcpStream::connect(address).await.unwrap();
         let body = body.to_string();
-        stream.write_all(&request("POST", path, &[], body.as_bytes())).await.unwrap();
+        stream.write_all(&request("POST", path, headers, body.as_bytes())).await.unwrap();
         let mut reader = BufReader::new(stream);
         let (status, _) = read_head(&mut reader).await;
         Self { status, reader }

@@ -3,10 +3,11 @@
 
 mod generator;
 mod http;
+mod keys;
 
 use std::{net::SocketAddr, path::Path, sync::Arc};
 
-use baton_front::{Front, FrontArgs, FrontConfig, FrontMetrics, ModelText};
+use baton_front::{Edge, Front, FrontArgs, FrontConfig, FrontMetrics, ModelText};
 use baton_process::{Metrics, Readiness};
 use clap::Parser;
 use tokio::{net::TcpListener, task::JoinHandle};
@@ -15,6 +16,8 @@ use tokio::{net::TcpListener, task::JoinHandle};
 pub(crate) use generator::{Call, FakeGenerator, Step, Told, say, tokens};
 #[allow(unused_imports, reason = "each test binary uses a part of it")]
 pub(crate) use http::{Answer, EventReader, raw, send};
+#[allow(unused_imports, reason = "each test binary uses a part of it")]
+pub(crate) use keys::Keys;
 
 #[derive(Parser)]
 struct Command {
@@ -45,18 +48,32 @@ impl TestFront {
         Self::over(FakeGenerator::new(), options).await
     }
 
-    pub(crate) async fn over((generator, told): (FakeGenerator, Told), options: &[&str]) -> (Self, Told) {
+    pub(crate) async fn over(generator: (FakeGenerator, Told), options: &[&str]) -> (Self, Told) {
+        Self::behind(Edge::open(), Metrics::new(), generator, options).await
+    }
+
+    /// A front behind `edge`, which counts in `registry`.
+    pub(crate) async fn behind(
+        edge: Edge,
+        registry: Metrics,
+        (generator, told): (FakeGenerator, Told),
+        options: &[&str],
+    ) -> (Self, Told) {
         let config = config(options);
         let text = ModelText::load(&config).await.unwrap();
-        let registry = Metrics::new();
         let metrics = FrontMetrics::new(&registry, "baton_test", "tiny", config.limits.max_inflight);
         let readiness = Readiness::not_yet("");
         readiness.set_ready();
-        let front = Front::new(config, text, Arc::new(generator), metrics, registry, readiness);
+        let front = Front::new(config, text, Arc::new(generator), metrics, registry, readiness, edge);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let http = listener.local_addr().unwrap();
         let serving = tokio::spawn(async move { front.serve(listener, std::future::pending()).await });
         (Self { http, serving }, told)
+    }
+
+    /// A front that asks for `keys`.
+    pub(crate) async fn with_keys(keys: &Keys) -> (Self, Told) {
+        Self::behind(keys.edge(), keys.metrics.clone(), FakeGenerator::new(), &[]).await
     }
 
     pub(crate) async fn post(&self, path: &str, body: &serde_json::Value) -> Answer {

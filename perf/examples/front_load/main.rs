@@ -50,7 +50,7 @@ async fn main() -> anyhow::Result<()> {
     times.report("harness alone");
 
     let times = Arc::new(Times::new(args.streams, tokens));
-    let scheduler = Scheduler::start(&args.baton, &args.model, &[], args.core)?;
+    let scheduler = Scheduler::start(&args.baton, &args.model, &["--aggregated"], args.core)?;
     worker::start(scheduler.address("registry")?, &args.model, times.clone(), pace).await?;
     let front = scheduler.address("http")?;
     client::wait_until_ready(front).await?;

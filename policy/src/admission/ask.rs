@@ -1,6 +1,6 @@
 //! What is asked of admission, and what it answers.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -13,6 +13,8 @@ pub struct Ask {
     pub id: u64,
     /// Whose it is, for fairness.
     pub tenant: Arc<str>,
+    /// Its tenant's share beside others': twice the weight, twice the tokens.
+    pub weight: f64,
     /// The higher, the sooner; the lowest are shed first.
     pub priority: i32,
     /// KV tokens at its end, as far as can be told.
@@ -40,8 +42,6 @@ pub struct Limits {
     pub low: f64,
     /// For requests that bring none.
     pub objective: Objective,
-    /// Shares of tenants; 1 for those that are not named.
-    pub weights: BTreeMap<String, f64>,
 }
 
 /// What becomes of a request that was offered.
@@ -128,7 +128,6 @@ impl Default for Limits {
             high: 0.95,
             low: 0.85,
             objective: Objective::default(),
-            weights: BTreeMap::new(),
         }
     }
 }

@@ -5,11 +5,7 @@
 //!
 //! The queue is short, and looked through as a whole: one order, which can be read, instead of several heaps that must agree.
 
-use std::{
-    cmp::Ordering,
-    collections::{BTreeMap, HashMap},
-    sync::Arc,
-};
+use std::{cmp::Ordering, collections::HashMap, sync::Arc};
 
 use super::Ask;
 use crate::view::Ms;
@@ -21,7 +17,6 @@ const MOST_TENANTS: usize = 4_096;
 pub(super) struct Queue {
     most: usize,
     aging_ms: Ms,
-    weights: BTreeMap<String, f64>,
     waiting: Vec<Waiting>,
     virtual_times: HashMap<Arc<str>, f64>,
     present: f64,
@@ -41,11 +36,10 @@ struct Waiting {
 pub(super) struct Full;
 
 impl Queue {
-    pub(super) fn new(most: usize, aging_ms: Ms, weights: BTreeMap<String, f64>) -> Self {
+    pub(super) fn new(most: usize, aging_ms: Ms) -> Self {
         Self {
             most,
             aging_ms: aging_ms.max(1.0),
-            weights,
             waiting: Vec::new(),
             virtual_times: HashMap::new(),
             present: 0.0,
@@ -91,12 +85,12 @@ impl Queue {
         let ask = self.waiting.swap_remove(self.first_index(now)?).ask;
         let begin = self.virtual_time(&ask.tenant);
         self.present = self.present.max(begin);
-        let weight = self.weights.get(&*ask.tenant).copied().unwrap_or(1.0).max(1e-3);
         if self.virtual_times.len() >= MOST_TENANTS {
             let present = self.present;
             self.virtual_times.retain(|_, time| *time > present);
         }
-        self.virtual_times.insert(ask.tenant.clone(), begin + ask.growth_tokens as f64 / weight);
+        self.virtual_times
+            .insert(ask.tenant.clone(), begin + ask.growth_tokens as f64 / ask.weight.max(1e-3));
         Some(ask)
     }
 

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     cost::{LinkCost, TRANSFER_TAIL},
-    view::{FleetView, Ms},
+    view::{FleetView, Ms, bits_of},
 };
 
 /// Workers to be chosen from, and which kinds of places.
@@ -36,6 +36,8 @@ pub struct Search {
     // [group, class]
     floors: Vec<Floor>,
     first: Vec<(f64, usize)>,
+    // The decode workers, a bit each.
+    decode_bits: Vec<u64>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -75,6 +77,7 @@ impl Search {
         self.prefill.clear();
         self.decode.clear();
         if !span.prefill.is_empty() && !span.decode.is_empty() {
+            bits_of(span.decode, &mut self.decode_bits);
             self.decode_parts(fleet, sides, span.decode, weights);
             self.prefill_parts(fleet, sides, span.prefill, weights);
             self.look_into(fleet, weights, &mut tops);
@@ -157,6 +160,10 @@ impl Search {
         self.prefill.clear();
         self.first.clear();
         for &index in span {
+            // Those that reach nobody would be compared with everybody in vain, as no pair of theirs ever is a bound.
+            if !fleet.links.reaches_any(index, &self.decode_bits) {
+                continue;
+            }
             let compute_ms = sides.compute_ms(index);
             let cost = sides.prefill(index, compute_ms).cost(weights);
             let group = fleet.workers[index].group;

@@ -4,8 +4,6 @@
 //! are. So workers are in groups (by their topology labels), and a class belongs to a pair of groups; pairs that are not connected
 //! are the exception. That is what keeps the joint choice over all pairs cheap.
 
-use std::collections::HashSet;
-
 use serde::{Deserialize, Serialize};
 
 use crate::cost::LinkCost;
@@ -31,7 +29,8 @@ pub struct Links {
     groups: usize,
     // [from, to]
     class_of: Vec<u8>,
-    unconnected: HashSet<(u32, u32)>,
+    // [from]: a bit for each `to` that it cannot hand blocks to; what is not there is connected.
+    unconnected: Vec<Vec<u64>>,
 }
 
 /// There are more groups than a decision looks at.
@@ -40,6 +39,17 @@ pub struct Links {
 pub struct TooManyGroups {
     /// How many there are.
     pub groups: usize,
+}
+
+/// A bit for each of these indexes, in place of what was in `bits`.
+pub(crate) fn bits_of(workers: &[usize], bits: &mut Vec<u64>) {
+    bits.clear();
+    for worker in workers {
+        if bits.len() <= worker / 64 {
+            bits.resize(worker / 64 + 1, 0);
+        }
+        bits[worker / 64] |= 1 << (worker % 64);
+    }
 }
 
 impl Links {
@@ -63,7 +73,7 @@ impl Links {
         let class_of = (0..groups * groups)
             .map(|index| class_of(index / groups, index % groups).min(last) as u8)
             .collect();
-        Ok(Self { classes, groups, class_of, unconnected: HashSet::new() })
+        Ok(Self { classes, groups, class_of, unconnected: Vec::new() })
     }
 
     /// Other classes; groups say which applies, and all are in the first until they do.
@@ -98,23 +108,43 @@ impl Links {
     #[must_use]
     pub fn uniform(cost: LinkCost) -> Self {
         let class = LinkClass { name: "link".to_owned(), cost, distance: 0.0 };
-        Self { classes: vec![class], groups: 1, class_of: vec![0], unconnected: HashSet::new() }
+        Self { classes: vec![class], groups: 1, class_of: vec![0], unconnected: Vec::new() }
     }
 
     /// Says whether prefill worker `from` can hand blocks to decode worker `to` (indexes of workers).
     pub fn set_connected(&mut self, from: usize, to: usize, connected: bool) {
-        let pair = (from as u32, to as u32);
+        let (word, bit) = (to / 64, 1 << (to % 64));
         if connected {
-            self.unconnected.remove(&pair);
-        } else {
-            self.unconnected.insert(pair);
+            if let Some(word) = self.unconnected.get_mut(from).and_then(|row| row.get_mut(word)) {
+                *word &= !bit;
+            }
+            return;
         }
+        if self.unconnected.len() <= from {
+            self.unconnected.resize(from + 1, Vec::new());
+        }
+        let row = &mut self.unconnected[from];
+        if row.len() <= word {
+            row.resize(word + 1, 0);
+        }
+        row[word] |= bit;
     }
 
     /// Whether prefill worker `from` can hand blocks to decode worker `to`.
     #[must_use]
     pub fn is_connected(&self, from: usize, to: usize) -> bool {
-        self.unconnected.is_empty() || !self.unconnected.contains(&(from as u32, to as u32))
+        let word = self.unconnected.get(from).and_then(|row| row.get(to / 64));
+        word.is_none_or(|word| word >> (to % 64) & 1 == 0)
+    }
+
+    /// Whether prefill worker `from` can hand blocks to any other of `workers`: a bit each, as [`bits_of`] gives them.
+    #[must_use]
+    pub(crate) fn reaches_any(&self, from: usize, workers: &[u64]) -> bool {
+        let row = self.unconnected.get(from).map_or(&[][..], |row| row);
+        workers.iter().enumerate().any(|(at, &word)| {
+            let others = if at == from / 64 { word & !(1 << (from % 64)) } else { word };
+            others & !row.get(at).copied().unwrap_or(0) != 0
+        })
     }
 
     /// The class of paths from a group to a group.
@@ -139,5 +169,36 @@ impl Links {
     #[must_use]
     pub fn groups(&self) -> usize {
         self.groups
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::dice::Dice;
+
+    #[test]
+    fn who_is_connected_is_what_was_said_last() {
+        let mut dice = Dice::new(3);
+        let (mut links, mut expected) = (Links::uniform(LinkCost::default()), BTreeSet::new());
+        for _ in 0..20_000 {
+            let (from, to) = (dice.below(5) * 40, dice.below(200));
+            let connected = dice.below(3) == 0;
+            links.set_connected(from, to, connected);
+            if connected {
+                expected.remove(&(from, to));
+            } else {
+                expected.insert((from, to));
+            }
+            let workers: Vec<usize> = (0..1 + dice.below(4)).map(|_| dice.below(220)).collect();
+            let mut bits = vec![7; 9];
+            bits_of(&workers, &mut bits);
+            let reaches = |&to: &usize| to != from && !expected.contains(&(from, to));
+            assert_eq!(links.reaches_any(from, &bits), workers.iter().any(reaches), "{from} to {workers:?}");
+            assert_eq!(links.is_connected(from, to), connected);
+        }
+        assert!(links.is_connected(1, 0) && links.is_connected(0, 1_000), "nothing was said of them");
     }
 }

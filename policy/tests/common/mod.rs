@@ -63,5 +63,9 @@ pub(crate) fn random_fleet(prefill: usize, decode: usize, groups: usize, seed: u
     for _ in 0..prefill * decode / 10 {
         fleet.links.set_connected(dice.below(prefill), prefill + dice.below(decode), false);
     }
+    if dice.below(2) == 0 {
+        let alone = dice.below(prefill);
+        (0..prefill + decode).for_each(|to| fleet.links.set_connected(alone, to, false));
+    }
     fleet
 }

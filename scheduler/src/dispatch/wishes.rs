@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use baton_front::BadHeader;
+use baton_front::{BadHeader, Owner};
 use baton_policy::view::Objective;
 use http::HeaderMap;
 
@@ -28,23 +28,32 @@ const MOST_MS: f64 = 3.6e6;
 pub(crate) struct Wishes {
     tenant: Arc<str>,
     priority: i32,
+    weight: u32,
     objective: Objective,
     session: Option<String>,
 }
 
 impl Wishes {
-    /// From its headers; `header` gives the first value of one.
+    /// From its headers, of which `header` gives the first value, and its owner, where tenants are known.
     ///
     /// # Errors
     /// A header that can't be understood.
     pub(crate) fn read(
         header: impl Fn(&str) -> Option<String>,
         priorities: &Priorities,
+        owner: Option<&Owner>,
     ) -> Result<Self, BadHeader> {
         let name = |name: &str| header(name).map(cut).filter(|value| !value.is_empty());
+        let asked = name(OBJECTIVE).map_or(0, |objective| priorities.of(&objective));
+        let (tenant, priority, weight) = match owner {
+            None => (name(TENANT).unwrap_or_default().into(), asked, 1),
+            // Whose it is, its key says; who asks for less urgency gets it.
+            Some(owner) => (owner.tenant.clone(), owner.priority.saturating_add(asked.min(0)), owner.weight),
+        };
         Ok(Self {
-            tenant: name(TENANT).unwrap_or_default().into(),
-            priority: name(OBJECTIVE).map_or(0, |objective| priorities.of(&objective)),
+            tenant,
+            priority,
+            weight,
             objective: Objective { ttft_ms: ms(TTFT, header(TTFT))?, tpot_ms: ms(TPOT, header(TPOT))? },
             session: name(SESSION),
         })
@@ -54,9 +63,13 @@ impl Wishes {
     ///
     /// # Errors
     /// A header that can't be understood.
-    pub(super) fn of(headers: &HeaderMap, priorities: &Priorities) -> Result<Self, BadHeader> {
+    pub(super) fn of(
+        headers: &HeaderMap,
+        priorities: &Priorities,
+        owner: Option<&Owner>,
+    ) -> Result<Self, BadHeader> {
         let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
-        Self::read(header, priorities)
+        Self::read(header, priorities, owner)
     }
 
     /// Whose request it is, as metrics say.
@@ -76,6 +89,7 @@ impl Wishes {
             cache_salt: None,
             tenant: self.tenant.clone(),
             priority: self.priority,
+            weight: f64::from(self.weight),
             objective: self.objective,
             session: self.session.as_deref(),
             reach: Reach::Front,
@@ -116,9 +130,27 @@ mod tests {
     #[test]
     fn long_names_are_cut() {
         let wishes =
-            Wishes::read(|name| (name == SESSION).then(|| "ä".repeat(1_000)), &Priorities::default());
+            Wishes::read(|name| (name == SESSION).then(|| "ä".repeat(1_000)), &Priorities::default(), None);
         let wishes = wishes.unwrap();
         assert_eq!(wishes.session.as_ref().unwrap().len(), MOST_NAME_BYTES);
-        assert_eq!((&*wishes.tenant, wishes.priority), ("", 0));
+        assert_eq!((&*wishes.tenant, wishes.priority, wishes.weight), ("", 0, 1));
+    }
+
+    #[test]
+    fn whose_a_request_is_its_key_says_and_not_its_headers() {
+        let priorities: Priorities = [("batch", -10), ("premium", 10)].into_iter().collect();
+        let owner = Owner { tenant: "alice".into(), priority: 5, weight: 3 };
+        let wishes = |objective: &str, owner| {
+            let header = |name: &str| match name {
+                TENANT => Some("bob".to_owned()),
+                OBJECTIVE => Some(objective.to_owned()),
+                _ => None,
+            };
+            let wishes = Wishes::read(header, &priorities, owner).unwrap();
+            (wishes.tenant.to_string(), wishes.priority, wishes.weight)
+        };
+        assert_eq!(wishes("premium", Some(&owner)), ("alice".to_owned(), 5, 3));
+        assert_eq!(wishes("batch", Some(&owner)), ("alice".to_owned(), -5, 3));
+        assert_eq!(wishes("premium", None), ("bob".to_owned(), 10, 1));
     }
 }

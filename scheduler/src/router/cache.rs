@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicU32, Ordering},
+    atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering},
 };
 
 use baton_kv_index::{
@@ -20,6 +20,7 @@ pub(crate) struct CacheIndex {
     /// By text: what was sent where. Nobody ever confirms it.
     texts: Indexer,
     next: AtomicU32,
+    tellers: Tellers,
     /// Who left; bounded by those who came.
     gone: mpsc::UnboundedSender<WorkerId>,
 }
@@ -34,8 +35,13 @@ pub(crate) struct CacheKeeper {
 pub(crate) struct Tracked {
     id: WorkerId,
     index: IndexHandle,
+    is_teller: AtomicBool,
+    tellers: Tellers,
     gone: mpsc::UnboundedSender<WorkerId>,
 }
+
+/// Counts those who tell what they have cached.
+type Tellers = Arc<AtomicUsize>;
 
 /// A prompt's keys for each block size that workers have, by its tokens and by its text.
 pub(super) struct Prompt {
@@ -61,7 +67,7 @@ impl CacheIndex {
         let texts = Indexer::start(IndexLimits { bytes: for_texts, guess_seconds: TEXT_SECONDS })?;
         let (gone, left) = mpsc::unbounded_channel();
         let keeper = CacheKeeper { indexes: [indexer.handle(), texts.handle()], gone: left };
-        Ok((Self { indexer, texts, next: AtomicU32::new(0), gone }, keeper))
+        Ok((Self { indexer, texts, next: AtomicU32::new(0), tellers: Tellers::default(), gone }, keeper))
     }
 
     /// From now on what this worker tells counts; `None`: the index is full or has ended, and says so in the log.
@@ -74,13 +80,24 @@ impl CacheIndex {
             refused => refused,
         };
         match added {
-            Ok(Ok(())) => Some(Arc::new(Tracked { id, index, gone: self.gone.clone() })),
+            Ok(Ok(())) => Some(Arc::new(Tracked {
+                id,
+                index,
+                is_teller: AtomicBool::new(false),
+                tellers: self.tellers.clone(),
+                gone: self.gone.clone(),
+            })),
             Ok(Err(error)) => {
                 tracing::error!(worker, %error, "this worker's cache is not looked at");
                 None
             }
             Err(Ended) => None,
         }
+    }
+
+    /// Whether anybody tells what they have cached: if not, the tokens of a prompt say nothing that its text does not.
+    pub(crate) fn has_tellers(&self) -> bool {
+        self.tellers.load(Ordering::Relaxed) > 0
     }
 
     /// Of what is known by tokens, and by text.
@@ -161,8 +178,16 @@ impl Tracked {
         self.id
     }
 
+    /// For who listens to what the worker publishes.
     pub(crate) fn index(&self) -> IndexHandle {
+        self.note_teller();
         self.index.clone()
+    }
+
+    fn note_teller(&self) {
+        if !self.is_teller.swap(true, Ordering::Relaxed) {
+            self.tellers.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// Its number in the index.
@@ -172,6 +197,7 @@ impl Tracked {
 
     /// A report of the worker. `begins`: it has nothing but what this and those after it say.
     pub(crate) async fn told(&self, begins: bool, batch: Bytes) {
+        self.note_teller();
         // An index that has ended needs no telling.
         let _ = self.index.told(self.id, begins, batch).await;
     }
@@ -179,6 +205,9 @@ impl Tracked {
 
 impl Drop for Tracked {
     fn drop(&mut self) {
+        if *self.is_teller.get_mut() {
+            self.tellers.fetch_sub(1, Ordering::Relaxed);
+        }
         let _ = self.gone.send(self.id);
     }
 }

@@ -41,6 +41,8 @@ pub(crate) struct Ask<'a> {
     /// Whose it is, for fairness; how long its answers are is learned by tenant, too.
     pub(crate) tenant: Arc<str>,
     pub(crate) priority: i32,
+    /// Its tenant's share beside others'.
+    pub(crate) weight: f64,
     pub(crate) objective: Objective,
     pub(crate) session: Option<&'a str>,
     /// By whom it would be sent.
@@ -124,6 +126,7 @@ impl Router {
                 id: number,
                 tenant: ask.tenant.clone(),
                 priority: ask.priority,
+                weight: ask.weight,
                 growth_tokens: ask.prompt_tokens + expected as u64,
                 objective: ask.objective,
                 predicted_ttft_ms: decision.terms.ttft_ms(),
@@ -228,7 +231,11 @@ impl Known {
         };
         let weights = self.decider.profile().weights;
         let record = Record::new(ask.request_id.to_owned(), &decision, weights, &self.fleet, &request, now);
-        self.records.push(record);
+        if let (Some(log), Some(left)) = (&self.log, self.records.push(record))
+            && left.outcome.is_none()
+        {
+            log.write(&left);
+        }
         router.metrics.decided(decision.prefill.is_some(), started.elapsed());
         Ok(decision)
     }
@@ -390,6 +397,9 @@ impl Known {
                 || account.is_some_and(|account| account.prefill_worker != *planned),
         };
         self.records.settle(&route.request_id, outcome);
+        if let (Some(log), Some(record)) = (&self.log, self.records.get(&route.request_id)) {
+            log.write(record);
+        }
         ttft_ms
     }
 

@@ -19,7 +19,7 @@ fn router(admission: Limits, disaggregate: Disaggregate) -> Arc<Router> {
     let limits = baton_kv_index::IndexLimits { bytes: 1 << 20, guess_seconds: 30 };
     let (cache, _) = CacheIndex::start(limits).unwrap();
     let profile = Profile { disaggregate, ..Profile::default() };
-    let config = RouterConfig { model: "m".to_owned(), profile, admission, records: 100 };
+    let config = RouterConfig { model: "m".to_owned(), profile, admission, records: 100, log: None };
     let epp = Arc::new(Epp::new(vec!["m".to_owned()]));
     Arc::new(Router::new(config, cache, RouterMetrics::new(&baton_process::Metrics::new()), epp))
 }
@@ -61,6 +61,7 @@ fn ask<'a>(request_id: &'a str, prompt: &'a [u32]) -> Ask<'a> {
         cache_salt: None,
         tenant: "t".into(),
         priority: 0,
+        weight: 1.0,
         objective: baton_policy::view::Objective::default(),
         session: None,
         reach: Reach::Front,

@@ -10,6 +10,8 @@
 //!     tokens-per-minute: 100000    # prompt and output
 //!     max-concurrent: 4
 //!     priority: 10                 # default 0; higher goes first
+//!     weight: 3                    # default 1; its share, beside others of its priority, when not all can be served
+//!     admin: true                  # default false; may look at workers and decisions, and load adapters
 //!     expires: 2027-01-31          # from then on (UTC) the key is void; or 2027-01-31T12:00:00Z
 //!     disabled: false
 //! anonymous:                       # who comes without a key; without this section they are refused
@@ -50,6 +52,9 @@ pub(crate) struct KeyTerms {
     pub(crate) models: Option<BTreeSet<String>>,
     pub(crate) limits: Limits,
     pub(crate) priority: i32,
+    /// At least 1.
+    pub(crate) weight: u32,
+    pub(crate) is_admin: bool,
     pub(crate) expires: Option<SystemTime>,
     pub(crate) is_disabled: bool,
 }
@@ -64,6 +69,8 @@ impl KeyTerms {
             models: None,
             limits: Limits::default(),
             priority: 0,
+            weight: 1,
+            is_admin: false,
             expires: None,
             is_disabled: false,
         }
@@ -91,6 +98,8 @@ struct Entry {
     tokens_per_minute: Option<Spanned<u64>>,
     max_concurrent: Option<Spanned<u32>>,
     priority: Option<i32>,
+    weight: Option<Spanned<u32>>,
+    admin: Option<Spanned<bool>>,
     expires: Option<Spanned<String>>,
     disabled: Option<bool>,
 }
@@ -165,7 +174,10 @@ fn in_the_clear(key: &str) -> String {
 }
 
 fn anonymous(entry: &Spanned<Entry>) -> Result<KeyTerms, KeyFileError> {
-    let Entry { name, hash, key, .. } = &entry.value;
+    let Entry { name, hash, key, admin, .. } = &entry.value;
+    if let Some(admin) = admin.as_ref().filter(|admin| admin.value) {
+        return Err(at(admin, "who comes without a key is no admin".to_owned()));
+    }
     match name.as_ref().or(hash.as_ref()).or(key.as_ref()) {
         Some(wrong) => Err(at(wrong, format!("{ANONYMOUS} has neither name nor key"))),
         None => common(&entry.value, ANONYMOUS, None),
@@ -195,6 +207,8 @@ fn common(entry: &Entry, name: &str, hash: Option<KeyHash>) -> Result<KeyTerms, 
             max_concurrent: above_0(entry.max_concurrent.as_ref())?,
         },
         priority: entry.priority.unwrap_or(0),
+        weight: above_0(entry.weight.as_ref())?.unwrap_or(1),
+        is_admin: entry.admin.as_ref().is_some_and(|admin| admin.value),
         expires,
         is_disabled: entry.disabled.unwrap_or(false),
     })
@@ -204,7 +218,7 @@ fn above_0<T: Copy + PartialEq + From<u8>>(limit: Option<&Spanned<T>>) -> Result
     match limit {
         Some(zero) if zero.value == T::from(0) => Err(at(
             zero,
-            "a limit of 0 allows nothing: leave it out for no limit, or write `disabled: true`".to_owned(),
+            "0 allows nothing: leave it out for the default, or write `disabled: true`".to_owned(),
         )),
         limit => Ok(limit.map(|limit| limit.value)),
     }
@@ -250,7 +264,8 @@ mod tests {
         let hash = hash();
         let text = format!(
             "keys:\n- name: alice\n  team: research\n  hash: {hash}\n  models: [m, a]\n  requests-per-minute: 60\n  \
-             tokens-per-minute: 100000\n  max-concurrent: 4\n  priority: -3\n  expires: 2027-01-31\n  disabled: true\n\
+             tokens-per-minute: 100000\n  max-concurrent: 4\n  priority: -3\n  weight: 5\n  admin: true\n  \
+             expires: 2027-01-31\n  disabled: true\n\
              - name: bob\n  hash: {}\nanonymous:\n  requests-per-minute: 5\n",
             self::hash()
         );
@@ -266,6 +281,8 @@ mod tests {
                 max_concurrent: Some(4),
             },
             priority: -3,
+            weight: 5,
+            is_admin: true,
             expires: Some(humantime::parse_rfc3339("2027-01-31T00:00:00Z").unwrap()),
             is_disabled: true,
         };
@@ -285,6 +302,7 @@ mod tests {
             (second("colour: red"), &["line 6", "colour"]),
             (second("tokens-per-minute: many"), &["line 6"]),
             (second("requests-per-minute: 0"), &["line 6", "disabled"]),
+            (second("weight: 0"), &["line 6", "disabled"]),
             (second("models: []"), &["line 6", "disabled"]),
             (second("expires: tomorrow"), &["line 6", "2027-01-31"]),
             (second("key: hunter2hunter2"), &["line 6", "guessed", "baton key new"]),
@@ -295,6 +313,7 @@ mod tests {
             (format!("{good}- name: bob\n  hash: secret\n"), &["line 5", "sha256:TAG"]),
             (format!("{good}- name: anonymous\n  hash: {}\n", hash()), &["line 4", "another name"]),
             (format!("{good}anonymous:\n  name: x\n"), &["line 5", "neither name nor key"]),
+            (format!("{good}anonymous:\n  admin: true\n"), &["line 5", "no admin"]),
             ("keys: {".to_owned(), &["line 1"]),
         ] {
             let error = parse(&text).expect_err(&text).to_string();

@@ -49,6 +49,11 @@ impl KeyHash {
         Ok(Self { tag: tag_of(key), salt, digest: digest(salt, key) })
     }
 
+    /// One that no key has, where none is looked for.
+    pub(crate) fn of_nothing() -> Self {
+        Self { tag: Tag::default(), salt: [0; SALT_BYTES], digest: [0; DIGEST_BYTES] }
+    }
+
     pub(crate) fn tag(&self) -> Tag {
         self.tag
     }

@@ -6,18 +6,18 @@ use std::{
     time::Duration,
 };
 
-use crate::metrics::{AuditMetrics, ReasonLabels};
+use crate::metrics::LogMetrics;
 
 /// Prompts can make lines long.
 const MOST_BYTES: usize = 64 << 20;
 
 /// Between those who serve and the thread that writes.
 #[derive(Debug)]
-pub(crate) struct Queue {
+pub struct Queue {
     state: Mutex<State>,
     news: Condvar,
     room: usize,
-    metrics: AuditMetrics,
+    metrics: LogMetrics,
 }
 
 #[derive(Debug, Default)]
@@ -32,10 +32,10 @@ struct State {
 
 /// A place for one line, kept from before its request is served.
 #[derive(Debug)]
-pub(crate) struct Slot(Option<Arc<Queue>>);
+pub struct Slot(Option<Arc<Queue>>);
 
 /// What the writer finds.
-pub(super) enum Next {
+pub(crate) enum Next {
     Line(Vec<u8>),
     /// Nothing came.
     Idle,
@@ -44,12 +44,12 @@ pub(super) enum Next {
 }
 
 impl Queue {
-    pub(super) fn new(room: usize, metrics: AuditMetrics) -> Self {
+    pub(crate) fn new(room: usize, metrics: LogMetrics) -> Self {
         Self { state: Mutex::default(), news: Condvar::new(), room, metrics }
     }
 
     /// Keeps a place; none, while lines can't be written or there is no room.
-    pub(crate) fn keep_place(self: &Arc<Self>) -> Option<Slot> {
+    pub fn keep_place(self: &Arc<Self>) -> Option<Slot> {
         let mut state = self.lock();
         let has_room = state.lines.len() + state.kept < self.room && state.bytes < MOST_BYTES;
         if !has_room || state.is_failing || state.is_closed {
@@ -60,7 +60,7 @@ impl Queue {
     }
 
     /// Puts a line where there is room; else it is lost.
-    pub(crate) fn push(&self, line: Vec<u8>) {
+    pub fn push(&self, line: Vec<u8>) {
         let state = self.lock();
         if state.lines.len() + state.kept < self.room && state.bytes + line.len() <= MOST_BYTES {
             self.put(state, line);
@@ -83,12 +83,12 @@ impl Queue {
     }
 
     /// Lines that are not in the log and never will be.
-    pub(super) fn lose(&self, reason: &'static str, lines: usize) {
-        self.metrics.lost.get_or_create(&ReasonLabels { reason }).inc_by(lines as u64);
+    pub(crate) fn lose(&self, reason: &'static str, lines: usize) {
+        self.metrics.lose(reason, lines as u64);
     }
 
     /// Waits for a line for up to `patience`.
-    pub(super) fn next(&self, patience: Duration) -> Next {
+    pub(crate) fn next(&self, patience: Duration) -> Next {
         let is_quiet = |state: &mut State| state.lines.is_empty() && !state.is_closed;
         let waited = self.news.wait_timeout_while(self.lock(), patience, is_quiet);
         let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
@@ -104,16 +104,16 @@ impl Queue {
     }
 
     /// Waits for the end for up to `patience`; true when it has come.
-    pub(super) fn is_closed_within(&self, patience: Duration) -> bool {
+    pub(crate) fn is_closed_within(&self, patience: Duration) -> bool {
         let waited = self.news.wait_timeout_while(self.lock(), patience, |state| !state.is_closed);
         waited.unwrap_or_else(PoisonError::into_inner).0.is_closed
     }
 
-    pub(super) fn set_failing(&self, is_failing: bool) {
+    pub(crate) fn set_failing(&self, is_failing: bool) {
         self.lock().is_failing = is_failing;
     }
 
-    pub(super) fn close(&self) {
+    pub(crate) fn close(&self) {
         self.lock().is_closed = true;
         self.news.notify_one();
     }
@@ -125,7 +125,7 @@ impl Queue {
 
 impl Slot {
     /// Puts the line in its place.
-    pub(crate) fn push(mut self, line: Vec<u8>) {
+    pub fn push(mut self, line: Vec<u8>) {
         if let Some(queue) = self.0.take() {
             let mut state = queue.lock();
             state.kept -= 1;
@@ -145,9 +145,10 @@ impl Drop for Slot {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metrics::ReasonLabels;
 
     fn queue(room: usize) -> Arc<Queue> {
-        Arc::new(Queue::new(room, AuditMetrics::default()))
+        Arc::new(Queue::new(room, LogMetrics::default()))
     }
 
     fn lost(queue: &Queue) -> u64 {

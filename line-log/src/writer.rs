@@ -1,4 +1,4 @@
-//! The thread that writes the audit log.
+//! The thread that writes.
 //!
 //! The file may be moved away (logrotate) or deleted at any time: a new one is begun at the same path. A write that fails (the
 //! disk is full) is repeated each second until it succeeds; lines that come meanwhile wait, up to the queue's bound. What a
@@ -12,36 +12,40 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::queue::{Next, Queue};
-use crate::metrics::AuditMetrics;
+use crate::{
+    metrics::LogMetrics,
+    queue::{Next, Queue},
+};
 
 /// Between two syncs, looks for rotation when nothing comes, and tries to write what could not be written.
 const TICK: Duration = Duration::from_secs(1);
 
-pub(super) struct Writer {
+pub(crate) struct Writer {
     path: PathBuf,
+    /// What texts call the log.
+    name: &'static str,
     file: File,
     /// A write broke off within a line.
     is_torn: bool,
     /// When lines that may not be on the disk yet are synced.
     sync_at: Option<Instant>,
-    metrics: AuditMetrics,
+    metrics: LogMetrics,
 }
 
 impl Writer {
-    pub(super) fn open(path: &Path, metrics: AuditMetrics) -> io::Result<Self> {
+    pub(crate) fn open(path: &Path, name: &'static str, metrics: LogMetrics) -> io::Result<Self> {
         let file = append_to(path)?;
-        Ok(Self { path: path.to_owned(), file, is_torn: false, sync_at: None, metrics })
+        Ok(Self { path: path.to_owned(), name, file, is_torn: false, sync_at: None, metrics })
     }
 
     /// Writes what comes until the queue is closed and empty.
-    pub(super) fn run(mut self, queue: &Queue) {
+    pub(crate) fn run(mut self, queue: &Queue) {
         loop {
             let patience = self.sync_at.map_or(TICK, |at| at.saturating_duration_since(Instant::now()));
             match queue.next(patience) {
                 Next::Line(line) => {
                     if !self.write_at_last(&line, queue) {
-                        return give_up(queue);
+                        return give_up(self.name, queue);
                     }
                 }
                 Next::Idle => self.sync(),
@@ -60,8 +64,8 @@ impl Writer {
         while let Err(error) = self.write(line) {
             self.metrics.failures.inc();
             if is_first {
-                let path = self.path.display();
-                tracing::error!(%path, %error, "the audit log cannot be written; trying again each second");
+                let (path, log) = (self.path.display(), self.name);
+                tracing::error!(%path, %error, "{log} cannot be written; trying again each second");
                 queue.set_failing(true);
             }
             is_first = false;
@@ -72,7 +76,7 @@ impl Writer {
         }
         if !is_first {
             queue.set_failing(false);
-            tracing::info!(path = %self.path.display(), "the audit log is written again");
+            tracing::info!(path = %self.path.display(), "{} is written again", self.name);
         }
         self.metrics.written.inc();
         self.sync_at.get_or_insert_with(|| Instant::now() + TICK);
@@ -114,19 +118,19 @@ impl Writer {
             && error.kind() != io::ErrorKind::InvalidInput
         {
             self.metrics.failures.inc();
-            tracing::error!(path = %self.path.display(), %error, "the audit log may not be on the disk yet");
+            tracing::error!(path = %self.path.display(), %error, "{} may not be on the disk yet", self.name);
         }
     }
 }
 
 /// What is left when the process ends and the disk is still full.
-fn give_up(queue: &Queue) {
+fn give_up(log: &str, queue: &Queue) {
     let mut lines = 1;
     while matches!(queue.next(Duration::ZERO), Next::Line(_)) {
         lines += 1;
     }
     queue.lose("write_failed", lines);
-    tracing::error!(lines, "requests that are not in the audit log, which could not be written to the end");
+    tracing::error!(lines, "lines that are not in {log}, which could not be written to the end");
 }
 
 /// It says who used what: for nobody else's eyes.

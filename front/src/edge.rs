@@ -1,0 +1,16 @@
+//! What stands between clients and generator, as whoever puts a front together decides.
+
+use baton_tenancy::Tenancy;
+
+/// Of one front.
+pub struct Edge {
+    /// Who may ask, and how much.
+    pub tenancy: Tenancy,
+}
+
+impl Edge {
+    /// Everybody is served: for a front behind a gateway that knows its clients.
+    pub fn open() -> Self {
+        Self { tenancy: Tenancy::open_to_all() }
+    }
+}
