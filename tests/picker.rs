@@ -6,7 +6,8 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::harness::{
-    ANY, Client, FakeVllm, Gateway, ModelFolder, Process, Sent, Worker, eventually, start, words, worker_args,
+    ANY, Client, FakeVllm, Gateway, Metrics, ModelFolder, Process, Sent, Worker, eventually, start, words,
+    worker_args,
 };
 
 const CHAT: &str = "/v1/chat/completions";
@@ -83,9 +84,29 @@ fn a_gateway_reaches_decode_workers_and_prompts_are_handed_over() {
     let streamed = json!({ "stream": true, "messages": ask["messages"], "max_tokens": 12, "temperature": 0 });
     let events = gateway.client.post(CHAT, &streamed);
     assert!(events.body.ends_with("data: [DONE]\n\n"), "{}", events.body);
-    assert!(admin.get("/metrics").body.contains("baton_router_decisions_total{prefill=\"prefill-worker\"}"));
+    let counted = Metrics::parse(&admin.get("/metrics").body);
+    assert!(counted.get("baton_router_decisions_total", &[("prefill", "prefill-worker")]) > 0.0);
+    // Two through the gateway, one by the scheduler's own front.
+    for (name, labels, value) in [
+        ("llm_d_epp_request_total", &[][..], 3.0),
+        ("inference_model_request_total", &[], 3.0),
+        ("inference_objective_output_tokens_count", &[], 3.0),
+        ("llm_d_epp_request_ttft_seconds_count", &[("streaming", "true")], 1.0),
+        ("llm_d_epp_disagg_decision_total", &[("decision_type", "prefill-decode")], 3.0),
+        ("llm_d_epp_scheduler_attempts_total", &[("endpoint_name", "decode"), ("status", "success")], 3.0),
+    ] {
+        eventually(name, || match Metrics::parse(&admin.get("/metrics").body).sum(name, labels) {
+            Some(found) if found == value => Ok(()),
+            found => Err(format!("{found:?}")),
+        });
+    }
 
     // Without anybody to choose from, the gateway's client is told so, and when to come back.
+    let unavailable = || {
+        let metrics = Metrics::parse(&admin.get("/metrics").body);
+        metrics.sum("llm_d_epp_request_error_total", &[("error_code", "ServiceUnavailable")])
+    };
+    assert_eq!(unavailable(), None);
     drop(decode);
     eventually("nobody is left", || {
         let reply = gateway.client.post(CHAT, &ask);
@@ -94,6 +115,7 @@ fn a_gateway_reaches_decode_workers_and_prompts_are_handed_over() {
             found => Err(format!("{found:?} {}", reply.body)),
         }
     });
+    assert!(unavailable() >= Some(1.0));
     drop((gateway, sidecar, prefill));
     stop(vec![scheduler]);
 }

@@ -1,6 +1,6 @@
 //! The command line.
 
-use baton_process::LogArgs;
+use baton_process::{LogArgs, TraceArgs};
 use clap::{Parser, Subcommand};
 
 use crate::{
@@ -26,6 +26,9 @@ Examples:
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) logs: LogArgs,
+
+    #[command(flatten)]
+    pub(crate) traces: TraceArgs,
 
     /// Process that started this one: report failures to it, and end when it ends
     #[arg(long, value_name = "PID", hide = true, global = true)]
@@ -63,6 +66,18 @@ pub(crate) enum Command {
     Bench(Bench),
     #[command(flatten)]
     Role(Role),
+}
+
+impl Role {
+    /// What spans call it.
+    pub(crate) fn service_name(&self) -> &'static str {
+        match self {
+            Self::Scheduler(_) => "baton-scheduler",
+            Self::Sidecar(_) => "baton-sidecar",
+            Self::PrefillWorker(_) => "baton-prefill-worker",
+            Self::DecodeWorker(_) => "baton-decode-worker",
+        }
+    }
 }
 
 /// The parts of a deployment, a process each.

@@ -3,7 +3,7 @@
 use std::{process::ExitCode, time::Duration};
 
 use anyhow::{Context as _, anyhow, bail};
-use baton_process::{Shutdown, exit_with_parent, init_logs};
+use baton_process::{Shutdown, TraceArgs, exit_with_parent, init_logs, start_traces};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::{
@@ -28,7 +28,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         init_logs(&cli.logs).map_err(|error| anyhow!(error))?;
     }
     match cli.command {
-        Command::Up(args) => return up::run(*args, &cli.logs),
+        Command::Up(args) => return up::run(*args, &cli.logs, &cli.traces),
         Command::Pull(args) => single_threaded()?.block_on(pull::run(args))?,
         Command::Key(command) => key::run(&command)?,
         Command::DevCa(args) => dev_ca::run(&args)?,
@@ -39,7 +39,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         }
         Command::Role(role) => {
             let runtime = multi_threaded()?;
-            let served = runtime.block_on(serve(role, cli.supervisor));
+            let served = runtime.block_on(serve(role, &cli.traces, cli.supervisor));
             runtime.shutdown_timeout(LAST_WORK);
             served?;
         }
@@ -48,12 +48,15 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
 }
 
 /// Runs a role until a signal stops it.
-async fn serve(role: Role, supervisor: Option<u32>) -> anyhow::Result<()> {
+async fn serve(role: Role, traces: &TraceArgs, supervisor: Option<u32>) -> anyhow::Result<()> {
     let shutdown = Shutdown::on_signals().context("cannot watch for signals")?;
-    tokio::select! {
+    let traces = start_traces(traces, role.service_name())?;
+    let served = tokio::select! {
         served = Box::pin(run_role(role, shutdown.clone())) => served,
         () = orphaned(supervisor, shutdown) => bail!("the supervisor is gone"),
-    }
+    };
+    traces.end().await;
+    served
 }
 
 /// Returns a while after the supervisor died. The kernel's signal has started a drain then; but nobody is left who

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use baton_process::{Span, SpanKind, TraceContext};
 use baton_proto::{
     MAX_MESSAGE_BYTES,
     v1::{
@@ -48,7 +49,10 @@ impl Decode for DecodeService {
     ) -> Result<Response<Self::SessionStream>, Status> {
         let (events, stream) = mpsc::channel(EVENTS);
         let worker = self.worker.clone();
-        self.worker.calls.spawn(async move { session::serve(&worker, request.into_inner(), &events).await });
+        let caller = TraceContext::of_headers(request.metadata().as_ref());
+        let span = Span::begin("decode", SpanKind::Server, &caller);
+        let serving = async move { session::serve(&worker, request.into_inner(), &events, span).await };
+        self.worker.calls.spawn(serving);
         Ok(Response::new(ReceiverStream::new(stream)))
     }
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use baton_engine::{
     LoraAdapter, Reservation, SequenceEvent, SequenceHandle, SequenceRequest, SequenceTiming, SubmitError,
 };
+use baton_process::Span;
 use baton_proto::v1::{
     DecodeCommand, DecodeEvent, Failure, FailureKind, Tokens,
     decode_command::{Command, Expect, Open, Start},
@@ -40,6 +41,7 @@ struct Session<'a> {
     sidecar: &'a Sidecar,
     request: SequenceRequest,
     clock: TokenClock,
+    span: &'a mut Span,
 }
 
 /// Reserved blocks, and whether a peer may be writing them.
@@ -56,20 +58,29 @@ enum Happening {
 }
 
 /// Serves a session to its end; the sidecar leaving is one.
-pub(crate) async fn serve(worker: &Worker, commands: Streaming<DecodeCommand>, sidecar: &Sidecar) {
+pub(crate) async fn serve(
+    worker: &Worker,
+    commands: Streaming<DecodeCommand>,
+    sidecar: &Sidecar,
+    mut span: Span,
+) {
     let end = tokio::select! {
         biased;
         () = sidecar.closed() => End::Left,
         () = worker.stop.cancelled() => End::Failed(unavailable("this worker shuts down before the request was done")),
-        outcome = Box::pin(open(worker, commands, sidecar)) => match outcome {
+        outcome = Box::pin(open(worker, commands, sidecar, &mut span)) => match outcome {
             Ok(()) => return,
             Err(end) => end,
         },
     };
     match end {
-        End::Left => tracing::debug!("session cancelled"),
+        End::Left => {
+            span.set("baton.outcome", "cancelled");
+            tracing::debug!("session cancelled");
+        }
         End::Failed(failure) => {
             tracing::debug!(kind = ?failure.kind(), reason = failure.message, "session failed");
+            span.fail(failure.kind().as_str_name(), failure.message.clone());
             // That the sidecar has left needs no answer.
             let _ = sidecar.send(Ok(DecodeEvent { event: Some(Event::Failure(failure)) })).await;
         }
@@ -77,7 +88,12 @@ pub(crate) async fn serve(worker: &Worker, commands: Streaming<DecodeCommand>, s
 }
 
 /// Everything that a session holds is given back when this future is dropped.
-async fn open(worker: &Worker, mut commands: Streaming<DecodeCommand>, sidecar: &Sidecar) -> Result<(), End> {
+async fn open(
+    worker: &Worker,
+    mut commands: Streaming<DecodeCommand>,
+    sidecar: &Sidecar,
+    span: &mut Span,
+) -> Result<(), End> {
     let clock = worker.metrics.start();
     worker.admit()?;
     let Command::Open(Open { request_id, prompt, sampling, deadline_ms, adapter, cache_salt }) =
@@ -90,7 +106,8 @@ async fn open(worker: &Worker, mut commands: Streaming<DecodeCommand>, sidecar: 
     let sampling = worker.sampling(sampling).await?;
     let deadline = deadline(deadline_ms);
     let request = SequenceRequest { id: request_id, prompt, sampling, deadline, adapter, cache_salt };
-    let session = Session { worker, commands, sidecar, request, clock };
+    span.set("baton.request_id", request.id.clone());
+    let session = Session { worker, commands, sidecar, request, clock, span };
     tokio::select! {
         outcome = Box::pin(session.run()) => outcome,
         () = sleep_until((deadline.unwrap_or_else(Instant::now) + DEADLINE_GRACE).into()), if deadline.is_some() => {
@@ -143,6 +160,7 @@ impl Session<'_> {
             end = nothing_but_the_end(&mut self.commands) => return Err(end),
         };
         let blocks = u32::try_from(reservation.block_ids().len()).unwrap_or(u32::MAX);
+        self.span.event("blocks reserved", [("blocks", blocks.to_string())]);
         self.send(Event::Reserved(Reserved { blocks, queue_us: micros(since.elapsed()) })).await?;
         Ok(reservation)
     }
@@ -244,6 +262,8 @@ impl Session<'_> {
         let Landed { attempt, reservation, first, first_at, received } = landed;
         let handle = self.worker.engine.decode(reservation, self.request.clone(), first).map_err(refused)?;
         let done = TransferDone { bytes: received.bytes, transfer_us: micros(first_at.elapsed()), attempt };
+        self.span.event("runnable", []);
+        self.span.set_count("baton.transfer_bytes", received.bytes);
         self.send(Event::TransferDone(done)).await?;
         self.relay(handle).await
     }
@@ -277,6 +297,7 @@ impl Session<'_> {
                     let SequenceTiming { queue_us, prefill_us, .. } = prefilled.timing;
                     let cached_prompt_tokens = u32::try_from(prefilled.cached_tokens).unwrap_or(u32::MAX);
                     let prefilled = Prefilled { queue_us, prefill_us, cached_prompt_tokens };
+                    self.span.event("prompt computed", [("prefill_us", prefill_us.to_string())]);
                     self.send(Event::Prefilled(prefilled)).await?;
                 }
                 Some(SequenceEvent::Failed(failure)) => {
@@ -285,6 +306,8 @@ impl Session<'_> {
                 Some(SequenceEvent::Finished(reason, timing)) => {
                     self.clock.ended();
                     let reason = finish_from_engine(reason);
+                    self.span.set_count("baton.decode_us", timing.decode_us);
+                    self.span.set("baton.outcome", "finished");
                     let done = Done { reason: reason.into(), decode_us: timing.decode_us };
                     tracing::debug!(
                         request_id = self.request.id,

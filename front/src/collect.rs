@@ -43,6 +43,8 @@ pub(crate) async fn respond(
         choice.end = event.piece.end.or(choice.end.take());
     }
     let usage = Usage::new(record.prompt_tokens, record.completion_tokens, record.cached_tokens());
+    let answer = writer.answer(&choices, usage);
+    record.response_bytes = answer.len() as u64;
     record.succeed();
-    ([(CONTENT_TYPE, "application/json")], writer.answer(&choices, usage)).into_response()
+    ([(CONTENT_TYPE, "application/json")], answer).into_response()
 }

@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use baton_process::TraceContext;
 use baton_proto::v1::{
     Account, Failure, FinishReason, GenerateEvent, SamplingParams, Token, generate_event::Event,
 };
@@ -14,7 +15,7 @@ use futures::{future::BoxFuture, stream::BoxStream};
 use http::HeaderMap;
 use serde_json::Value;
 
-use crate::GenerateError;
+use crate::{GenerateError, RequestHead, RequestWatch};
 
 /// Generates completions from tokens, and knows who would serve them.
 pub trait Generator: Send + Sync {
@@ -65,6 +66,11 @@ pub trait Generator: Send + Sync {
         Vec::new()
     }
 
+    /// Asked once for each request: whoever follows it, if anybody does.
+    fn watch(&self, _request: &RequestHead<'_>) -> Option<Box<dyn RequestWatch>> {
+        None
+    }
+
     /// Brings up to date what is only counted when somebody asks.
     fn update_metrics(&self) {}
 }
@@ -86,6 +92,8 @@ pub struct GenerationSpec {
     pub deadline: Deadline,
     /// The client's headers, without its credentials: the generator may know some that the front does not.
     pub headers: Arc<HeaderMap>,
+    /// The front's span of it: others are parts of that.
+    pub trace: TraceContext,
     /// Whose it is; `None`: the front knows no tenants, and the headers may say.
     pub owner: Option<Owner>,
 }

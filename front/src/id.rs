@@ -34,13 +34,6 @@ pub fn new_request_id() -> String {
     hex(rand::rng().random())
 }
 
-/// A `traceparent` header of the W3C's form, for the log.
-pub(crate) fn traceparent(headers: &HeaderMap) -> Option<String> {
-    let value = headers.get("traceparent")?.to_str().ok()?;
-    let is_form = value.len() <= 128 && value.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
-    is_form.then(|| value.to_owned())
-}
-
 const MOST_ID_BYTES: usize = 128;
 
 fn is_fit(id: &str) -> bool {

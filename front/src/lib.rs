@@ -44,8 +44,10 @@ mod record;
 mod request;
 mod routes;
 mod run;
+mod spans;
 mod stream;
 mod tools;
+mod watch;
 mod wire;
 
 pub use app::Front;
@@ -64,5 +66,6 @@ pub use id::{new_request_id, shown_request_id};
 pub use metrics::FrontMetrics;
 pub use model_text::ModelText;
 pub use outline::{Outline, OutlineError};
+pub use watch::{EndedBy, RequestEnd, RequestHead, RequestWatch};
 
 use app::App;

@@ -1,5 +1,7 @@
 //! The front's metrics. `vllm:*` names where they mean the same as on a vLLM server, so that its dashboards work.
 
+pub(crate) mod gen_ai;
+
 use std::{sync::Arc, time::Duration};
 
 use baton_process::Metrics;
@@ -8,6 +10,8 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::Unit,
 };
+
+use gen_ai::GenAi;
 
 /// Handles to every metric of the front; cheap to clone.
 #[derive(Clone)]
@@ -26,6 +30,7 @@ pub(crate) struct Handles {
     pub(crate) inflight_limit: Gauge,
     pub(crate) fallbacks: Counter,
     pub(crate) tokenize: Histogram,
+    pub(crate) gen_ai: GenAi,
     model: ModelLabels,
 }
 
@@ -75,6 +80,7 @@ impl FrontMetrics {
             inflight_limit: Gauge::default(),
             fallbacks: Counter::default(),
             tokenize: token_buckets(),
+            gen_ai: GenAi::default(),
             model: ModelLabels { model_name: model_name.to_owned() },
         };
         handles.inflight_limit.set(i64::from(max_inflight));
@@ -102,6 +108,7 @@ impl Handles {
 
     fn register(&self, metrics: &Metrics, prefix: &str) {
         metrics.register(|registry| {
+            self.gen_ai.register(registry);
             registry.register("vllm:num_requests_running", "Requests being served", self.running.clone());
             registry.register(
                 "vllm:prompt_tokens",
@@ -124,7 +131,10 @@ impl Handles {
                 "From the request's arrival to its first token",
                 &self.ttft,
             );
-            seconds(registry, "vllm:inter_token_latency", "Between tokens of a completion", &self.itl);
+            // The second is what vLLM called it before.
+            for name in ["vllm:inter_token_latency", "vllm:time_per_output_token"] {
+                seconds(registry, name, "Between tokens of a completion", &self.itl);
+            }
             seconds(registry, "vllm:e2e_request_latency", "From the request's arrival to its end", &self.e2e);
         });
         metrics.register(|registry| {

@@ -5,15 +5,20 @@ use std::{
     time::{Duration, Instant},
 };
 
+use baton_process::{Span, SpanKind, TraceContext};
 use baton_proto::v1::{Account, Timing};
 use baton_tenancy::Call;
+use http::HeaderMap;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
+    EndedBy, Owner, RequestEnd, RequestHead, RequestWatch,
     api_error::ApiError,
     completion::End,
-    metrics::{FinishLabels, Handles, RequestLabels},
+    metrics::{FinishLabels, Handles, RequestLabels, gen_ai},
+    request::GenerateJob,
     run::ChoiceEvent,
+    spans,
 };
 
 /// A request that was refused before anything but its headers was read.
@@ -31,11 +36,14 @@ pub(crate) struct RequestRecord {
     pub(crate) completion_tokens: u64,
     /// The adapter that was asked for in place of the model.
     pub(crate) adapter: Option<String>,
+    pub(crate) is_stream: bool,
+    pub(crate) request_bytes: u64,
+    pub(crate) response_bytes: u64,
     /// What the key of its sender is asked, and told of it.
     pub(crate) call: Call,
     metrics: Arc<Handles>,
     endpoint: &'static str,
-    traceparent: Option<String>,
+    pub(crate) span: Span,
     choices: u32,
     n: u32,
     permits: Vec<OwnedSemaphorePermit>,
@@ -47,6 +55,8 @@ pub(crate) struct RequestRecord {
     status: u16,
     outcome: &'static str,
     error: Option<String>,
+    watch: Option<Box<dyn RequestWatch>>,
+    ended: EndedBy,
 }
 
 /// Of one completion.
@@ -70,21 +80,26 @@ impl RequestRecord {
     pub(crate) fn new(
         request_id: String,
         endpoint: &'static str,
-        traceparent: Option<String>,
+        caller: &TraceContext,
         call: Call,
         metrics: Arc<Handles>,
     ) -> Self {
         metrics.running.get_or_create(metrics.model()).inc();
+        let mut span = Span::begin(gen_ai::operation(endpoint), SpanKind::Server, caller);
+        spans::begin(&mut span, &request_id, endpoint);
         Self {
             request_id,
             arrived: Instant::now(),
             prompt_tokens: 0,
             completion_tokens: 0,
             adapter: None,
+            is_stream: false,
+            request_bytes: 0,
+            response_bytes: 0,
             call,
             metrics,
             endpoint,
-            traceparent,
+            span,
             choices: 0,
             n: 1,
             permits: Vec::new(),
@@ -96,6 +111,30 @@ impl RequestRecord {
             status: CLIENT_GONE,
             outcome: "cancelled",
             error: None,
+            watch: None,
+            ended: EndedBy::Client,
+        }
+    }
+
+    /// Has it followed by whom `watch` names, unless somebody does.
+    pub(crate) fn watch_by(
+        &mut self,
+        watch: impl FnOnce(&RequestHead<'_>) -> Option<Box<dyn RequestWatch>>,
+        is_understood: bool,
+        owner: Option<&Owner>,
+        headers: &HeaderMap,
+    ) {
+        if self.watch.is_none() {
+            let (adapter, bytes) = (self.adapter.as_deref(), self.request_bytes);
+            self.watch = watch(&RequestHead { is_understood, adapter, owner, headers, bytes });
+        }
+    }
+
+    /// Tells the span what is asked for.
+    pub(crate) fn describe(&mut self, job: &GenerateJob, max_tokens: u32) {
+        if self.span.is_recorded() {
+            let model = self.model().to_owned();
+            spans::describe(&mut self.span, self.endpoint, &model, job, max_tokens);
         }
     }
 
@@ -136,7 +175,7 @@ impl RequestRecord {
     }
 
     pub(crate) fn succeed(&mut self) {
-        (self.status, self.outcome) = (200, "ok");
+        (self.status, self.outcome, self.ended) = (200, "ok", EndedBy::Answer);
         self.call.ends_as(self.status, self.outcome);
     }
 
@@ -144,6 +183,7 @@ impl RequestRecord {
     pub(crate) fn fail(&mut self, error: &ApiError, is_mid_stream: bool) {
         self.status = if is_mid_stream { 200 } else { error.status.as_u16() };
         self.outcome = error.outcome();
+        self.ended = EndedBy::Error(error.status.as_u16());
         self.error = Some(error.body.message.clone());
         self.call.ends_as(self.status, error.body.code.unwrap_or(self.outcome));
     }
@@ -199,6 +239,47 @@ impl RequestRecord {
         self.metrics.success.get_or_create(&labels).inc();
     }
 
+    /// What it asked for, as it is shown.
+    fn model(&self) -> &str {
+        self.adapter.as_deref().unwrap_or(self.metrics.model_name())
+    }
+
+    /// The status of the error that ended it.
+    fn error_type(&self) -> Option<String> {
+        match self.ended {
+            EndedBy::Error(status) => Some(status.to_string()),
+            EndedBy::Answer | EndedBy::Client => None,
+        }
+    }
+
+    fn end(&self) -> RequestEnd {
+        RequestEnd {
+            way: self.ended,
+            is_stream: self.is_stream,
+            first_token: self.first_token,
+            response_bytes: self.response_bytes,
+            prompt_tokens: self.prompt_tokens,
+            cached_tokens: self.cached_tokens(),
+            output_tokens: self.completion_tokens,
+        }
+    }
+
+    fn end_span(&mut self) {
+        if !self.span.is_recorded() {
+            return;
+        }
+        let ended = spans::Ended {
+            way: self.ended,
+            end: self.end(),
+            finish: self.finish,
+            first_token: self.first_token,
+            error: self.error.clone(),
+            prefill_worker: std::mem::take(&mut self.workers.prefill),
+            decode_worker: std::mem::take(&mut self.workers.decode),
+        };
+        spans::end(&mut self.span, ended);
+    }
+
     fn log(&self, total: Duration) {
         let timing = self.timing.unwrap_or_default();
         tracing::info!(
@@ -222,7 +303,7 @@ impl RequestRecord {
             prefill_worker = self.workers.prefill,
             decode_worker = self.workers.decode,
             fallback = self.workers.fallback,
-            traceparent = self.traceparent,
+            traceparent = self.span.context().traceparent(),
             error = self.error,
             "request"
         );
@@ -252,6 +333,21 @@ impl Drop for RequestRecord {
         }
         let labels = RequestLabels { endpoint: self.endpoint, status: self.status, outcome: self.outcome };
         self.metrics.requests.get_or_create(&labels).inc();
+        if self.ended != EndedBy::Client {
+            let status = self.error_type();
+            self.metrics.gen_ai.observe(&gen_ai::Ended {
+                operation: gen_ai::operation(self.endpoint),
+                model: self.model(),
+                error: status.as_deref(),
+                total,
+                first_token: self.first_token,
+                output_tokens: self.completion_tokens / u64::from(self.choices.max(1)),
+            });
+        }
+        if let Some(watch) = self.watch.take() {
+            watch.ended(&self.end());
+        }
         self.log(total);
+        self.end_span();
     }
 }

@@ -16,6 +16,7 @@ use axum::{
     routing::{get, post},
 };
 use baton_parsers::ToolFormat;
+use baton_process::TraceContext;
 use baton_tenancy::Tenant;
 use serde_json::{Value, json};
 
@@ -97,7 +98,7 @@ async fn generate(app: Arc<App>, request_id: String, shape: Shape, request: Requ
         Shape::Chat => "/v1/chat/completions",
         Shape::Completion => "/v1/completions",
     };
-    let traceparent = id::traceparent(request.headers());
+    let caller = TraceContext::of_headers(request.headers());
     let call = match access::begin(&app, &request, endpoint) {
         Ok(call) => call,
         Err(refused) => {
@@ -106,10 +107,13 @@ async fn generate(app: Arc<App>, request_id: String, shape: Shape, request: Requ
         }
     };
     let tenant = call.tenant().clone();
-    let mut record = RequestRecord::new(request_id, endpoint, traceparent, call, app.metrics.clone());
+    let mut record = RequestRecord::new(request_id, endpoint, &caller, call, app.metrics.clone());
     let response = match prepare(&app, shape, request, &mut record).await {
         Ok((job, prompts)) => answer(&app, shape, &job, &prompts, record).await,
         Err(error) => {
+            // Nobody has followed what was not understood.
+            let owner = access::owner(&app, &tenant);
+            record.watch_by(|head| app.generator.watch(head), false, owner.as_ref(), &HeaderMap::new());
             record.fail(&error, false);
             error.into_response()
         }
@@ -127,8 +131,13 @@ async fn prepare(
     // One place before the body is read, so that bodies in memory are bounded too.
     admit(app, 1, record)?;
     let (mut parts, body) = request.into_parts();
-    let mut fields = body::read_fields(&parts.headers, body, &app.config.limits).await?;
+    let body = body::read_bytes(&parts.headers, body, &app.config.limits).await?;
+    record.request_bytes = body.len() as u64;
+    let mut fields = body::parse(&body)?;
+    drop(body);
     record.adapter = take_model(&mut fields, app, &mut record.call)?;
+    let owner = access::owner(app, record.call.tenant());
+    record.watch_by(|head| app.generator.watch(head), true, owner.as_ref(), &parts.headers);
     let limits =
         ParseLimits { vocab_size: app.tokenizer.vocab_size(), max_choices: app.config.limits.max_choices };
     let mut job = match shape {
@@ -136,7 +145,7 @@ async fn prepare(
         Shape::Completion => parse_completion(fields, &limits)?,
     };
     job.adapter.clone_from(&record.adapter);
-    job.owner = access::owner(app, record.call.tenant());
+    job.owner = owner;
     access::strip(&mut parts.headers);
     job.headers = Arc::new(parts.headers);
     admit(app, job.choices() - 1, record)?;
@@ -144,12 +153,15 @@ async fn prepare(
     constrain::constrain(app, &mut job, run::think_mark(app, &prompts)).await?;
     job.text.shown_special = app.marks.clone();
     let prompt_tokens = prompts.iter().map(|prompt| prompt.ids.len() as u64).sum();
+    record.is_stream = job.stream.is_some();
     record.call.prompt(prompt_tokens)?;
     if record.call.wants_prompt_text() {
         let texts = prompts.iter().map(|prompt| app.tokenizer.decode(&prompt.ids, false));
         record.call.prompt_text(&texts.collect::<Vec<_>>().join("\n"));
     }
     record.begin(prompt_tokens, job.choices(), job.n);
+    let max_tokens = prompts.iter().map(|prompt| prompt.max_tokens).max();
+    record.describe(&job, max_tokens.unwrap_or_default());
     Ok((job, prompts))
 }
 
@@ -179,7 +191,7 @@ async fn answer(
         has_short_ids: app.formats.tools == Some(ToolFormat::Mistral),
     };
     let echo = job.echo.then(|| echoed(app, job, prompts));
-    let events = run::start(app, job, prompts, &record.request_id, record.arrived);
+    let events = run::start(app, job, prompts, &record);
     match job.stream {
         Some(options) => {
             let opened = vec![false; choices];

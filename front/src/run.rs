@@ -1,6 +1,6 @@
 //! The completions of one request, generated side by side.
 
-use std::{sync::Arc, time::Instant};
+use std::sync::Arc;
 
 use baton_parsers::{Formats, OutputOptions, OutputParser, ThinkMark};
 use baton_proto::v1::{Account, SamplingParams};
@@ -17,6 +17,7 @@ use crate::{
     fields::InvalidField,
     generator::{self, Deadline, EventKind, Generation, GenerationEvent, GenerationSpec, Generator},
     id, prompt,
+    record::RequestRecord,
     request::{Function, GenerateJob, MaxTokens, PromptSource, choice_seed},
 };
 
@@ -24,7 +25,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub(crate) struct EncodedPrompt {
     pub(crate) ids: Arc<[u32]>,
-    max_tokens: u32,
+    pub(crate) max_tokens: u32,
 }
 
 /// What one event adds to one completion.
@@ -69,11 +70,11 @@ pub(crate) fn start(
     app: &App,
     job: &GenerateJob,
     prompts: &[EncodedPrompt],
-    request_id: &str,
-    arrived: Instant,
+    record: &RequestRecord,
 ) -> Events {
+    let RequestRecord { request_id, arrived, .. } = record;
     let limit = app.config.limits.timeout;
-    let deadline = Deadline { at: arrived + limit, limit };
+    let deadline = Deadline { at: *arrived + limit, limit };
     let mut options = job.text.clone();
     let output = output_options(app, job, prompts);
     if output.is_none() {
@@ -95,6 +96,7 @@ pub(crate) fn start(
             cache_salt: job.cache_salt.clone(),
             deadline,
             headers: job.headers.clone(),
+            trace: record.span.context().clone(),
             owner: job.owner.clone(),
         };
         let text =

@@ -50,6 +50,7 @@ impl EventStream {
         let body = stream::unfold(Some(self), |state| async move {
             let mut state = state?;
             let (bytes, is_over) = state.next_bytes().await;
+            state.record.response_bytes += bytes.len() as u64;
             Some((Ok::<_, Infallible>(bytes), (!is_over).then_some(state)))
         });
         let headers = [(CONTENT_TYPE, "text/event-stream; charset=utf-8"), (CACHE_CONTROL, "no-cache")];

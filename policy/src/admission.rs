@@ -135,6 +135,13 @@ impl Admission {
         self.queue.len()
     }
 
+    /// How full prefill and decode are: from 1 on nothing is let in.
+    #[must_use]
+    pub fn saturation(&self) -> (f64, f64) {
+        let decode = if self.capacity_tokens == 0 { 1.0 } else { self.decode.saturation() };
+        (self.prefill.saturation(), decode)
+    }
+
     /// Requests that are in.
     #[must_use]
     pub fn admitted(&self) -> usize {

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use baton_engine::{KvLayout, SequenceRequest};
 use baton_kv_transfer::{OpenError, Outgoing};
+use baton_process::Span;
 use baton_proto::v1::{
     Failure, FailureKind, FinishReason, PrefillEvent, PrefillRequest,
     prefill_event::{Alive, Event, FirstToken, Pushed},
@@ -18,7 +19,7 @@ use tokio::{
 };
 use tonic::Status;
 
-use crate::sink::Push;
+use crate::{sink::Push, spans};
 
 /// Time for a caller that has its only token to hang up.
 const HANG_UP_PATIENCE: Duration = Duration::from_secs(1);
@@ -29,7 +30,7 @@ const ALIVE_EVERY: Duration = Duration::from_millis(200);
 pub(crate) type Caller = mpsc::Sender<Result<PrefillEvent, Status>>;
 
 /// Serves a call to its end; the caller leaving is one.
-pub(crate) async fn serve(worker: &Worker, request: PrefillRequest, caller: &Caller) {
+pub(crate) async fn serve(worker: &Worker, request: PrefillRequest, caller: &Caller, mut span: Span) {
     let request_id = request.request_id.clone();
     let adapter = request.adapter.as_ref().map(|adapter| adapter.name.clone());
     let clock = worker.metrics.start();
@@ -37,15 +38,17 @@ pub(crate) async fn serve(worker: &Worker, request: PrefillRequest, caller: &Cal
         biased;
         () = caller.closed() => {
             tracing::debug!(request_id, adapter, "prefill cancelled");
+            span.set("baton.outcome", "cancelled");
             return;
         }
         () = worker.stop.cancelled() => unavailable("this worker shuts down before the prompt was pushed"),
-        outcome = Box::pin(run(worker, request, caller, clock)) => match outcome {
+        outcome = Box::pin(run(worker, request, caller, clock, &mut span)) => match outcome {
             Ok(()) => return,
             Err(failure) => failure,
         },
         never = stay_alive(caller) => match never {},
     };
+    span.fail(failure.kind().as_str_name(), failure.message.clone());
     tracing::info!(request_id, adapter, kind = ?failure.kind(), reason = failure.message, "prefill failed");
     send(caller, Event::Failure(failure)).await;
 }
@@ -56,6 +59,7 @@ async fn run(
     request: PrefillRequest,
     caller: &Caller,
     mut clock: TokenClock,
+    span: &mut Span,
 ) -> Result<(), Failure> {
     worker.admit()?;
     let PrefillRequest { request_id, prompt, sampling, ticket, deadline_ms, adapter, cache_salt } = request;
@@ -77,6 +81,7 @@ async fn run(
         error = push.failed() => return Err(unavailable(&format!("cannot push: {error}"))),
     };
     clock.tokens(1);
+    let computed_at = spans::computed(span, &request_id, &first);
     let finish = first.finish.map_or(FinishReason::Unspecified, finish_from_engine);
     let event = FirstToken {
         token: Some(token_from_engine(first.token)),
@@ -99,6 +104,7 @@ async fn run(
         .await?
         .map_err(|error| unavailable(&format!("the push failed: {error}")))?;
     clock.ended();
+    spans::pushed(span, computed_at, sent.bytes);
     tracing::debug!(
         request_id,
         adapter = adapter_name,

@@ -16,6 +16,7 @@
 mod leg;
 mod service;
 mod sink;
+mod spans;
 
 pub use baton_worker::{RunError, WorkerArgs as Args};
 pub use service::PrefillService;

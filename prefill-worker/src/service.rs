@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use baton_process::{Span, SpanKind, TraceContext};
 use baton_proto::{
     MAX_MESSAGE_BYTES,
     v1::{
@@ -45,7 +46,10 @@ impl Prefill for PrefillService {
     async fn run(&self, request: Request<PrefillRequest>) -> Result<Response<Self::RunStream>, Status> {
         let (events, stream) = mpsc::channel(EVENTS);
         let worker = self.worker.clone();
-        self.worker.calls.spawn(async move { leg::serve(&worker, request.into_inner(), &events).await });
+        let caller = TraceContext::of_headers(request.metadata().as_ref());
+        let span = Span::begin("prefill", SpanKind::Server, &caller);
+        let serving = async move { leg::serve(&worker, request.into_inner(), &events, span).await };
+        self.worker.calls.spawn(serving);
         Ok(Response::new(ReceiverStream::new(stream)))
     }
 }

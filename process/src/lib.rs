@@ -1,6 +1,6 @@
-//! What every Baton process has in common: logs, metrics, health endpoints, shutdown.
+//! What every Baton process has in common: logs, metrics, traces, health endpoints, shutdown.
 //!
-//! A process is wired in the same order everywhere: [`init_logs`], a [`Shutdown`] on the usual signals, a [`Metrics`]
+//! A process is wired in the same order everywhere: [`init_logs`], [`start_traces`], a [`Shutdown`] on the usual signals, a [`Metrics`]
 //! registry handed to the parts, a [`Readiness`] that the parts flip, [`serve_admin`] to show both, and, when all listeners
 //! are bound (any may be given port 0), one [`report_listening`].
 //!
@@ -15,6 +15,7 @@ mod metrics;
 mod readiness;
 mod report;
 mod shutdown;
+mod trace;
 
 pub use admin::{admin_router, serve_admin};
 pub use bind::{BindError, bind};
@@ -23,3 +24,4 @@ pub use metrics::Metrics;
 pub use readiness::Readiness;
 pub use report::{Report, report_listening};
 pub use shutdown::{Shutdown, exit_with_parent};
+pub use trace::{BadTraceOption, Span, SpanKind, TraceArgs, TraceContext, Traces, start_traces};

@@ -18,6 +18,13 @@ impl Metrics {
         Self::default()
     }
 
+    /// A process's, with what is counted of its spans.
+    pub fn of_process() -> Self {
+        let metrics = Self::new();
+        crate::trace::register_trace_metrics(&metrics);
+        metrics
+    }
+
     /// Registers metrics: `f` is handed the registry once.
     pub fn register<T>(&self, f: impl FnOnce(&mut Registry) -> T) -> T {
         f(&mut self.registry.lock().unwrap_or_else(PoisonError::into_inner))

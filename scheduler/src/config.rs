@@ -101,6 +101,13 @@ pub struct PickerConfig {
     pub conformance: bool,
 }
 
+impl PickerConfig {
+    /// The pool's name in metrics, `NAMESPACE/NAME` or `NAME`.
+    pub(crate) fn pool_name(&self) -> &str {
+        self.inference_pool.as_deref().unwrap_or("baton")
+    }
+}
+
 /// How requests are routed.
 #[derive(Clone, Debug, Serialize)]
 pub struct RoutingConfig {

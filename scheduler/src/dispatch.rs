@@ -5,7 +5,8 @@ mod wishes;
 
 use std::{sync::Arc, time::Instant};
 
-use baton_front::{GenerationEvent, GenerationSpec, shown_request_id};
+use baton_front::{GenerationEvent, GenerationSpec, RequestHead, shown_request_id};
+use baton_process::TraceContext;
 use baton_proto::v1::{
     AdapterRef, GenerateEvent, GenerateRequest, PrefillCandidate, Role, generation_client::GenerationClient,
 };
@@ -16,10 +17,11 @@ pub(crate) use wishes::Wishes;
 
 use crate::{
     config::{Config, Priorities},
+    epp::{Asked, Underway},
     error::{CallBroken, DeadlinePassed, GenerateError, NoDecodeWorker, Stopping, WorkerLost},
     fleet::{DecodeShare, Fleet, Member, PrefillShare},
     metrics::SchedulerMetrics,
-    router::{Ask, Refused, Route, Router, not_now},
+    router::{Ask, Refused, Route, Router, not_now, traced},
 };
 
 /// Has requests routed, and calls the workers that they are routed to.
@@ -55,6 +57,18 @@ impl Dispatcher {
         &self.router
     }
 
+    /// Counts a request from its arrival on.
+    pub(crate) fn count(&self, request: &RequestHead<'_>) -> Underway {
+        let wishes = Wishes::of(request.headers, &self.priorities, request.owner).unwrap_or_default();
+        let asked = match (request.is_understood, request.adapter) {
+            (false, _) => Asked::Unknown,
+            (true, None) => Asked::Model,
+            (true, Some(adapter)) => Asked::Adapter(adapter),
+        };
+        let epp = &self.router.epp;
+        epp.begin(wishes.who(epp, asked), request.bytes)
+    }
+
     /// Starts `spec` and waits for its first event. Until then nothing has been shown to anybody, so a worker that fails
     /// is replaced by another, a bounded number of times.
     ///
@@ -64,9 +78,7 @@ impl Dispatcher {
         &self,
         spec: &GenerationSpec,
     ) -> Result<(Generation, GenerationEvent), GenerateError> {
-        let header =
-            |name: &str| spec.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
-        let wishes = Wishes::read(header, &self.priorities, spec.owner.as_ref())?;
+        let wishes = Wishes::of(&spec.headers, &self.priorities, spec.owner.as_ref())?;
         let ask = Ask {
             request_id: &shown_request_id(&spec.request_id),
             prompt: &spec.prompt,
@@ -74,6 +86,8 @@ impl Dispatcher {
             max_tokens: u64::from(spec.sampling.max_tokens),
             adapter: spec.adapter.as_deref(),
             cache_salt: spec.cache_salt.as_deref(),
+            asked: spec.adapter.as_deref().map_or(Asked::Model, Asked::Adapter),
+            bytes: size_of_val(&*spec.prompt) as u64,
             ..wishes.ask()
         };
         let mut tried = Vec::new();
@@ -107,7 +121,7 @@ impl Dispatcher {
     /// Waits until the request may go.
     async fn admitted(&self, spec: &GenerationSpec, ask: &Ask<'_>) -> Result<Route, GenerateError> {
         tokio::select! {
-            routed = self.router.route(ask) => routed.map_err(|refused| match refused {
+            routed = traced(&spec.trace, self.router.route(ask)) => routed.map_err(|refused| match refused {
                 Refused::Nobody(error) => error,
                 Refused::NotNow(refusal) => not_now(&refusal).into(),
             }),
@@ -187,7 +201,7 @@ impl Dispatcher {
         let Some(channel) = decode.channel.clone() else { return Err(NoDecodeWorker { draining: 0 }.into()) };
         let request = generate_request(spec, decode, prefill);
         let opened = tokio::select! {
-            opened = open(channel, request) => opened,
+            opened = open(channel, request, &spec.trace) => opened,
             () = decode.lost.cancelled() => return Err(WorkerLost { worker: decode.id().to_owned() }.into()),
             () = tokio::time::sleep_until(spec.deadline.at.into()) => {
                 return Err(DeadlinePassed { limit: spec.deadline.limit }.into());
@@ -202,7 +216,10 @@ impl Dispatcher {
 async fn open(
     channel: Channel,
     request: GenerateRequest,
+    trace: &TraceContext,
 ) -> Result<tonic::Streaming<baton_proto::v1::GenerateEvent>, tonic::Status> {
+    let mut request = tonic::Request::new(request);
+    trace.write(request.metadata_mut().as_mut());
     Ok(GenerationClient::new(channel).generate(request).await?.into_inner())
 }
 

@@ -173,6 +173,9 @@ impl Fleet {
         if session.member.session() == session.number {
             members.departed.remove(&session.member.info.worker_id);
             self.router.gone(session.member.id(), session.member.info.incarnation);
+            if !members.present.contains_key(session.member.id()) {
+                self.metrics.forget(session.member.role(), session.member.id());
+            }
             session.member.lost.cancel();
         }
     }

@@ -5,12 +5,16 @@ mod describe;
 
 use std::sync::Arc;
 
-use baton_front::{AdapterRefused, GenerateError, Generation, GenerationSpec, Generator, ServedAdapter};
+use baton_front::{
+    AdapterRefused, EndedBy, GenerateError, Generation, GenerationSpec, Generator, RequestEnd, RequestHead,
+    RequestWatch, ServedAdapter,
+};
 use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream};
 use serde_json::Value;
 
 use crate::{
     dispatch::{self, Dispatcher},
+    epp::{Answered, Underway},
     fleet::{self, Fleet, PairState},
 };
 
@@ -91,8 +95,32 @@ impl Generator for FleetGenerator {
         records.iter().filter_map(|record| serde_json::to_value(record).ok()).collect()
     }
 
+    fn watch(&self, request: &RequestHead<'_>) -> Option<Box<dyn RequestWatch>> {
+        Some(Box::new(Counted(self.dispatcher.count(request))))
+    }
+
     fn update_metrics(&self) {
         self.dispatcher.router().update_metrics();
         self.fleet.count_pairs();
+    }
+}
+
+/// A request to the front, as it is counted.
+struct Counted(Underway);
+
+impl RequestWatch for Counted {
+    fn ended(self: Box<Self>, end: &RequestEnd) {
+        match end.way {
+            EndedBy::Client => {}
+            EndedBy::Error(status) => self.0.failed(status, true),
+            EndedBy::Answer => self.0.answered(&Answered {
+                is_stream: end.is_stream,
+                first_token: end.first_token,
+                response_bytes: end.response_bytes,
+                prompt_tokens: end.prompt_tokens,
+                output_tokens: end.output_tokens,
+                cached_tokens: Some(end.cached_tokens),
+            }),
+        }
     }
 }

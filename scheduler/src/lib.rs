@@ -29,6 +29,7 @@ mod args;
 mod config;
 mod directory;
 mod dispatch;
+mod epp;
 mod error;
 mod fleet;
 mod foreign;

@@ -68,6 +68,11 @@ impl SchedulerMetrics {
         self.pairs.get_or_create(&StateLabels { state }).set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
+    /// A worker has left for good.
+    pub(crate) fn forget(&self, role: Role, worker: &str) {
+        self.placements.remove(&PlacementLabels { role: role_label(role), worker: worker.to_owned() });
+    }
+
     /// A completion was placed on `worker`.
     pub(crate) fn count_placement(&self, role: Role, worker: &str) {
         let labels = PlacementLabels { role: role_label(role), worker: worker.to_owned() };

@@ -9,7 +9,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use baton_endpoint_picker::{EndpointPicker, Limits, Pick, PickRequest, Picker, Refusal};
 use baton_front::Front;
-use baton_process::{BindError, Readiness, bind};
+use baton_process::{BindError, Readiness, Span, SpanKind, TraceContext, bind};
 use baton_proto::MAX_STREAMS;
 use baton_tls::Tls;
 use tokio::net::TcpListener;
@@ -19,8 +19,9 @@ use tonic::transport::{Error, Server};
 use crate::{
     config::{PickerConfig, Priorities},
     dispatch::Wishes,
+    epp::{Asked, Underway, Who},
     fleet::Fleet,
-    router::{Ask, Reach, Refused, Route, Router, not_now},
+    router::{Ask, Reach, Refused, Route, Router, describe, not_now},
 };
 use health::serve_health;
 use sent::Sent;
@@ -43,25 +44,64 @@ pub(crate) struct GatewayPicker {
 
 impl Picker for GatewayPicker {
     async fn pick(&self, request: PickRequest) -> Result<Pick, Refusal> {
+        let mut counted = None;
+        let caller = TraceContext::read(|name| request.headers.get(name));
+        let mut span = Span::begin("pick", SpanKind::Internal, &caller);
+        let picked = self.choose(&request, &mut counted, &mut span).await;
+        match picked {
+            Ok((request_id, route)) => Ok(self.pick_of(request_id, route, counted, span.context())),
+            Err(refusal) => {
+                span.fail(refusal.status.to_string(), refusal.message.clone());
+                if let Some(counted) = counted {
+                    counted.failed(refusal.status, true);
+                }
+                Err(refusal)
+            }
+        }
+    }
+}
+
+impl GatewayPicker {
+    /// `counted`: the request, once it is known whose it is; one without a body asks for nothing to be generated.
+    async fn choose(
+        &self,
+        request: &PickRequest,
+        counted: &mut Option<Underway>,
+        span: &mut Span,
+    ) -> Result<(String, Route), Refusal> {
+        let epp = &self.router.epp;
+        let bytes = request.body.len() as u64;
+        let count = |who: Who| (bytes > 0).then(|| epp.begin(who, bytes));
         let request_id = match request.headers.get(REQUEST_ID) {
             Some(id) if !id.is_empty() && id.len() <= 256 => id.to_owned(),
             _ => baton_front::new_request_id(),
         };
         let header = |name: &str| request.headers.get(name).map(str::to_owned);
-        let wishes =
-            Wishes::read(header, &self.priorities, None).map_err(|error| refusal(400, error.to_string()))?;
+        let wishes = Wishes::read(header, &self.priorities, None).map_err(|error| {
+            *counted = count(Wishes::default().who(epp, Asked::Unknown));
+            refusal(400, error.to_string())
+        })?;
         let outline = match request.body.is_empty() {
             true => baton_front::Outline::default(),
             false => {
                 // Where nobody says what they have cached, prompts are compared by their text in any case.
                 let most = if self.router.cache().has_tellers() { self.most_encoded_bytes } else { 0 };
                 let outlined = self.front.outline(&request.body, most).await;
-                outlined.map_err(|error| refusal(400, error.to_string()))?
+                outlined.map_err(|error| {
+                    *counted = count(wishes.who(epp, Asked::Unknown));
+                    refusal(400, error.to_string())
+                })?
             }
         };
         let adapters = self.fleet.adapters();
         let adapter =
             outline.model.as_ref().filter(|model| adapters.iter().any(|adapter| adapter.name == **model));
+        let asked = match (adapter, &outline.model) {
+            (Some(adapter), _) => Asked::Adapter(adapter),
+            (None, Some(model)) => Asked::Named(model),
+            (None, None) => Asked::Model,
+        };
+        *counted = count(wishes.who(epp, asked));
         let ask = Ask {
             request_id: &request_id,
             prompt: &outline.tokens,
@@ -72,23 +112,35 @@ impl Picker for GatewayPicker {
             cache_salt: outline.cache_salt.as_deref(),
             reach: Reach::Gateway,
             subset: request.subset.as_deref(),
+            asked,
+            bytes,
             ..wishes.ask()
         };
-        match self.router.route(&ask).await {
-            Ok(route) => Ok(self.pick_of(request_id.clone(), route)),
-            Err(refused) => Err(refused_as(&refused)),
-        }
+        let route = self.router.route(&ask).await.map_err(|refused| refused_as(&refused))?;
+        span.set("baton.request_id", request_id.clone());
+        describe(span, &route);
+        Ok((request_id, route))
     }
-}
 
-impl GatewayPicker {
-    fn pick_of(&self, request_id: String, route: Route) -> Pick {
+    fn pick_of(
+        &self,
+        request_id: String,
+        route: Route,
+        counted: Option<Underway>,
+        trace: &TraceContext,
+    ) -> Pick {
         let mut headers = vec![(REQUEST_ID.to_owned(), request_id)];
+        headers.extend(trace.headers().into_iter().map(|(name, value)| (name.to_owned(), value)));
         if !route.prefill_addresses.is_empty() {
             headers.push((PREFILLER.to_owned(), route.prefill_addresses.join(",")));
         }
         let endpoints = route.addresses.clone();
-        Pick { endpoints, headers, body: None, watch: Box::new(Sent::new(route, self.router.clone())) }
+        Pick {
+            endpoints,
+            headers,
+            body: None,
+            watch: Box::new(Sent::new(route, self.router.clone(), counted)),
+        }
     }
 }
 

@@ -16,15 +16,17 @@
 mod cache;
 mod log;
 mod metrics;
+mod pool;
 mod queue;
 mod route;
 mod sessions;
+mod spans;
 mod topology;
 mod workers;
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -41,10 +43,13 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use cache::{CacheIndex, CacheKeeper, Tracked};
 pub(crate) use log::DecisionLog;
 pub(crate) use metrics::RouterMetrics;
+pub(crate) use pool::{PoolView, WorkerLoadView};
 pub(crate) use queue::not_now;
 pub(crate) use route::{Ask, Refused, Route};
+pub(crate) use spans::{describe, traced};
 pub(crate) use workers::{Reach, WorkerFacts};
 
+use crate::epp::Epp;
 use queue::Waiters;
 use sessions::Sessions;
 use workers::Slots;
@@ -68,6 +73,7 @@ pub(crate) struct Router {
     model: String,
     began: Instant,
     pub(crate) metrics: RouterMetrics,
+    pub(crate) epp: Arc<Epp>,
 }
 
 /// What is known, and what decides on it.
@@ -90,7 +96,12 @@ struct Known {
 const TICK: Duration = Duration::from_millis(20);
 
 impl Router {
-    pub(crate) fn new(config: RouterConfig, cache: CacheIndex, metrics: RouterMetrics) -> Self {
+    pub(crate) fn new(
+        config: RouterConfig,
+        cache: CacheIndex,
+        metrics: RouterMetrics,
+        epp: Arc<Epp>,
+    ) -> Self {
         let known = Known {
             fleet: FleetView::default(),
             slots: Slots::default(),
@@ -104,7 +115,7 @@ impl Router {
             requests: 0,
             costs_version: 0,
         };
-        Self { known: Mutex::new(known), cache, model: config.model, began: Instant::now(), metrics }
+        Self { known: Mutex::new(known), cache, model: config.model, began: Instant::now(), metrics, epp }
     }
 
     /// With defaults for everything.
@@ -112,9 +123,10 @@ impl Router {
     pub(crate) fn of_defaults(model: &str) -> Self {
         let limits = baton_kv_index::IndexLimits { bytes: 1 << 20, guess_seconds: 30 };
         let (cache, _) = CacheIndex::start(limits).expect("a thread");
+        let epp = Arc::new(Epp::new(vec![model.to_owned()]));
         let (model, profile, admission) = (model.to_owned(), Profile::default(), Limits::default());
         let config = RouterConfig { model, profile, admission, records: 100, log: None };
-        Self::new(config, cache, RouterMetrics::new(&baton_process::Metrics::new()))
+        Self::new(config, cache, RouterMetrics::new(&baton_process::Metrics::new()), epp)
     }
 
     /// The model's name in the index of caches.

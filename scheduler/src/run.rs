@@ -26,6 +26,7 @@ use crate::{
     config::{Config, PickerConfig, Priorities, ProfileError},
     directory::DirectoryService,
     dispatch::Dispatcher,
+    epp::Epp,
     fleet::{Fleet, RegistryService, ServedModel},
     foreign::{self, DiscoveryError},
     generator::FleetGenerator,
@@ -130,7 +131,9 @@ impl Scheduler {
             records: config.routing.decisions as usize,
             log: decision_log(&config, metrics)?,
         };
-        let router = Arc::new(Router::new(routing, cache, RouterMetrics::new(metrics)));
+        let epp = Arc::new(Epp::new(served.names.clone()));
+        let router = Arc::new(Router::new(routing, cache, RouterMetrics::new(metrics), epp.clone()));
+        epp.register(metrics, router.clone(), config.picker.pool_name());
         let fleet =
             Fleet::new(served, config.fleet.clone(), router.clone(), scheduler_metrics.clone(), root.clone());
         let fleet = Arc::new(fleet.over(tls.dial()));
@@ -334,7 +337,7 @@ pub async fn run(args: SchedulerArgs, shutdown: Shutdown) -> Result<(), Schedule
     if args.print_config {
         return Ok(writeln!(std::io::stdout(), "{}", config.to_json())?);
     }
-    let scheduler = Scheduler::bind(config, &Metrics::new()).await?;
+    let scheduler = Scheduler::bind(config, &Metrics::of_process()).await?;
     let (http, registry) = (scheduler.http_address()?, scheduler.registry_address()?);
     tracing::info!(%http, %registry, "scheduler listening");
     let others = scheduler.other_addresses()?;

@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use baton_process::TraceContext;
 use baton_proto::{
     MAX_MESSAGE_BYTES,
     v1::{
@@ -20,7 +21,7 @@ use bytes::Bytes;
 use tokio::{sync::mpsc, time::sleep_until};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::Status;
+use tonic::{Request, Status};
 
 use crate::{
     args::RequestLimits,
@@ -52,6 +53,8 @@ pub(crate) struct Drive<'a> {
     /// When the prefill worker was called, or last gave a sign of life.
     heard_at: Instant,
     outbox: VecDeque<GenerateEvent>,
+    /// The workers' spans are parts of it.
+    trace: TraceContext,
 }
 
 impl<'a> Drive<'a> {
@@ -62,6 +65,7 @@ impl<'a> Drive<'a> {
         channels: &'a Channels,
         limits: RequestLimits,
         arrival: Instant,
+        trace: TraceContext,
     ) -> Self {
         let patience = match request.deadline_ms {
             0 => limits.default_deadline,
@@ -70,11 +74,13 @@ impl<'a> Drive<'a> {
         let candidates = std::mem::take(&mut request.prefill_candidates);
         let plan = Plan::new(worker.worker_id.clone(), candidates, limits.prefill_tries);
         let (commands, outgoing) = mpsc::channel(MAX_COMMANDS);
+        let mut session = Request::new(ReceiverStream::new(outgoing));
+        trace.write(session.metadata_mut().as_mut());
         let decode = Leg::opening(async move {
             let mut client = DecodeClient::new(worker.channel)
                 .max_decoding_message_size(MAX_MESSAGE_BYTES)
                 .max_encoding_message_size(MAX_MESSAGE_BYTES);
-            client.session(ReceiverStream::new(outgoing)).await
+            client.session(session).await
         });
         let open = Open {
             request_id: request.request_id.clone(),
@@ -96,6 +102,7 @@ impl<'a> Drive<'a> {
             prefill: Leg::Idle,
             heard_at: arrival,
             outbox: VecDeque::new(),
+            trace,
         };
         this.tell(Command::Open(open));
         this
@@ -204,6 +211,8 @@ impl<'a> Drive<'a> {
             adapter: self.request.adapter.clone(),
             cache_salt: self.request.cache_salt.clone(),
         };
+        let mut request = Request::new(request);
+        self.trace.write(request.metadata_mut().as_mut());
         let channel = self.channels.to(candidate);
         self.heard_at = Instant::now();
         self.prefill = Leg::opening(async move {

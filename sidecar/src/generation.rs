@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Instant};
 
+use baton_process::{Span, SpanKind, TraceContext};
 use baton_proto::v1::{
     Failure, FailureKind, GenerateEvent, GenerateRequest, generate_event, generation_server::Generation,
 };
@@ -17,6 +18,7 @@ use crate::{
     drive::{Client, Drive},
     link::{DecodeLink, DecodeWorker},
     metrics::SidecarMetrics,
+    spans,
 };
 
 /// Events on their way to one client.
@@ -49,7 +51,8 @@ impl Generation for GenerationService {
         &self,
         request: Request<GenerateRequest>,
     ) -> Result<Response<Self::GenerateStream>, Status> {
-        Ok(Response::new(ReceiverStream::new(self.0.start(request.into_inner()))))
+        let caller = TraceContext::of_headers(request.metadata().as_ref());
+        Ok(Response::new(ReceiverStream::new(self.0.start(request.into_inner(), &caller))))
     }
 }
 
@@ -57,20 +60,23 @@ impl Generation for GenerationService {
 pub(crate) type Events = mpsc::Receiver<Result<GenerateEvent, Status>>;
 
 impl Requests {
-    /// Serves `request` from a task of its own.
-    pub(crate) fn start(self: &Arc<Self>, request: GenerateRequest) -> Events {
+    /// Serves `request`, which is a part of `caller`, from a task of its own.
+    pub(crate) fn start(self: &Arc<Self>, request: GenerateRequest, caller: &TraceContext) -> Events {
         let arrival = Instant::now();
+        let span = Span::begin("generate", SpanKind::Server, caller);
         let (client, events) = mpsc::channel(CLIENT_EVENTS);
         let requests = self.clone();
-        self.tasks.spawn(async move { requests.serve(request, &client, arrival).await });
+        self.tasks.spawn(async move { requests.serve(request, &client, arrival, span).await });
         events
     }
 
-    async fn serve(&self, request: GenerateRequest, client: &Client, arrival: Instant) {
+    async fn serve(&self, request: GenerateRequest, client: &Client, arrival: Instant, mut span: Span) {
         let (worker, _slot) = match self.admit() {
             Ok(admitted) => admitted,
             Err(failure) => {
-                self.metrics.count(Outcome::Failed(failure.kind()));
+                let outcome = Outcome::Failed(failure.kind());
+                self.metrics.count(outcome);
+                span.fail(outcome.name(), failure.message.clone());
                 let event = generate_event::Event::Failure(failure);
                 // A client that has left needs no answer.
                 let _ = client.send(Ok(GenerateEvent { event: Some(event), account: None })).await;
@@ -80,10 +86,12 @@ impl Requests {
         self.metrics.in_flight.inc();
         let request_id = request.request_id.clone();
         let adapter = request.adapter.as_ref().map(|adapter| adapter.name.clone());
-        let drive = Drive::start(request, worker, &self.channels, self.limits, arrival);
+        let trace = span.context().clone();
+        let drive = Drive::start(request, worker, &self.channels, self.limits, arrival, trace);
         let (plan, outcome) = Box::pin(drive.run(client, &self.stop)).await;
         self.metrics.in_flight.dec();
         self.metrics.ended(&plan, outcome);
+        spans::end(&mut span, &request_id, &plan, outcome);
         log(&request_id, adapter.as_deref(), &plan, outcome, arrival);
     }
 

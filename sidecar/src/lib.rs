@@ -37,6 +37,7 @@ mod link;
 mod metrics;
 mod registry;
 mod run;
+mod spans;
 
 pub use args::Args;
 pub use error::RunError;

@@ -106,16 +106,22 @@ impl SidecarMetrics {
 
     /// Counts a request that was refused before it began.
     pub(crate) fn count(&self, outcome: Outcome) {
-        let outcome = match outcome {
-            Outcome::Finished(_) => "finished",
-            Outcome::Cancelled => "cancelled",
-            Outcome::Failed(FailureKind::Invalid) => "invalid",
-            Outcome::Failed(FailureKind::Overloaded) => "overloaded",
-            Outcome::Failed(FailureKind::Unavailable) => "unavailable",
-            Outcome::Failed(FailureKind::Deadline) => "deadline",
-            Outcome::Failed(FailureKind::Internal | FailureKind::Unspecified) => "internal",
-        };
-        self.requests.get_or_create(&OutcomeLabels { outcome }).inc();
+        self.requests.get_or_create(&OutcomeLabels { outcome: outcome.name() }).inc();
+    }
+}
+
+impl Outcome {
+    /// Its label.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Finished(_) => "finished",
+            Self::Cancelled => "cancelled",
+            Self::Failed(FailureKind::Invalid) => "invalid",
+            Self::Failed(FailureKind::Overloaded) => "overloaded",
+            Self::Failed(FailureKind::Unavailable) => "unavailable",
+            Self::Failed(FailureKind::Deadline) => "deadline",
+            Self::Failed(FailureKind::Internal | FailureKind::Unspecified) => "internal",
+        }
     }
 }
 

@@ -89,7 +89,7 @@ impl Sidecar {
     /// A server failed.
     pub async fn serve(self, shutdown: Shutdown) -> Result<(), RunError> {
         let Self { grpc, args, tls, serving_endpoint, grpc_listener, admin_listener, http, .. } = self;
-        let metrics = Metrics::new();
+        let metrics = Metrics::of_process();
         tls.register(&metrics);
         let readiness = Readiness::not_yet("no decode worker has joined");
         let (draining, stop) = (CancellationToken::new(), CancellationToken::new());

@@ -6,6 +6,7 @@
 mod adapter;
 mod by_hand;
 mod client;
+mod collector;
 mod deployment;
 mod envoy;
 mod metrics;
@@ -19,6 +20,7 @@ mod worker;
 pub(crate) use adapter::write_adapter;
 pub(crate) use by_hand::{ANY, LyingRegistry, start, words, worker_args};
 pub(crate) use client::{Client, Event, Reply, Stream};
+pub(crate) use collector::{Collector, Received};
 pub(crate) use deployment::{Deployment, Up, required_variable};
 pub(crate) use envoy::Gateway;
 pub(crate) use metrics::Metrics;

@@ -15,7 +15,7 @@ use tonic::{Status, transport::Endpoint};
 
 use crate::{
     Registration, Rejected,
-    registration::{Target, describe, registry_endpoint},
+    registration::{Target, describe, reason_of, registry_endpoint},
     retries::Retries,
     standing::{Standing, State},
 };
@@ -30,7 +30,7 @@ pub struct Source(Kind);
 #[derive(Clone)]
 enum Kind {
     Given(Schedulers),
-    Sidecar(Endpoint),
+    Sidecar(Box<Endpoint>),
 }
 
 /// Keeps a worker in every fleet.
@@ -123,7 +123,7 @@ impl Source {
     /// # Errors
     /// It is no address.
     pub fn sidecar(address: &str) -> Result<Self, tonic::transport::Error> {
-        Ok(Self(Kind::Sidecar(registry_endpoint(address)?)))
+        Ok(Self(Kind::Sidecar(Box::new(registry_endpoint(address)?))))
     }
 
     fn now(&self) -> Names {
@@ -137,7 +137,7 @@ impl Source {
         let target = match &self.0 {
             Kind::Given(_) => Target::at(name).map_err(|error| describe(&error)),
             Kind::Sidecar(endpoint) => {
-                Target::by_way_of(endpoint.clone(), name).map_err(|error| error.to_string())
+                Target::by_way_of(Endpoint::clone(endpoint), name).map_err(|error| error.to_string())
             }
         };
         target
@@ -180,7 +180,7 @@ async fn ask_sidecar(endpoint: &Endpoint, dial: &Dial, list: &watch::Sender<Name
         };
         let reason = match broken.await {
             Ok(()) => return,
-            Err(status) => status.message().to_owned(),
+            Err(status) => reason_of(&status),
         };
         if list.borrow().is_empty() {
             standing.set(SIDECAR, State::Waiting(format!("not registered: {reason}")));

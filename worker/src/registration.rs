@@ -174,9 +174,7 @@ impl Registration {
         let mut replies = tokio::select! {
             joined = joining => match joined {
                 Ok(replies) => replies.into_inner(),
-                // One with a cause was made here: who refuses a certificate does so after the connection is made.
-                Err(status) if status.source().is_some() => return End::Broken(describe(&status), false),
-                Err(status) => return End::Broken(status.message().to_owned(), false),
+                Err(status) => return End::Broken(reason_of(&status), false),
             },
             () = leave.cancelled() => return End::Left,
         };
@@ -316,6 +314,11 @@ pub(crate) fn registry_endpoint(address: &str) -> Result<Endpoint, tonic::transp
         .tcp_nodelay(true)
         .http2_keep_alive_interval(Duration::from_secs(1))
         .keep_alive_timeout(Duration::from_secs(4)))
+}
+
+/// Why a call failed. A status with a cause was made here: who refuses a certificate does so after the connection is made.
+pub(crate) fn reason_of(status: &Status) -> String {
+    if status.source().is_some() { describe(status) } else { status.message().to_owned() }
 }
 
 /// An error with its innermost cause, which is the one that says something.

@@ -51,7 +51,7 @@ pub async fn run(
     let source = source(&args, role)?;
     let listeners = Listeners::bind(&args).await?;
     let events = KvEvents::start(&args).await?;
-    let metrics = Metrics::new();
+    let metrics = Metrics::of_process();
     tls.register(&metrics);
     let readiness = Readiness::not_yet("the model is being loaded");
     let mut servers: JoinSet<Result<(), RunError>> = JoinSet::new();

@@ -36,7 +36,7 @@ mod worker_args;
 use std::{io::Write as _, net::SocketAddr, process::ExitCode};
 
 use anyhow::{Context as _, anyhow};
-use baton_process::{LogArgs, bind, init_logs_to};
+use baton_process::{LogArgs, TraceArgs, bind, init_logs_to};
 
 pub(crate) use args::UpArgs;
 use config::Config;
@@ -48,20 +48,20 @@ use supervisor::{Outcome, Supervisor};
 use crate::role::single_threaded;
 
 /// Runs `baton up`: until a signal, or a failure.
-pub(crate) fn run(args: UpArgs, logs: &LogArgs) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(args: UpArgs, logs: &LogArgs, traces: &TraceArgs) -> anyhow::Result<ExitCode> {
     let console = Console::new(logs);
     init_logs_to(logs, move || OwnLog(console)).map_err(|error| anyhow!(error))?;
     let prints_config = args.print_config;
     let config = Config::try_new(args)?;
     if prints_config {
-        let text = print::to_toml(&config, &Plan::new(&config, logs))?;
+        let text = print::to_toml(&config, &Plan::new(&config, logs, traces))?;
         std::io::stdout().write_all(text.as_bytes()).context("cannot write to standard output")?;
         return Ok(ExitCode::SUCCESS);
     }
-    single_threaded()?.block_on(serve(config, logs))
+    single_threaded()?.block_on(serve(config, logs, traces))
 }
 
-async fn serve(mut config: Config, logs: &LogArgs) -> anyhow::Result<ExitCode> {
+async fn serve(mut config: Config, logs: &LogArgs, traces: &TraceArgs) -> anyhow::Result<ExitCode> {
     let mut signals = signals::Signals::new().context("cannot watch for signals")?;
     // The fronts say so too, but later, and in terms of their own option.
     for index in 0..config.schedulers {
@@ -72,7 +72,7 @@ async fn serve(mut config: Config, logs: &LogArgs) -> anyhow::Result<ExitCode> {
         () = signals.next() => return Ok(ExitCode::from(signals::INTERRUPTED)),
     }
     let dial = config.tls.prepare(&config.host.to_string())?;
-    let (plan, scheme) = (Plan::new(&config, logs), config.tls.scheme());
+    let (plan, scheme) = (Plan::new(&config, logs, traces), config.tls.scheme());
     let supervisor = Supervisor::new(plan, config.supervision(dial), Console::new(logs));
     match supervisor.run(&mut signals, |fronts| say_ready(scheme, fronts)).await? {
         Outcome::Drained => Ok(ExitCode::SUCCESS),

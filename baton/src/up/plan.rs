@@ -7,7 +7,7 @@ use std::{
     path::PathBuf,
 };
 
-use baton_process::{LogArgs, LogColor};
+use baton_process::{LogArgs, LogColor, TraceArgs};
 use clap::ValueEnum;
 
 use super::config::{Config, Model};
@@ -95,7 +95,7 @@ impl ProcessPlan {
 
 impl Plan {
     /// The fronts, the sidecars, the workers.
-    pub(crate) fn new(config: &Config, logs: &LogArgs) -> Self {
+    pub(crate) fn new(config: &Config, logs: &LogArgs, traces: &TraceArgs) -> Self {
         let mut processes: Vec<_> = (0..config.schedulers).map(|index| front(index, config)).collect();
         processes.extend((0..config.decode).map(|index| sidecar(index, config)));
         processes.extend((0..config.prefill).map(|index| prefill_worker(index, config)));
@@ -103,6 +103,7 @@ impl Plan {
         for process in &mut processes {
             process.args.extend(tls_options(config));
             process.args.extend(log_options(logs));
+            process.args.extend(trace_options(traces));
         }
         Self { processes }
     }
@@ -210,6 +211,15 @@ fn log_options(logs: &LogArgs) -> Vec<Arg> {
     line.option("--log", &logs.log);
     line.option("--log-format", name_of(&logs.log_format));
     line.option("--log-color", name_of(&color));
+    line.args
+}
+
+/// Children send their spans themselves, each under its own name.
+fn trace_options(traces: &TraceArgs) -> Vec<Arg> {
+    let mut line = Line { args: Vec::new() };
+    for (name, value) in traces.words() {
+        line.option(name, value);
+    }
     line.args
 }
 

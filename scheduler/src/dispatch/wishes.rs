@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use baton_front::{BadHeader, Owner};
 use baton_policy::view::Objective;
+use http::HeaderMap;
 
 use crate::{
     config::Priorities,
+    epp::{Asked, Epp, Who},
     router::{Ask, Reach},
 };
 
@@ -57,6 +59,24 @@ impl Wishes {
         })
     }
 
+    /// [`Self::read`] from the headers of a request to the front.
+    ///
+    /// # Errors
+    /// A header that can't be understood.
+    pub(super) fn of(
+        headers: &HeaderMap,
+        priorities: &Priorities,
+        owner: Option<&Owner>,
+    ) -> Result<Self, BadHeader> {
+        let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        Self::read(header, priorities, owner)
+    }
+
+    /// Whose request it is, as metrics say.
+    pub(crate) fn who(&self, epp: &Epp, asked: Asked<'_>) -> Who {
+        epp.who(asked, &self.tenant, self.priority)
+    }
+
     /// A request of which nothing else is known.
     pub(crate) fn ask(&self) -> Ask<'_> {
         Ask {
@@ -74,6 +94,8 @@ impl Wishes {
             session: self.session.as_deref(),
             reach: Reach::Front,
             subset: None,
+            asked: Asked::Model,
+            bytes: 0,
         }
     }
 }

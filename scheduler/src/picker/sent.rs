@@ -1,10 +1,13 @@
 //! What is heard of a request that a gateway has sent.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use baton_endpoint_picker::{Response, Watch};
 
-use crate::router::{Route, Router};
+use crate::{
+    epp::{Answered, Underway},
+    router::{Route, Router},
+};
 
 /// Follows an answer as it passes.
 pub(super) struct Sent {
@@ -12,6 +15,9 @@ pub(super) struct Sent {
     router: Arc<Router>,
     status: u16,
     is_stream: bool,
+    counted: Option<Underway>,
+    first_byte: Option<Duration>,
+    bytes: u64,
     /// The end of what has come: usage is there.
     tail: Vec<u8>,
 }
@@ -20,8 +26,9 @@ pub(super) struct Sent {
 const TAIL_BYTES: usize = 1_024;
 
 impl Sent {
-    pub(super) fn new(route: Route, router: Arc<Router>) -> Self {
-        Self { route, router, status: 0, is_stream: false, tail: Vec::new() }
+    pub(super) fn new(route: Route, router: Arc<Router>, counted: Option<Underway>) -> Self {
+        let (status, is_stream, tail) = (0, false, Vec::new());
+        Self { route, router, status, is_stream, counted, first_byte: None, bytes: 0, tail }
     }
 }
 
@@ -32,6 +39,9 @@ impl Watch for Sent {
         if response.status >= 500 {
             self.router.failed(&self.route.decode);
         }
+        if let Some(counted) = self.counted.take_if(|_| response.status >= 400) {
+            counted.failed(response.status, false);
+        }
     }
 
     fn body(&mut self, chunk: &[u8]) {
@@ -39,6 +49,10 @@ impl Watch for Sent {
             return;
         }
         self.route.first_token();
+        self.bytes += chunk.len() as u64;
+        if let (None, Some(counted)) = (self.first_byte, &self.counted) {
+            self.first_byte = Some(counted.elapsed());
+        }
         if self.is_stream {
             self.route.tokens(events(chunk));
         }
@@ -55,6 +69,17 @@ impl Watch for Sent {
             self.route.counted(tokens);
         }
         self.route.complete();
+        if let Some(counted) = self.counted.take() {
+            let prompt_tokens = number_after(&self.tail, b"\"prompt_tokens\":");
+            counted.answered(&Answered {
+                is_stream: self.is_stream,
+                first_token: self.first_byte,
+                response_bytes: self.bytes,
+                prompt_tokens: prompt_tokens.unwrap_or(self.route.prompt_tokens()),
+                output_tokens: self.route.output_tokens(),
+                cached_tokens: number_after(&self.tail, b"\"cached_tokens\":"),
+            });
+        }
     }
 }
 

@@ -46,7 +46,9 @@ impl RouterMetrics {
             || Histogram::new([0.001, 0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0]);
         let handles = Handles {
             decisions: Family::default(),
-            decision: Histogram::new([5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 5e-3, 2e-2]),
+            decision: Histogram::new([
+                5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1,
+            ]),
             refused: Family::default(),
             queued: Gauge::default(),
             reserved_tokens: Gauge::default(),
@@ -58,6 +60,15 @@ impl RouterMetrics {
             index_evicted: Gauge::default(),
         };
         metrics.register(|registry| {
+            // What pickers have called it, and still do.
+            for name in ["llm_d_epp_scheduler_e2e_duration", "inference_extension_scheduler_e2e_duration"] {
+                registry.register_with_unit(
+                    name,
+                    "Finding a place for a request",
+                    Unit::Seconds,
+                    handles.decision.clone(),
+                );
+            }
             let own = registry.sub_registry_with_prefix("baton_router");
             own.register(
                 "decisions",

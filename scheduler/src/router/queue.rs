@@ -1,6 +1,10 @@
 //! Waiting to be let in.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use baton_policy::admission::{Ask as AdmissionAsk, Refusal, Verdict};
 use tokio::sync::oneshot;
@@ -54,6 +58,7 @@ impl Router {
 
     /// Those who have waited for too long are told so, and how long prompts wait is looked at again.
     pub(super) fn look_after_queue(&self) {
+        let began = Instant::now();
         let now = self.now();
         let mut known = self.lock();
         for (number, refusal) in known.admission.expired(now) {
@@ -64,6 +69,8 @@ impl Router {
         known.admission.set_prefill_wait(wait.unwrap_or(0.0));
         self.let_in(&mut known);
         self.metrics.set_queue(known.admission.queued(), known.admission.reserved_tokens());
+        drop(known);
+        self.epp.cycled(began.elapsed());
     }
 }
 

@@ -20,7 +20,10 @@ use super::{
     cache::Prompt,
     queue::{Offered, Place},
 };
-use crate::error::{GenerateError, NeverFits, NoDecodeWorker, NoSuchAdapter};
+use crate::{
+    epp::{self, Asked, Placement, Waiting, Who},
+    error::{GenerateError, NeverFits, NoDecodeWorker, NoSuchAdapter},
+};
 
 /// A request to be routed.
 #[derive(Clone, Debug)]
@@ -46,6 +49,10 @@ pub(crate) struct Ask<'a> {
     pub(crate) reach: Reach,
     /// `ip:port` of the only workers that may have it; `None`: all.
     pub(crate) subset: Option<&'a [String]>,
+    /// What it asks for, as metrics say.
+    pub(crate) asked: Asked<'a>,
+    /// Bytes that it takes while it waits.
+    pub(crate) bytes: u64,
 }
 
 /// Why a request goes nowhere.
@@ -74,6 +81,7 @@ pub(crate) struct Route {
     router: Arc<Router>,
     request_id: String,
     tenant: Arc<str>,
+    who: Who,
     prompt: Arc<Prompt>,
     prompt_tokens: u64,
     placed: Placed,
@@ -98,12 +106,21 @@ impl Router {
     /// # Cancel safety
     /// Dropping the future gives the place in the queue back.
     pub(crate) async fn route(self: &Arc<Self>, ask: &Ask<'_>) -> Result<Route, Refused> {
+        let began = Instant::now();
+        let routed = self.admit_and_place(ask).await;
+        self.epp.processed(began.elapsed());
+        routed
+    }
+
+    async fn admit_and_place(self: &Arc<Self>, ask: &Ask<'_>) -> Result<Route, Refused> {
         let prompt = Arc::new(self.prompt(ask));
+        let who = self.epp.who(ask.asked, &ask.tenant, ask.priority);
+        let mut waiting;
         let (offered, place, decision) = {
             let mut known = self.lock();
             known.requests += 1;
             let number = known.requests;
-            let decision = known.decide(self, ask, &prompt, &[])?;
+            let decision = known.decide(self, ask, &prompt, &[]).inspect_err(|_| self.epp.unplaced(&who))?;
             let expected = known.learner.outputs.expected(&ask.tenant, ask.max_tokens);
             let asked = admission::Ask {
                 id: number,
@@ -115,29 +132,35 @@ impl Router {
                 predicted_ttft_ms: decision.terms.ttft_ms(),
                 predicted_tpot_ms: decision.terms.get(Term::Decode) / expected.max(1.0),
             };
+            waiting = Waiting::begin(&self.epp, &who, ask.bytes);
             let (offered, place) = self.offer(&mut known, asked);
             (offered, place.map(Arc::new), decision)
         };
         match offered {
             Offered::Admitted => {
+                waiting.ended(epp::Outcome::Dispatched);
                 let mut known = self.lock();
-                Ok(known.commit(self, ask, prompt, place, decision))
+                Ok(known.commit(self, ask, who, prompt, place, decision))
             }
-            Offered::Refused(refusal) => {
-                self.metrics.refused(refusal.reason);
-                Err(Refused::NotNow(refusal))
-            }
+            Offered::Refused(refusal) => Err(self.refuse(refusal, waiting)),
             Offered::Waits(turn) => {
+                waiting.queued();
                 // The router is there as long as anybody waits in it.
                 match turn.await {
-                    Ok(Err(refusal)) => {
-                        self.metrics.refused(refusal.reason);
-                        Err(Refused::NotNow(refusal))
+                    Ok(Err(refusal)) => Err(self.refuse(refusal, waiting)),
+                    Ok(Ok(())) | Err(_) => {
+                        waiting.ended(epp::Outcome::Dispatched);
+                        self.place(ask, prompt, place, &[])
                     }
-                    Ok(Ok(())) | Err(_) => self.place(ask, prompt, place, &[]),
                 }
             }
         }
+    }
+
+    fn refuse(&self, refusal: Refusal, waiting: Waiting) -> Refused {
+        waiting.ended(refusal.reason.into());
+        self.metrics.refused(refusal.reason);
+        Refused::NotNow(refusal)
     }
 
     /// Decides anew, for a request that `failed` could not serve, any more than `tried`.
@@ -161,11 +184,16 @@ impl Router {
     ) -> Result<Route, Refused> {
         // Dropped after the lock is given back, if there is nobody.
         let kept = place.clone();
+        let who = self.epp.who(ask.asked, &ask.tenant, ask.priority);
         let decided = {
             let mut known = self.lock();
-            known
-                .decide(self, ask, &prompt, tried)
-                .map(|decision| known.commit(self, ask, prompt, place, decision))
+            match known.decide(self, ask, &prompt, tried) {
+                Ok(decision) => Ok(known.commit(self, ask, who, prompt, place, decision)),
+                Err(refused) => {
+                    self.epp.unplaced(&who);
+                    Err(refused)
+                }
+            }
         };
         drop(kept);
         decided
@@ -235,6 +263,7 @@ impl Known {
         &mut self,
         router: &Arc<Router>,
         ask: &Ask<'_>,
+        who: Who,
         prompt: Arc<Prompt>,
         place: Option<Arc<Place>>,
         decision: Decision,
@@ -260,6 +289,16 @@ impl Known {
                 router.cache.guess(number, block_tokens, &prompt);
             }
         }
+        router.epp.placed(
+            &who,
+            &Placement {
+                decode: &self.fleet.workers[decode].id,
+                address: self.slots.address(decode),
+                is_disaggregated: decision.prefill.is_some(),
+                prompt_tokens,
+                cached_tokens: decision.cached_tokens.min(prompt_tokens),
+            },
+        );
         let id = |slot: &usize| self.fleet.workers[*slot].id.to_string();
         Route {
             decode: id(&decode),
@@ -282,6 +321,7 @@ impl Known {
             router: router.clone(),
             request_id: ask.request_id.to_owned(),
             tenant: ask.tenant.clone(),
+            who,
             prompt,
             prompt_tokens,
             placed,
@@ -430,6 +470,26 @@ impl Route {
         self.last_token_at = Some(Instant::now());
     }
 
+    /// Tokens of its prompt, or about as many.
+    pub(crate) fn prompt_tokens(&self) -> u64 {
+        self.prompt_tokens
+    }
+
+    /// As it was decided.
+    pub(crate) fn predicted_ttft_ms(&self) -> f64 {
+        self.predicted_ttft_ms
+    }
+
+    /// Tokens of its prompt that were thought to be cached where it is computed.
+    pub(crate) fn cached_tokens(&self) -> u64 {
+        self.cached_tokens
+    }
+
+    /// Tokens that came.
+    pub(crate) fn output_tokens(&self) -> u64 {
+        self.output_tokens
+    }
+
     /// Mean time between two tokens.
     fn step_ms(&self) -> Option<f64> {
         let took = self.last_token_at?.checked_duration_since(self.first_token_at?)?;
@@ -473,6 +533,8 @@ impl Drop for Route {
         };
         if let Some(actual_ms) = ttft_ms {
             self.router.metrics.first_token(self.predicted_ttft_ms, actual_ms);
+            let predicted = Duration::try_from_secs_f64(self.predicted_ttft_ms / 1e3).unwrap_or_default();
+            self.router.epp.predicted(&self.who, predicted);
         }
     }
 }

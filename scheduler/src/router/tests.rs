@@ -11,6 +11,7 @@ use baton_proto::v1::{Account, Timing, WorkerLoad};
 use futures::FutureExt as _;
 
 use super::*;
+use crate::epp::Asked;
 
 const BLOCK: u32 = 16;
 
@@ -19,7 +20,8 @@ fn router(admission: Limits, disaggregate: Disaggregate) -> Arc<Router> {
     let (cache, _) = CacheIndex::start(limits).unwrap();
     let profile = Profile { disaggregate, ..Profile::default() };
     let config = RouterConfig { model: "m".to_owned(), profile, admission, records: 100, log: None };
-    Arc::new(Router::new(config, cache, RouterMetrics::new(&baton_process::Metrics::new())))
+    let epp = Arc::new(Epp::new(vec!["m".to_owned()]));
+    Arc::new(Router::new(config, cache, RouterMetrics::new(&baton_process::Metrics::new()), epp))
 }
 
 fn worker(id: &str, role: Role) -> WorkerFacts {
@@ -64,6 +66,8 @@ fn ask<'a>(request_id: &'a str, prompt: &'a [u32]) -> Ask<'a> {
         session: None,
         reach: Reach::Front,
         subset: None,
+        asked: Asked::Model,
+        bytes: 4 * prompt.len() as u64,
     }
 }
 

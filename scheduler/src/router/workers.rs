@@ -137,6 +137,7 @@ impl Router {
         if known.slots.slots[slot].incarnation == incarnation {
             known.vacate(slot);
             known.learner.left(id);
+            self.epp.gone(id);
             self.capacity_changed(&mut known);
         }
     }

@@ -59,7 +59,8 @@ impl SidecarGenerator {
         })?;
         let Targets { candidates, fallback } = targets(&spec.headers, &self.directory);
         let request = generate_request(spec, &worker, candidates);
-        let mut call = Call { worker: decode_worker.clone(), events: self.requests.start(request) };
+        let mut call =
+            Call { worker: decode_worker.clone(), events: self.requests.start(request, &spec.trace) };
         let first = call.next().await?;
         let next = |mut call: Call| async { Some((call.next().await, call)) };
         let rest = stream::unfold(call, next).boxed();
