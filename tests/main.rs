@@ -29,3 +29,4 @@ mod start_stop;
 mod structured;
 mod tls;
 mod tools;
+mod upstream;

@@ -19,8 +19,17 @@ pub(crate) async fn read_fields(
     body: Body,
     limits: &RequestLimits,
 ) -> Result<Fields, ApiError> {
+    parse(&read_bytes(headers, body, limits).await?)
+}
+
+/// The body as it came.
+pub(crate) async fn read_bytes(
+    headers: &HeaderMap,
+    body: Body,
+    limits: &RequestLimits,
+) -> Result<Bytes, ApiError> {
     let read = timeout(limits.body_timeout, read(headers, body, limits.max_body_bytes)).await;
-    parse(&read.map_err(|_| ApiError::body_timeout(limits.body_timeout))??)
+    read.map_err(|_| ApiError::body_timeout(limits.body_timeout))?
 }
 
 /// Throws away what comes: an answer that overtakes a body would be lost with the connection's reset. A sender who goes on for too
@@ -64,7 +73,8 @@ async fn read(headers: &HeaderMap, body: Body, limit: u64) -> Result<Bytes, ApiE
     if is_over { Err(ApiError::body_too_large(limit)) } else { Ok(bytes.freeze()) }
 }
 
-fn parse(bytes: &[u8]) -> Result<Fields, ApiError> {
+/// Its fields.
+pub(crate) fn parse(bytes: &[u8]) -> Result<Fields, ApiError> {
     let text = std::str::from_utf8(bytes)
         .map_err(|error| ApiError::invalid_json(format!("The body is not UTF-8: {error}")))?;
     match serde_json::from_str(text) {
