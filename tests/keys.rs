@@ -170,10 +170,12 @@ fn the_official_openai_client_has_a_key() {
 
 #[test]
 fn a_key_in_the_options_is_shown_nowhere() {
-    let key = Key::new("alice", &["--admin"], &[]);
+    let [key, admin] = [Key::new("alice", &[], &[]), Key::new("root", &["--admin"], &[])];
     let given = format!("alice={}", key.secret);
     let model = ModelFolder::made_up(Shape::TINY);
-    let up = Up::new(&model, 0, 1).with("--api-key", &given);
+    let file = model.path().parent().expect("a folder around it").join("keys.yaml");
+    write(&file, &[&admin]);
+    let up = Up::new(&model, 0, 1).with("--api-key", &given).with("--api-keys-file", file.display());
     for command in [
         &up.args()[..],
         &["scheduler".to_owned(), "--model".to_owned(), model.arg(), "--api-key".to_owned(), given.clone()],
@@ -182,9 +184,9 @@ fn a_key_in_the_options_is_shown_nowhere() {
         assert!(shown.status.success(), "{}", shown.stderr);
         assert!(shown.stdout.contains("alice=") && !shown.stdout.contains(&key.secret), "{}", shown.stdout);
     }
-    let mut deployment = Deployment::up_with_key(&up, &key.secret);
+    let mut deployment = Deployment::up_with_key(&up, &admin.secret);
     assert_eq!(Client::new(deployment.client().base()).post(COMPLETIONS, &words(1)).status, 401);
-    deployment.client().post(COMPLETIONS, &words(1)).ok();
+    key.of(deployment.client()).post(COMPLETIONS, &words(1)).ok();
     let own = deployment.process().pid().as_raw_nonzero().get().unsigned_abs();
     for pid in deployment.process().family().into_iter().filter(|&pid| pid != own) {
         let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();

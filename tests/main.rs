@@ -31,3 +31,4 @@ mod structured;
 mod tls;
 mod tools;
 mod traces;
+mod upstream;

@@ -122,6 +122,25 @@ impl ApiError {
             .retry_after(RETRY_SOON)
     }
 
+    pub(crate) fn deadline(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::GATEWAY_TIMEOUT, "timeout_error", Some("deadline_exceeded"), message)
+    }
+
+    pub(crate) fn bad_upstream(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_GATEWAY, "server_error", Some("upstream_failed"), message)
+    }
+
+    /// `is_limited`: by its rate, rather than for want of anybody.
+    pub(crate) fn busy_upstream(message: String, is_limited: bool, after: Option<Duration>) -> Self {
+        let error = match is_limited {
+            true => Self::busy(message),
+            false => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE, Some("upstream_failed"), message)
+            }
+        };
+        error.retry_after(after.unwrap_or(RETRY_SOON))
+    }
+
     pub(crate) fn not_ready(missing: &[String]) -> Self {
         let message = format!("not ready: {}", missing.join("; "));
         Self::new(StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE, Some("not_ready"), message)
@@ -205,14 +224,6 @@ impl From<GenerateError> for ApiError {
             Self::new(StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE, Some(code), message.clone())
                 .retry_after(RETRY_SOON)
         };
-        let deadline = || {
-            Self::new(
-                StatusCode::GATEWAY_TIMEOUT,
-                "timeout_error",
-                Some("deadline_exceeded"),
-                message.clone(),
-            )
-        };
         match &error {
             GenerateError::NoDecodeWorker(_) => unavailable("no_decode_worker"),
             GenerateError::NeverFits(_) => Self::context_length(message, "max_tokens"),
@@ -220,7 +231,7 @@ impl From<GenerateError> for ApiError {
                 Self::new(StatusCode::NOT_FOUND, INVALID, Some("model_not_found"), message).param("model")
             }
             GenerateError::WorkerLost(_) | GenerateError::CallBroken(_) => unavailable("worker_lost"),
-            GenerateError::DeadlinePassed(_) => deadline(),
+            GenerateError::DeadlinePassed(_) => Self::deadline(message),
             GenerateError::BadHeader(_) => Self::invalid(message),
             GenerateError::NotNow(not_now) if not_now.is_nobody => {
                 unavailable("no_decode_worker").retry_after(not_now.retry_after)
@@ -231,7 +242,7 @@ impl From<GenerateError> for ApiError {
                 FailureKind::Invalid => Self::invalid(message),
                 FailureKind::Overloaded => Self::busy(message),
                 FailureKind::Unavailable => unavailable("worker_lost"),
-                FailureKind::Deadline => deadline(),
+                FailureKind::Deadline => Self::deadline(message),
                 FailureKind::Internal | FailureKind::Unspecified => Self::internal(message),
             },
         }

@@ -22,7 +22,7 @@ pub(crate) async fn read_fields(
     parse(&read_bytes(headers, body, limits).await?)
 }
 
-/// The body.
+/// The body as it came.
 pub(crate) async fn read_bytes(
     headers: &HeaderMap,
     body: Body,
@@ -73,7 +73,7 @@ async fn read(headers: &HeaderMap, body: Body, limit: u64) -> Result<Bytes, ApiE
     if is_over { Err(ApiError::body_too_large(limit)) } else { Ok(bytes.freeze()) }
 }
 
-/// A body's fields.
+/// Its fields.
 pub(crate) fn parse(bytes: &[u8]) -> Result<Fields, ApiError> {
     let text = std::str::from_utf8(bytes)
         .map_err(|error| ApiError::invalid_json(format!("The body is not UTF-8: {error}")))?;

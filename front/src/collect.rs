@@ -9,27 +9,25 @@ use axum::{
 use futures::StreamExt as _;
 
 use crate::{
-    api_error::ApiError,
-    record::RequestRecord,
+    record::{RequestRecord, Unanswered},
     run::Events,
     wire::{Choice, Usage, Writer},
 };
 
 /// Waits for all completions. `choices` may begin with the echoed prompts.
+///
+/// # Errors
+/// One failed. Nothing has been shown of any of them.
 pub(crate) async fn respond(
     mut events: Events,
     mut choices: Vec<Choice>,
     mut writer: Writer,
     mut record: RequestRecord,
-) -> Response {
+) -> Result<Response, Unanswered> {
     while let Some(event) = events.next().await {
         let event = match event {
             Ok(event) => event,
-            Err(error) => {
-                let error = ApiError::from(error);
-                record.fail(&error, false);
-                return error.into_response();
-            }
+            Err(error) => return Err(Unanswered::new(error, record)),
         };
         record.observe(&event, Instant::now());
         let choice = &mut choices[usize::try_from(event.index).unwrap_or(usize::MAX)];
@@ -46,5 +44,5 @@ pub(crate) async fn respond(
     let answer = writer.answer(&choices, usage);
     record.response_bytes = answer.len() as u64;
     record.succeed();
-    ([(CONTENT_TYPE, "application/json")], answer).into_response()
+    Ok(([(CONTENT_TYPE, "application/json")], answer).into_response())
 }

@@ -136,6 +136,21 @@ pub enum GenerateError {
 }
 
 impl GenerateError {
+    /// Whether others than those who generate here might serve it: nothing is wrong with the request itself, and there is time.
+    pub(crate) fn is_servable_elsewhere(&self) -> bool {
+        match self {
+            Self::NoDecodeWorker(_)
+            | Self::NoSuchAdapter(_)
+            | Self::NotNow(_)
+            | Self::WorkerLost(_)
+            | Self::CallBroken(_) => true,
+            Self::WorkerFailed(failed) => {
+                !matches!(failed.kind, FailureKind::Invalid | FailureKind::Deadline)
+            }
+            Self::NeverFits(_) | Self::BadHeader(_) | Self::Stopping(_) | Self::DeadlinePassed(_) => false,
+        }
+    }
+
     /// Whether another decode worker might serve what this one did not.
     pub fn is_retryable(&self) -> bool {
         match self {

@@ -10,7 +10,8 @@
 //! The front is the only part of Baton that knows text: it renders, encodes, decodes, and finds stop strings; behind the
 //! [`Generator`] there are token ids. It checks a request once, completely, before anybody else hears of it.
 //!
-//! Who may ask, and how much, is decided at its [`Edge`], by `baton-tenancy`; credentials go no further.
+//! Who may ask, and how much, is decided at its [`Edge`], by `baton-tenancy`; credentials go no further. What the generator can't serve
+//! may go to another server from there ([`Upstreams`]).
 //!
 //! Left out on purpose: workers, placement, and any state about a request that outlives it.
 //!
@@ -47,6 +48,7 @@ mod run;
 mod spans;
 mod stream;
 mod tools;
+mod upstream;
 mod watch;
 mod wire;
 
@@ -66,6 +68,7 @@ pub use id::{new_request_id, shown_request_id};
 pub use metrics::FrontMetrics;
 pub use model_text::ModelText;
 pub use outline::{Outline, OutlineError};
+pub use upstream::{UpstreamError, Upstreams};
 pub use watch::{EndedBy, RequestEnd, RequestHead, RequestWatch};
 
 use app::App;

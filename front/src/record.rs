@@ -12,14 +12,28 @@ use http::HeaderMap;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
-    EndedBy, Owner, RequestEnd, RequestHead, RequestWatch,
+    EndedBy, GenerateError, Owner, RequestEnd, RequestHead, RequestWatch,
     api_error::ApiError,
     completion::End,
     metrics::{FinishLabels, Handles, RequestLabels, gen_ai},
     request::GenerateJob,
     run::ChoiceEvent,
     spans,
+    upstream::Used,
 };
+
+/// A request that failed before anything of its answer was shown.
+pub(crate) struct Unanswered(Box<(GenerateError, RequestRecord)>);
+
+impl Unanswered {
+    pub(crate) fn new(error: GenerateError, record: RequestRecord) -> Self {
+        Self(Box::new((error, record)))
+    }
+
+    pub(crate) fn into_parts(self) -> (GenerateError, RequestRecord) {
+        *self.0
+    }
+}
 
 /// A request that was refused before anything but its headers was read.
 pub(crate) fn note_refused(metrics: &Handles, request_id: &str, endpoint: &'static str, error: &ApiError) {
@@ -57,6 +71,8 @@ pub(crate) struct RequestRecord {
     error: Option<String>,
     watch: Option<Box<dyn RequestWatch>>,
     ended: EndedBy,
+    /// Who served it, if not our own workers.
+    upstream: Option<String>,
 }
 
 /// Of one completion.
@@ -113,6 +129,7 @@ impl RequestRecord {
             error: None,
             watch: None,
             ended: EndedBy::Client,
+            upstream: None,
         }
     }
 
@@ -172,6 +189,28 @@ impl RequestRecord {
         if let Some(end) = &event.piece.end {
             self.observe_end(end);
         }
+    }
+
+    /// It goes to `upstream`, and `why`, if it was meant to be served here. What workers made of it is no part of its answer.
+    pub(crate) fn sent_on(&mut self, upstream: &str, why: String) {
+        self.upstream = Some(upstream.to_owned());
+        self.workers = Workers { fallback: why, ..Workers::default() };
+        (self.completion_tokens, self.first_token, self.timing) = (0, None, None);
+        self.progress.clear();
+    }
+
+    /// The tokens that the upstream counted.
+    pub(crate) fn used_elsewhere(&mut self, used: Used) {
+        (self.prompt_tokens, self.completion_tokens) = (used.prompt, used.output);
+        self.call.used(used.prompt, used.cached, used.output);
+    }
+
+    /// The upstream's answer was passed on, with its status.
+    pub(crate) fn relayed(&mut self, status: u16) {
+        self.status = status;
+        (self.outcome, self.ended) =
+            if status < 400 { ("ok", EndedBy::Answer) } else { ("invalid", EndedBy::Error(status)) };
+        self.call.ends_as(self.status, self.outcome);
     }
 
     pub(crate) fn succeed(&mut self) {
@@ -303,6 +342,7 @@ impl RequestRecord {
             prefill_worker = self.workers.prefill,
             decode_worker = self.workers.decode,
             fallback = self.workers.fallback,
+            upstream = self.upstream,
             traceparent = self.span.context().traceparent(),
             error = self.error,
             "request"
@@ -323,12 +363,14 @@ impl Drop for RequestRecord {
         self.metrics.running.get_or_create(model).dec();
         let permits: usize = self.permits.iter().map(OwnedSemaphorePermit::num_permits).sum();
         self.metrics.inflight.dec_by(i64::try_from(permits).unwrap_or(i64::MAX));
-        self.metrics.prompt_tokens.get_or_create(model).inc_by(self.prompt_tokens);
-        self.metrics.generation_tokens.get_or_create(model).inc_by(self.completion_tokens);
+        if self.upstream.is_none() {
+            self.metrics.prompt_tokens.get_or_create(model).inc_by(self.prompt_tokens);
+            self.metrics.generation_tokens.get_or_create(model).inc_by(self.completion_tokens);
+        }
         if !self.workers.fallback.is_empty() {
             self.metrics.fallbacks.inc();
         }
-        if self.outcome == "ok" {
+        if self.outcome == "ok" && self.upstream.is_none() {
             self.metrics.e2e.get_or_create(model).observe(total.as_secs_f64());
         }
         let labels = RequestLabels { endpoint: self.endpoint, status: self.status, outcome: self.outcome };

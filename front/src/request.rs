@@ -116,29 +116,29 @@ impl GenerateJob {
     }
 }
 
-/// `model` must be one that the caller may use and that is served, or one of its adapters, which is returned; a request without one
-/// is for the only model that there is.
-pub(crate) fn take_model(
-    fields: &mut Fields,
-    app: &App,
-    call: &mut Call,
-) -> Result<Option<String>, ApiError> {
-    let asked = fields.string("model")?;
-    // First, because who may not use it need not know whether it exists.
-    call.model(asked.as_deref().unwrap_or(app.config.shown_name()))?;
-    let Some(asked) = asked.filter(|asked| !app.config.served_model_names.contains(asked)) else {
+/// The model that is asked for, which the caller may use; a request without one is for the model that is served here.
+pub(crate) fn take_model(fields: &mut Fields, app: &App, call: &mut Call) -> Result<String, ApiError> {
+    let asked = fields.string("model")?.unwrap_or_else(|| app.config.shown_name().to_owned());
+    // Before it is looked for: who may not use it need not know whether it exists.
+    call.model(&asked)?;
+    Ok(asked)
+}
+
+/// `asked` must be served here, by one of its names or as an adapter, whose name is returned.
+pub(crate) fn adapter(app: &App, tenant: &Tenant, asked: &str) -> Result<Option<String>, ApiError> {
+    if app.config.served_model_names.iter().any(|name| name == asked) {
         return Ok(None);
-    };
-    if app.generator.adapters().iter().any(|adapter| adapter.name == asked) {
-        return Ok(Some(asked));
     }
-    Err(model_not_found(app, call.tenant(), &asked))
+    let adapters = app.generator.adapters();
+    let found = adapters.into_iter().find(|adapter| adapter.name == asked);
+    found.map(|adapter| Some(adapter.name)).ok_or_else(|| model_not_found(app, tenant, asked))
 }
 
 /// With the names of all that `tenant` may use.
 pub(crate) fn model_not_found(app: &App, tenant: &Tenant, asked: &str) -> ApiError {
     let adapters = app.generator.adapters().into_iter().map(|adapter| adapter.name);
-    let names = app.config.served_model_names.iter().cloned().chain(adapters);
+    let elsewhere = app.edge.upstreams.models().map(|(name, _)| name.to_owned());
+    let names = app.config.served_model_names.iter().cloned().chain(adapters).chain(elsewhere);
     ApiError::model_not_found(asked, &names.filter(|name| tenant.may_use(name)).collect::<Vec<_>>())
 }
 

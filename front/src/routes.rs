@@ -25,13 +25,15 @@ use crate::{
     api_error::ApiError,
     body, collect, constrain,
     id::{self, RequestId},
-    record::{self, RequestRecord},
+    record::{self, RequestRecord, Unanswered},
     request::{
-        GenerateJob, ParseLimits, PromptSource, model_not_found, parse_chat, parse_completion, take_model,
+        self, GenerateJob, ParseLimits, PromptSource, model_not_found, parse_chat, parse_completion,
+        take_model,
     },
     run::{self, EncodedPrompt},
     stream::EventStream,
     tools,
+    upstream::{Forward, Upstream, Upstreams},
     wire::{Choice, Shape, Writer},
 };
 
@@ -109,7 +111,12 @@ async fn generate(app: Arc<App>, request_id: String, shape: Shape, request: Requ
     let tenant = call.tenant().clone();
     let mut record = RequestRecord::new(request_id, endpoint, &caller, call, app.metrics.clone());
     let response = match prepare(&app, shape, request, &mut record).await {
-        Ok((job, prompts)) => answer(&app, shape, &job, &prompts, record).await,
+        Ok(Prepared::Elsewhere(forward)) => forward.respond(record).await,
+        Ok(Prepared::Here { job, prompts, spare }) => match answer(&app, shape, &job, &prompts, record).await
+        {
+            Ok(response) => response,
+            Err(unanswered) => failed(unanswered, spare).await,
+        },
         Err(error) => {
             // Nobody has followed what was not understood.
             let owner = access::owner(&app, &tenant);
@@ -121,23 +128,58 @@ async fn generate(app: Arc<App>, request_id: String, shape: Shape, request: Requ
     access::with_rates(&app, &tenant, response)
 }
 
-/// Everything before the workers are asked.
+/// The client is told what failed, unless somebody else serves it.
+async fn failed(unanswered: Unanswered, spare: Option<Forward>) -> Response {
+    let (error, mut record) = unanswered.into_parts();
+    match spare {
+        Some(spare) if error.is_servable_elsewhere() => spare.respond_instead(error, record).await,
+        _ => {
+            let error = ApiError::from(error);
+            record.fail(&error, false);
+            error.into_response()
+        }
+    }
+}
+
+/// A request that was checked.
+enum Prepared {
+    Here {
+        job: Box<GenerateJob>,
+        prompts: Vec<EncodedPrompt>,
+        /// Where it may go if it can't be served.
+        spare: Option<Forward>,
+    },
+    /// Its model is an upstream's alone.
+    Elsewhere(Forward),
+}
+
+/// Everything before anybody else is asked.
 async fn prepare(
     app: &App,
     shape: Shape,
     request: Request,
     record: &mut RequestRecord,
-) -> Result<(GenerateJob, Vec<EncodedPrompt>), ApiError> {
+) -> Result<Prepared, ApiError> {
     // One place before the body is read, so that bodies in memory are bounded too.
     admit(app, 1, record)?;
     let (mut parts, body) = request.into_parts();
     let body = body::read_bytes(&parts.headers, body, &app.config.limits).await?;
     record.request_bytes = body.len() as u64;
     let mut fields = body::parse(&body)?;
-    drop(body);
-    record.adapter = take_model(&mut fields, app, &mut record.call)?;
+    let model = take_model(&mut fields, app, &mut record.call)?;
+    let upstreams = Some(&app.edge.upstreams).filter(|_| Upstreams::may_have(&parts.headers));
+    let deadline = record.arrived + app.config.limits.timeout;
+    let forward = |upstream| app.edge.upstreams.forward(upstream, shape, &model, body.clone(), deadline);
+    record.adapter = match request::adapter(app, record.call.tenant(), &model) {
+        Ok(adapter) => adapter,
+        Err(not_found) => {
+            let elsewhere = upstreams.and_then(|upstreams| upstreams.with_model(&model));
+            return elsewhere.map(|upstream| Prepared::Elsewhere(forward(upstream))).ok_or(not_found);
+        }
+    };
     let owner = access::owner(app, record.call.tenant());
     record.watch_by(|head| app.generator.watch(head), true, owner.as_ref(), &parts.headers);
+    let spare = upstreams.and_then(|upstreams| upstreams.in_place_of(&model)).map(forward);
     let limits =
         ParseLimits { vocab_size: app.tokenizer.vocab_size(), max_choices: app.config.limits.max_choices };
     let mut job = match shape {
@@ -162,7 +204,7 @@ async fn prepare(
     record.begin(prompt_tokens, job.choices(), job.n);
     let max_tokens = prompts.iter().map(|prompt| prompt.max_tokens).max();
     record.describe(&job, max_tokens.unwrap_or_default());
-    Ok((job, prompts))
+    Ok(Prepared::Here { job: Box::new(job), prompts, spare })
 }
 
 fn admit(app: &App, completions: u32, record: &mut RequestRecord) -> Result<(), ApiError> {
@@ -177,7 +219,7 @@ async fn answer(
     job: &GenerateJob,
     prompts: &[EncodedPrompt],
     record: RequestRecord,
-) -> Response {
+) -> Result<Response, Unanswered> {
     let choices = usize::try_from(job.choices()).unwrap_or(usize::MAX);
     let writer = Writer {
         shape,
@@ -233,12 +275,26 @@ async fn model(
     found.map(Json).ok_or_else(|| model_not_found(&app, &tenant, &name))
 }
 
-/// The served ones and their adapters, as far as `tenant` may use them.
+/// The served ones, their adapters, and those that upstreams have, as far as `tenant` may use them.
 fn usable_models(app: &App, tenant: &Tenant) -> impl Iterator<Item = Value> {
     let names = app.config.served_model_names.iter().filter(|name| tenant.may_use(name));
     let adapters = app.generator.adapters().into_iter().filter(|adapter| tenant.may_use(&adapter.name));
     let adapters = adapters.map(|adapter| adapters::describe(app, &adapter));
-    names.map(|name| describe_model(app, name)).chain(adapters)
+    let here: Vec<Value> = names.map(|name| describe_model(app, name)).chain(adapters).collect();
+    let is_here = |name: &str| here.iter().any(|model| model["id"] == name);
+    let elsewhere = app.edge.upstreams.models().filter(|(name, _)| tenant.may_use(name) && !is_here(name));
+    let elsewhere: Vec<Value> =
+        elsewhere.map(|(name, upstream)| describe_elsewhere(app, name, upstream)).collect();
+    here.into_iter().chain(elsewhere)
+}
+
+fn describe_elsewhere(app: &App, name: &str, upstream: &Upstream) -> Value {
+    json!({
+        "id": name,
+        "object": "model",
+        "created": app.started_at,
+        "owned_by": format!("upstream {}", upstream.name),
+    })
 }
 
 fn describe_model(app: &App, name: &str) -> Value {

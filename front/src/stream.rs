@@ -13,7 +13,7 @@ use futures::{StreamExt as _, stream};
 use crate::{
     api_error::ApiError,
     completion::Piece,
-    record::RequestRecord,
+    record::{RequestRecord, Unanswered},
     request::StreamOptions,
     run::{ChoiceEvent, Events},
     wire::{ChunkUsage, Usage, Writer},
@@ -37,14 +37,13 @@ const DONE: &str = "data: [DONE]\n\n";
 
 impl EventStream {
     /// Waits for the first event: until then an error has a status of its own.
-    pub(crate) async fn respond(mut self) -> Response {
+    ///
+    /// # Errors
+    /// That is an error. Nothing has been shown.
+    pub(crate) async fn respond(mut self) -> Result<Response, Unanswered> {
         match self.events.next().await {
             Some(Ok(first)) => self.ready.push_back(first),
-            Some(Err(error)) => {
-                let error = ApiError::from(error);
-                self.record.fail(&error, false);
-                return error.into_response();
-            }
+            Some(Err(error)) => return Err(Unanswered::new(error, self.record)),
             None => {}
         }
         let body = stream::unfold(Some(self), |state| async move {
@@ -54,7 +53,7 @@ impl EventStream {
             Some((Ok::<_, Infallible>(bytes), (!is_over).then_some(state)))
         });
         let headers = [(CONTENT_TYPE, "text/event-stream; charset=utf-8"), (CACHE_CONTROL, "no-cache")];
-        (headers, Body::from_stream(body)).into_response()
+        Ok((headers, Body::from_stream(body)).into_response())
     }
 
     /// The bytes of the next event, and whether they are the last.

@@ -16,7 +16,7 @@ use crate::{
     body,
     fields::{InvalidField, token_ids},
     prompt,
-    request::{PromptSource, take_chat_prompt, take_model},
+    request::{PromptSource, adapter, take_chat_prompt, take_model},
 };
 
 pub(crate) async fn tokenize(State(app): State<Arc<App>>, request: Request) -> Response {
@@ -32,7 +32,8 @@ pub(crate) async fn detokenize(State(app): State<Arc<App>>, request: Request) ->
 async fn to_tokens(app: &App, call: &mut Call, request: Request) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
     let mut fields = body::read_fields(&parts.headers, body, &app.config.limits).await?;
-    take_model(&mut fields, app, call)?;
+    let model = take_model(&mut fields, app, call)?;
+    adapter(app, call.tenant(), &model)?;
     let with_strings = fields.boolean("return_token_strs")?.unwrap_or(false);
     let source = match fields.string("prompt")? {
         Some(text) => {
@@ -55,7 +56,8 @@ async fn to_tokens(app: &App, call: &mut Call, request: Request) -> Result<Respo
 async fn to_text(app: &App, call: &mut Call, request: Request) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
     let mut fields = body::read_fields(&parts.headers, body, &app.config.limits).await?;
-    take_model(&mut fields, app, call)?;
+    let model = take_model(&mut fields, app, call)?;
+    adapter(app, call.tenant(), &model)?;
     let Some(tokens) = fields.array("tokens")? else {
         return Err(InvalidField::new("tokens", "expected an array of token ids, got nothing").into());
     };

@@ -159,6 +159,10 @@ pub struct SchedulerArgs {
     #[arg(long)]
     pub print_config: bool,
 
+    /// Other servers with OpenAI's API that serve what the pool can't, by model: a YAML file with their URLs and where their keys are
+    #[arg(long, env = "BATON_UPSTREAM", value_name = "FILE")]
+    pub upstream: Option<PathBuf>,
+
     /// Who may ask, and how much.
     #[command(flatten)]
     pub tenancy: TenancyArgs,

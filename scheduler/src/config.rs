@@ -59,6 +59,8 @@ pub struct Config {
     pub routing: RoutingConfig,
     /// Longest drain.
     pub drain_timeout: Duration,
+    /// File with other servers that serve what the pool can't.
+    pub upstream: Option<PathBuf>,
     /// Who may ask, and how much.
     pub tenancy: TenancyArgs,
     /// TLS of all listeners and calls.
@@ -253,6 +255,7 @@ impl From<&SchedulerArgs> for Config {
                 decision_log: args.decision_log.clone(),
             },
             drain_timeout: Duration::from_secs(args.drain_timeout),
+            upstream: args.upstream.clone(),
             tenancy: args.tenancy.clone(),
             tls: args.tls.clone(),
             front_tls: args.front_tls.clone(),

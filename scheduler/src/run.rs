@@ -3,7 +3,7 @@
 use std::{io::Write as _, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use baton_endpoint_picker::Limits;
-use baton_front::{Edge, Front, ModelText};
+use baton_front::{Edge, Front, ModelText, UpstreamError, Upstreams};
 use baton_kv_index::IndexLimits;
 use baton_process::{BindError, Metrics, Readiness, Shutdown, bind, serve_admin};
 use baton_proto::{
@@ -47,6 +47,9 @@ pub enum SchedulerError {
     /// API keys or the audit log can't be used.
     #[error(transparent)]
     Tenancy(#[from] TenancyError),
+    /// Upstreams can't be used.
+    #[error(transparent)]
+    Upstream(#[from] UpstreamError),
     /// The routing profile can't be used.
     #[error(transparent)]
     Profile(#[from] ProfileError),
@@ -108,6 +111,10 @@ impl Scheduler {
         }
         let tls = Tls::load_with_front(&config.tls, &config.front_tls)?;
         tls.register(metrics);
+        let upstreams = match &config.upstream {
+            Some(file) => Upstreams::open(file, metrics)?,
+            None => Upstreams::default(),
+        };
         let text = ModelText::load(&config.front).await?;
         let http = bind(config.listen, "--listen").await?;
         let registry = bind(config.registry_listen, "--registry-listen").await?;
@@ -148,7 +155,7 @@ impl Scheduler {
             front_metrics,
             metrics.clone(),
             readiness.clone(),
-            Edge { tenancy: tenancy.clone() },
+            Edge { tenancy: tenancy.clone(), upstreams },
         );
         Ok(Self {
             front,

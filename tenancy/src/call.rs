@@ -140,6 +140,16 @@ impl Call {
         self.tenant.0.limiter.generated(tokens, self.clock.now().instant);
     }
 
+    /// What whoever served it in our place says that it used, all in all: in place of what was counted here.
+    pub fn used(&mut self, prompt: u64, cached: u64, output: u64) {
+        let now = self.clock.now().instant;
+        let counted = self.tokens.prompt + self.tokens.output;
+        let used = prompt.saturating_add(output);
+        self.tenant.0.limiter.generated(used.saturating_sub(counted), now);
+        self.tenant.0.limiter.put_back(counted.saturating_sub(used), now);
+        self.tokens = Tokens { prompt, cached, output };
+    }
+
     /// How it ends: `status` is what the client got (499: it has left), `outcome` a short word for why.
     pub fn ends_as(&mut self, status: u16, outcome: &str) {
         self.ending = (status, outcome.to_owned());

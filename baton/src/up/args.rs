@@ -143,6 +143,10 @@ pub(crate) struct UpArgs {
     #[command(flatten)]
     pub(crate) kv_events: KvEventOptions,
 
+    /// Other servers with OpenAI's API that serve what the workers can't, by model: a YAML file
+    #[arg(long, env = "BATON_UPSTREAM", value_name = "FILE")]
+    pub(crate) upstream: Option<PathBuf>,
+
     #[command(flatten)]
     pub(crate) tenancy: TenancyArgs,
 

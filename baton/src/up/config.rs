@@ -64,6 +64,8 @@ pub(crate) struct Config {
     pub(crate) worker: WorkerOptions,
     #[serde(flatten)]
     pub(crate) kv_events: KvEventOptions,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) upstream: Option<PathBuf>,
     #[serde(flatten)]
     pub(crate) tenancy: TenancyArgs,
     #[serde(skip)]
@@ -128,6 +130,7 @@ impl Config {
             restart: !args.no_restart,
             worker: args.worker,
             kv_events: args.kv_events,
+            upstream: args.upstream,
             tenancy: args.tenancy,
             tls: UpTls::try_new(args.tls)?,
             hub,

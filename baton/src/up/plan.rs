@@ -139,6 +139,7 @@ fn front(index: u16, config: &Config) -> ProcessPlan {
     line.if_given("--routing-profile", config.routing_profile.as_ref());
     line.if_given("--tool-call-parser", config.tool_call_parser.as_ref());
     line.if_given("--reasoning-parser", config.reasoning_parser.as_ref());
+    line.if_given("--upstream", config.upstream.as_ref());
     line.words(config.tenancy.words());
     line.into_plan(front_name(index, config), Kind::Front)
 }

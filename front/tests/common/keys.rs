@@ -2,7 +2,7 @@
 
 use std::{fs, path::PathBuf};
 
-use baton_front::Edge;
+use baton_front::{Edge, Upstreams};
 use baton_process::Metrics;
 use baton_tenancy::{KeyHash, Secret, Tenancy, TenancyArgs};
 use serde_json::Value;
@@ -40,7 +40,7 @@ impl Keys {
             audit_queue: 100,
             ..TenancyArgs::default()
         };
-        Edge { tenancy: Tenancy::open(&args, &self.metrics).unwrap() }
+        Edge { tenancy: Tenancy::open(&args, &self.metrics).unwrap(), upstreams: Upstreams::default() }
     }
 
     pub(crate) fn secret(&self, name: &str) -> &str {

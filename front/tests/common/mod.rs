@@ -4,6 +4,7 @@
 mod generator;
 mod http;
 mod keys;
+mod upstream;
 
 use std::{net::SocketAddr, path::Path, sync::Arc};
 
@@ -18,6 +19,8 @@ pub(crate) use generator::{Call, FakeGenerator, Step, Told, say, tokens};
 pub(crate) use http::{Answer, EventReader, raw, send};
 #[allow(unused_imports, reason = "each test binary uses a part of it")]
 pub(crate) use keys::Keys;
+#[allow(unused_imports, reason = "each test binary uses a part of it")]
+pub(crate) use upstream::{FakeUpstream, Heard, Reply};
 
 #[derive(Parser)]
 struct Command {
