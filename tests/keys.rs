@@ -177,7 +177,7 @@ fn a_key_in_the_options_is_shown_nowhere() {
     write(&file, &[&admin]);
     let up = Up::new(&model, 0, 1).with("--api-key", &given).with("--api-keys-file", file.display());
     for command in [
-        &up.args()[..],
+        up.args(),
         &["scheduler".to_owned(), "--model".to_owned(), model.arg(), "--api-key".to_owned(), given.clone()],
     ] {
         let shown = Process::run(&[command, &["--print-config".to_owned()]].concat());

@@ -111,7 +111,8 @@ fn a_gateway_reaches_decode_workers_and_prompts_are_handed_over() {
     eventually("nobody is left", || {
         let reply = gateway.client.post(CHAT, &ask);
         match (reply.status, reply.headers.contains_key("retry-after")) {
-            (503, true) if reply.body.contains("no decode worker") => Ok(()),
+            // Said by the picker; a moment before, the sidecar says that it has none.
+            (503, true) if reply.body.contains("no decode worker is available") => Ok(()),
             found => Err(format!("{found:?} {}", reply.body)),
         }
     });

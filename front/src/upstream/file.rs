@@ -280,7 +280,7 @@ mod tests {
             (second("  models: [a, \"*\"]\n  url: http://b\n"), &["line 6", "alone"]),
             (second("  models: [a]\n  url: ftp://b\n"), &["line 7", "https"]),
             (second("  models: [a]\n  url: http://u:secret@b\n"), &["line 7", "passwords"]),
-            (second("  models: [a]\n"), &["line 5", "url"]),
+            (second("  models: [a]\n"), &["line 6", "url"]),
             (entry("- name: spare\n  models: [a]\n  url: http://b\n"), &["line 5", "unique", "line 2"]),
             (entry("").replace("spare", "s p"), &["line 2", "letters"]),
         ] {

@@ -105,7 +105,7 @@ async fn exchange(channel: Channel, ask: &Ask) -> anyhow::Result<f64> {
     }
     send(Request::ResponseHeaders(http_headers(&[(":status", "200")], false))).await?;
     send(Request::ResponseBody(HttpBody {
-        body: b"{\"usage\":{\"completion_tokens\":100}}".to_vec().into(),
+        body: b"{\"usage\":{\"completion_tokens\":100}}".to_vec(),
         end_of_stream: true,
         ..HttpBody::default()
     }))
@@ -120,7 +120,7 @@ fn message(request: Request) -> ProcessingRequest {
 }
 
 fn body(body: Vec<u8>, end_of_stream: bool) -> Request {
-    Request::RequestBody(HttpBody { body: body.into(), end_of_stream, ..HttpBody::default() })
+    Request::RequestBody(HttpBody { body, end_of_stream, ..HttpBody::default() })
 }
 
 fn headers(headers: &[(&str, &str)], end_of_stream: bool) -> Request {
@@ -130,7 +130,7 @@ fn headers(headers: &[(&str, &str)], end_of_stream: bool) -> Request {
 fn http_headers(headers: &[(&str, &str)], end_of_stream: bool) -> HttpHeaders {
     let header = |(key, value): &(&str, &str)| HeaderValue {
         key: (*key).to_owned(),
-        raw_value: value.as_bytes().to_vec().into(),
+        raw_value: value.as_bytes().to_vec(),
         ..HeaderValue::default()
     };
     let headers = HeaderMap { headers: headers.iter().map(header).collect() };

@@ -121,7 +121,8 @@ impl Exporter {
     }
 
     async fn export(&mut self, batch: &mut Vec<SpanData>) {
-        let (spans, count) = (std::mem::take(batch), batch.len());
+        let count = batch.len();
+        let spans = std::mem::take(batch);
         batch.reserve(BATCH);
         let resource_spans = group_spans_by_resource_and_scope(spans, &self.resource);
         let call = self.client.export(ExportTraceServiceRequest { resource_spans });
