@@ -1,6 +1,6 @@
 //! Paths and their handlers.
 //!
-//! A request goes through the same stations whatever its path: [`body`] reads it under limits, [`request`](crate::request)
+//! A request goes through the same stations whatever its path: [`body`] reads it under limits, [`request`]
 //! parses it (after that nothing is re-checked), [`run`] encodes its prompts, [`constrain`] compiles its grammar, [`run`]
 //! generates, and [`stream`](crate::stream) or [`collect`] writes the answer in the [`wire`](crate::wire) shape of its path.
 //! Whatever fails becomes an [`ApiError`], and HTTP there.
