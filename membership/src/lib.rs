@@ -1,7 +1,7 @@
 //! Several schedulers side by side, as workers and sidecars see them: which there are, and what each of them said last.
 //!
 //! ```text
-//!   a:8100,dns:schedulers:8100 ── Schedulers::watch ──► {a:8100, 10.0.0.7:8100, 10.0.0.9:8100}   one membership each
+//!   a:8100,dns:schedulers:8100 ── Schedulers::keep ───► {a:8100, 10.0.0.7:8100, 10.0.0.9:8100}   one membership each
 //!                                                             │ lists, whenever they change
 //!                                                             ▼
 //!                                                         LastWords ──► what holds
@@ -23,5 +23,4 @@ mod resolve;
 mod schedulers;
 
 pub use last_words::LastWords;
-pub use resolve::lookup;
 pub use schedulers::{BadAddress, SchedulerAddress, Schedulers};

@@ -83,7 +83,7 @@ impl SchedulerAddress {
 ///
 /// # Errors
 /// The name service's.
-pub async fn lookup(name: &str) -> std::io::Result<BTreeSet<String>> {
+async fn lookup(name: &str) -> std::io::Result<BTreeSet<String>> {
     Ok(lookup_host(name).await?.map(|address| address.to_string()).collect())
 }
 
