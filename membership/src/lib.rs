@@ -1,4 +1,5 @@
-//! Several schedulers side by side, as workers and sidecars see them: which there are, and what each of them said last.
+//! Several schedulers side by side, as workers and sidecars see them: which there are, what is done for each, and what each of them
+//! said last.
 //!
 //! ```text
 //!   a:8100,dns:schedulers:8100 ── Schedulers::keep ───► {a:8100, 10.0.0.7:8100, 10.0.0.9:8100}   one membership each
@@ -18,9 +19,11 @@
 
 #![forbid(unsafe_code)]
 
+mod attendance;
 mod last_words;
 mod resolve;
 mod schedulers;
 
+pub use attendance::Attendance;
 pub use last_words::LastWords;
 pub use schedulers::{BadAddress, SchedulerAddress, Schedulers};

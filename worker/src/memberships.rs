@@ -1,12 +1,8 @@
 //! Being a member of the fleets of several schedulers: a registration with each, for as long as it is on the list.
 
-use std::{
-    collections::{BTreeMap, BTreeSet, btree_map::Entry},
-    pin::pin,
-    time::Duration,
-};
+use std::{collections::BTreeSet, pin::pin, time::Duration};
 
-use baton_membership::Schedulers;
+use baton_membership::{Attendance, Schedulers};
 use baton_proto::v1::{WatchSchedulersRequest, membership_client::MembershipClient};
 use baton_tls::Dial;
 use tokio::{sync::watch, task::JoinSet, time::sleep};
@@ -60,34 +56,26 @@ impl Memberships {
         let mut is_kept = true;
         // Dropping them ends the tasks; the tokens end them in good order.
         let mut members: JoinSet<(String, Result<(), Rejected>)> = JoinSet::new();
-        let mut tokens: BTreeMap<String, CancellationToken> = BTreeMap::new();
+        let mut attendance = Attendance::new(leave.clone());
         loop {
             tokio::select! {
                 () = leave.cancelled() => break,
                 () = &mut keeping, if is_kept => is_kept = false,
                 Ok(()) = listed.changed() => {
                     let names = listed.borrow_and_update().clone();
-                    tokens.retain(|name, token| {
-                        let stays = names.contains(name);
-                        if !stays {
-                            token.cancel();
-                        }
-                        stays
-                    });
-                    for name in names {
-                        let Entry::Vacant(place) = tokens.entry(name) else { continue };
-                        let Some(target) = source.target(place.key()) else { continue };
-                        let token = place.insert(leave.child_token()).clone();
+                    attendance.follow(&names, |name, token| {
+                        let Some(target) = source.target(name) else { return false };
                         members.spawn(join(registration.clone(), target, Duration::ZERO, token));
-                    }
+                        true
+                    });
                 }
                 Some(ended) = members.join_next() => {
                     let Ok((name, Err(rejected))) = ended else { continue };
-                    if registration.standing().is_rejected_by_all(tokens.keys()) {
+                    if registration.standing().is_rejected_by_all(attendance.names()) {
                         return Err(rejected);
                     }
                     tracing::error!(registry = name, reason = rejected.reason, "rejected; other schedulers have this worker");
-                    if let (Some(token), Some(target)) = (tokens.get(&name), source.target(&name)) {
+                    if let (Some(token), Some(target)) = (attendance.token(&name), source.target(&name)) {
                         members.spawn(join(registration.clone(), target, REJECTED_PAUSE, token.clone()));
                     }
                 }

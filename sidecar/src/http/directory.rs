@@ -1,12 +1,12 @@
 //! Who prefills, as the schedulers' registries say: whom a client's header may name.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, btree_map::Entry},
+    collections::{BTreeSet, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use baton_membership::LastWords;
+use baton_membership::{Attendance, LastWords};
 use baton_proto::v1::{
     PrefillCandidate, PrefillWorkers, WatchPrefillWorkersRequest, directory_client::DirectoryClient,
 };
@@ -70,21 +70,12 @@ impl Directory {
     ) {
         // Dropping them ends the tasks.
         let mut following = JoinSet::new();
-        let mut tokens: BTreeMap<String, CancellationToken> = BTreeMap::new();
+        let mut attendance = Attendance::new(stop.clone());
         let mut is_list_final = false;
         loop {
             let names = schedulers.borrow_and_update().clone();
-            tokens.retain(|name, token| {
-                let stays = names.contains(name);
-                if !stays {
-                    token.cancel();
-                }
-                stays
-            });
-            for name in names {
-                let Entry::Vacant(place) = tokens.entry(name) else { continue };
-                let (directory, name, dial) = (self.clone(), place.key().clone(), dial.clone());
-                let gone = place.insert(stop.child_token()).clone();
+            attendance.follow(&names, |name, gone| {
+                let (directory, name, dial) = (self.clone(), name.to_owned(), dial.clone());
                 following.spawn(async move {
                     tokio::select! {
                         () = directory.follow_one(&name, &dial) => {}
@@ -92,7 +83,8 @@ impl Directory {
                     }
                     directory.change(|lists| lists.forget(&name));
                 });
-            }
+                true
+            });
             tokio::select! {
                 changed = schedulers.changed(), if !is_list_final => is_list_final = changed.is_err(),
                 () = stop.cancelled() => return,
