@@ -70,9 +70,6 @@ pub trait Generator: Send + Sync {
     fn watch(&self, _request: &RequestHead<'_>) -> Option<Box<dyn RequestWatch>> {
         None
     }
-
-    /// Brings up to date what is only counted when somebody asks.
-    fn update_metrics(&self) {}
 }
 
 /// One completion to be generated.

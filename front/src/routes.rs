@@ -325,7 +325,6 @@ async fn ready_pairs(State(app): State<Arc<App>>) -> Result<String, ApiError> {
 
 async fn metrics(State(app): State<Arc<App>>) -> impl IntoResponse {
     const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    app.generator.update_metrics();
     ([(CONTENT_TYPE, OPEN_METRICS)], app.registry.encode())
 }
 

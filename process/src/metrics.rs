@@ -10,7 +10,11 @@ use prometheus_client::{encoding::text::encode, registry::Registry};
 #[derive(Clone, Default)]
 pub struct Metrics {
     registry: Arc<Mutex<Registry>>,
+    updates: Arc<Mutex<Vec<Update>>>,
 }
+
+/// Brings gauges up to date.
+type Update = Arc<dyn Fn() + Send + Sync>;
 
 impl Metrics {
     /// An empty registry.
@@ -30,8 +34,16 @@ impl Metrics {
         f(&mut self.registry.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Has `update` called whenever somebody asks, before the answer is written: for what nobody counts in between.
+    pub fn before_each_encode(&self, update: impl Fn() + Send + Sync + 'static) {
+        self.updates.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::new(update));
+    }
+
     /// The text that `/metrics` answers with.
     pub fn encode(&self) -> String {
+        // Called without the locks: an update may take others, whose holders register metrics.
+        let updates = self.updates.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        updates.iter().for_each(|update| update());
         let registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
         let mut text = String::new();
         // Writing to a `String` does not fail; a collector that reports an error leaves what was written so far.
@@ -47,7 +59,7 @@ pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0
 
 #[cfg(test)]
 mod tests {
-    use prometheus_client::metrics::counter::Counter;
+    use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
 
     use super::*;
 
@@ -58,5 +70,17 @@ mod tests {
         metrics.register(|registry| registry.register("requests", "Requests served", requests.clone()));
         requests.inc_by(3);
         assert!(metrics.encode().contains("requests_total 3"));
+    }
+
+    #[test]
+    fn a_gauge_is_brought_up_to_date_each_time_somebody_asks() {
+        let metrics = Metrics::new();
+        let asked = Gauge::<i64>::default();
+        metrics.register(|registry| registry.register("asked", "Times", asked.clone()));
+        metrics.clone().before_each_encode(move || {
+            asked.inc();
+        });
+        assert!(metrics.encode().contains("asked 1\n"));
+        assert!(metrics.encode().contains("asked 2\n"));
     }
 }

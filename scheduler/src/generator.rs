@@ -98,11 +98,6 @@ impl Generator for FleetGenerator {
     fn watch(&self, request: &RequestHead<'_>) -> Option<Box<dyn RequestWatch>> {
         Some(Box::new(Counted(self.dispatcher.count(request))))
     }
-
-    fn update_metrics(&self) {
-        self.dispatcher.router().update_metrics();
-        self.fleet.count_pairs();
-    }
 }
 
 /// A request to the front, as it is counted.

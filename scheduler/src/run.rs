@@ -144,6 +144,11 @@ impl Scheduler {
         let fleet =
             Fleet::new(served, config.fleet.clone(), router.clone(), scheduler_metrics.clone(), root.clone());
         let fleet = Arc::new(fleet.over(tls.dial()));
+        let (counted, indexed) = (fleet.clone(), router.clone());
+        metrics.before_each_encode(move || {
+            counted.count_pairs();
+            indexed.show_index();
+        });
         let dispatcher = Dispatcher::new(fleet.clone(), router.clone(), &config, scheduler_metrics.clone());
         let generator = FleetGenerator::new(fleet.clone(), dispatcher, config.aggregated);
         let readiness = Readiness::not_yet("the scheduler is starting");
