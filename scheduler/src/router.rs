@@ -13,7 +13,11 @@
 //! - What a request counts for is taken away exactly once, however it ends: when its [`Route`] is dropped.
 //! - A request that waits is let in, refused, or taken out of the queue when nobody waits for it any more.
 
+mod admit;
+mod ask;
 mod cache;
+mod decide;
+mod learn;
 mod log;
 mod metrics;
 mod pool;
@@ -40,12 +44,13 @@ use baton_policy::{
 };
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use ask::{Ask, Refused};
 pub(crate) use cache::{CacheIndex, CacheKeeper, Tracked};
 pub(crate) use log::DecisionLog;
 pub(crate) use metrics::RouterMetrics;
 pub(crate) use pool::{PoolView, WorkerLoadView};
 pub(crate) use queue::not_now;
-pub(crate) use route::{Ask, Refused, Route};
+pub(crate) use route::Route;
 pub(crate) use spans::{describe, traced};
 pub(crate) use workers::{Reach, WorkerFacts};
 
@@ -166,8 +171,8 @@ impl Router {
         };
     }
 
-    /// Brings up to date what is only looked at when somebody asks.
-    pub(crate) fn update_metrics(&self) {
+    /// Shows how full the index of caches is.
+    pub(crate) fn show_index(&self) {
         self.metrics.set_index(&self.cache.stats());
     }
 
