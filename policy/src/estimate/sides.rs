@@ -18,7 +18,7 @@ const OWN_SHARE: f64 = 0.7;
 
 /// What computing costs beside the waiting of those who come next, per ms. What is computed again elsewhere is also kept twice, and pushes out what others
 /// would find: with less, prefixes spread and hit rates fall (perf/RESULTS.md); with more, requests wait long for small savings.
-const RECOMPUTE_PRICE: f64 = 4.0;
+const RECOMPUTE_PRICE: f64 = 7.0;
 
 /// A pause in a stream counts like so many pauses before it: steady streams are what separate workers are for.
 const STALL_WEIGHT: f64 = 4.0;
