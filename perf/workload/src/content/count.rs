@@ -1,0 +1,26 @@
+//! How many tokens a text is.
+
+/// Counts the tokens of texts that come from files.
+pub trait CountTokens {
+    /// Tokens of `text`; 0 only for an empty one.
+    fn count(&self, text: &str) -> u32;
+}
+
+/// Counts without a tokenizer: so many bytes of text are a token, on average.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Estimate {
+    /// 4 for English text and the vocabularies of current models.
+    pub bytes_per_token: f64,
+}
+
+impl Default for Estimate {
+    fn default() -> Self {
+        Self { bytes_per_token: 4.0 }
+    }
+}
+
+impl CountTokens for Estimate {
+    fn count(&self, text: &str) -> u32 {
+        (text.len() as f64 / self.bytes_per_token).ceil() as u32
+    }
+}

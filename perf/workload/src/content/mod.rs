@@ -1,0 +1,5 @@
+//! From pieces to what is sent.
+
+mod count;
+
+pub use self::count::{CountTokens, Estimate};
