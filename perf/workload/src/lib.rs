@@ -29,6 +29,8 @@ mod digest;
 mod distribution;
 mod plan;
 mod random;
+mod stats;
+pub mod trace;
 mod workload;
 
 pub use arrivals::{RateInvalid, RateProfile, RateStep, Spacing};
@@ -37,4 +39,8 @@ pub use content::{CountTokens, Estimate};
 pub use digest::Sha256;
 pub use distribution::{Distribution, DistributionInvalid, MAX_TOKENS, Seconds, Tokens, Unit, parse_time};
 pub use plan::{Cancel, Fill, Pacing, Piece, Plan, Planned, Prompt, Role, Start, Text, TextId};
-pub use workload::{CancelAfter, CancelShare, Load, PrefixGroups, Sessions, Source, Synthetic, Workload};
+pub use stats::{Percentiles, PlanStats};
+pub use trace::{TraceError, TraceFormat};
+pub use workload::{
+    CancelAfter, CancelShare, Load, PrefixGroups, Sessions, Source, Synthetic, Trace, TraceOutput, Workload,
+};

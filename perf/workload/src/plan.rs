@@ -124,6 +124,7 @@ pub struct Plan {
     pacing: Pacing,
     seed: u64,
     sha256: Sha256,
+    left_out: u64,
 }
 
 impl Plan {
@@ -136,7 +137,7 @@ impl Plan {
             requests.iter().enumerate().all(|(place, request)| request.is_sound(place, texts.len()))
         );
         let sha256 = digest(&requests, &texts, pacing, seed);
-        Self { requests, texts, pacing, seed, sha256 }
+        Self { requests, texts, pacing, seed, sha256, left_out: 0 }
     }
 
     /// The requests: in an open loop by their start (a session's later turns come right after its first), else in the order of sending.
@@ -160,6 +161,15 @@ impl Plan {
     /// The root of all random numbers, which content is made from too.
     pub fn seed(&self) -> u64 {
         self.seed
+    }
+
+    /// Requests of the file that are not in the plan because they are longer than what was allowed.
+    pub fn left_out(&self) -> u64 {
+        self.left_out
+    }
+
+    pub(crate) fn with_left_out(self, left_out: u64) -> Self {
+        Self { left_out, ..self }
     }
 
     /// SHA-256 over the whole plan in a canonical form: what two runs must have in common to be the same traffic.

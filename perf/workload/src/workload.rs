@@ -1,10 +1,11 @@
 //! The settings of a plan.
 
-use std::{num::NonZeroU32, time::Duration};
+use std::{num::NonZeroU32, path::PathBuf, time::Duration};
 
 use crate::{
     arrivals::{RateProfile, Spacing},
     distribution::{Distribution, Seconds, Tokens},
+    trace::TraceFormat,
 };
 
 /// What to plan. All random numbers come from `seed`.
@@ -46,13 +47,56 @@ pub enum Load {
         /// A request waits while so many are in flight.
         max_in_flight: Option<NonZeroU32>,
     },
+    /// When the trace says.
+    Recorded {
+        /// Over 0: what the trace's times are multiplied by. 0.5 replays twice as fast.
+        time_scale: f64,
+        /// Requests of one time stamp are spread evenly up to the next one.
+        is_spread: bool,
+        /// A request whose time has come waits while so many are in flight.
+        max_in_flight: Option<NonZeroU32>,
+    },
 }
 
 /// What requests ask.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "there is one in a run")]
 pub enum Source {
     /// Lengths from distributions.
     Synthetic(Synthetic),
+    /// Requests out of a file.
+    Trace(Trace),
+}
+
+/// Requests out of a file.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Trace {
+    /// The file.
+    pub path: PathBuf,
+    /// `None`: seen from its content.
+    pub format: Option<TraceFormat>,
+    /// Tokens of answers.
+    pub output: TraceOutput,
+    /// Over 0: what lengths of prompts and answers that the trace gives as numbers are multiplied by.
+    pub token_scale: f64,
+    /// Requests over it, prompt and answer together, are left out, with the turns after them.
+    pub max_context_tokens: Option<NonZeroU32>,
+    /// Where in the trace's own time to begin.
+    pub skip: Duration,
+    /// Turns after so many are left out.
+    pub max_turns: NonZeroU32,
+}
+
+/// How long the answers to a trace's requests are.
+#[derive(Clone, Debug, PartialEq)]
+pub enum TraceOutput {
+    /// As the trace says, and drawn from this where it does not.
+    Recorded {
+        /// For rows that say nothing.
+        otherwise: Distribution<Tokens>,
+    },
+    /// Drawn.
+    Drawn(Distribution<Tokens>),
 }
 
 /// Requests with lengths from distributions.

@@ -1,14 +1,19 @@
 //! From settings to a plan.
 
+mod rows;
 mod schedule;
 mod synthetic;
 #[cfg(test)]
 mod tests;
+mod trace;
+
+use std::path::PathBuf;
 
 use crate::{
     content::CountTokens,
-    plan::{Cancel, Pacing, Plan, Planned},
+    plan::{Cancel, Pacing, Plan, Planned, Text},
     random::{Purpose, Stream},
+    trace::TraceError,
     workload::{CancelAfter, CancelShare, Load, Source, Synthetic, Workload},
 };
 
@@ -30,9 +35,26 @@ pub enum PlanError {
         /// The most that the distribution gives.
         turns: u32,
     },
+    /// The file.
+    #[error(transparent)]
+    Trace(#[from] TraceError),
+    /// A replay of times that are not there.
+    #[error("{} has no times to replay: give a rate or a concurrency", .path.display())]
+    NoTimes {
+        /// The file, or nothing for lengths from distributions.
+        path: PathBuf,
+    },
     /// Nothing arrives in time.
-    #[error("no request would start: the time is too short for the rate")]
+    #[error("no request would start: the time is too short for the rate, or all of the file was left out")]
     Empty,
+}
+
+/// What a source gives.
+#[derive(Default)]
+struct Built {
+    requests: Vec<Planned>,
+    texts: Vec<Text>,
+    left_out: u64,
 }
 
 impl Workload {
@@ -40,19 +62,24 @@ impl Workload {
     ///
     /// # Errors
     /// Settings that make no plan.
-    pub fn plan(&self, _texts: &dyn CountTokens) -> Result<Plan, PlanError> {
+    pub fn plan(&self, texts: &dyn CountTokens) -> Result<Plan, PlanError> {
         self.check_turns()?;
-        let slots = schedule::slots(self)?;
-        let mut requests = match &self.source {
-            Source::Synthetic(synthetic) => synthetic::requests(synthetic, slots, self.limit(), self.seed),
+        let mut built = match &self.source {
+            Source::Synthetic(synthetic) => {
+                let requests =
+                    synthetic::requests(synthetic, schedule::slots(self, None)?, self.limit(), self.seed);
+                Built { requests, ..Built::default() }
+            }
+            Source::Trace(trace) => trace::requests(self, trace, texts)?,
         };
+        let requests = &mut built.requests;
         if requests.is_empty() {
             return Err(PlanError::Empty);
         }
         if let Some(cancel) = &self.cancel {
             requests.iter_mut().for_each(|request| request.cancel = cancel_of(cancel, request, self.seed));
         }
-        Ok(Plan::new(requests, Vec::new(), self.pacing(), self.seed))
+        Ok(Plan::new(built.requests, built.texts, self.pacing(), self.seed).with_left_out(built.left_out))
     }
 
     fn check_turns(&self) -> Result<(), PlanError> {
@@ -70,7 +97,9 @@ impl Workload {
     fn pacing(&self) -> Pacing {
         let (concurrency, max_in_flight) = match self.load {
             Load::Closed { concurrency } => (Some(concurrency), None),
-            Load::Open { max_in_flight, .. } | Load::AtOnce { max_in_flight } => (None, max_in_flight),
+            Load::Open { max_in_flight, .. }
+            | Load::AtOnce { max_in_flight }
+            | Load::Recorded { max_in_flight, .. } => (None, max_in_flight),
         };
         Pacing {
             concurrency: concurrency.map(Into::into),

@@ -178,7 +178,7 @@ fn loads_without_end_and_without_requests_are_refused() {
     assert!(matches!(closed.plan(&Estimate::default()), Err(PlanError::Endless)));
     let timed = Workload { duration: Some(Duration::from_secs(10)), ..closed };
     assert_eq!(timed.planned().requests().len(), 400);
-    let Source::Synthetic(synthetic) = with_sessions(open()).source;
+    let Source::Synthetic(synthetic) = with_sessions(open()).source else { unreachable!() };
     let sessions =
         Sessions { turns: "uniform:1-1001".parse().unwrap(), ..synthetic.sessions.clone().unwrap() };
     let long =
@@ -187,3 +187,5 @@ fn loads_without_end_and_without_requests_are_refused() {
     let short = Workload { duration: Some(Duration::from_nanos(1)), ..endless };
     assert!(matches!(short.plan(&Estimate::default()), Err(PlanError::Empty)));
 }
+
+mod traces;
