@@ -35,7 +35,10 @@ mod workload;
 
 pub use arrivals::{RateInvalid, RateProfile, RateStep, Spacing};
 pub use build::{MAX_REQUESTS, MAX_TURNS, PlanError};
-pub use content::{CountTokens, Estimate};
+pub use content::{
+    CountCheck, CountTokens, Estimate, IdContent, Message, TextContent, TextWithoutTokenizer,
+    VocabularyTooSmall,
+};
 pub use digest::Sha256;
 pub use distribution::{Distribution, DistributionInvalid, MAX_TOKENS, Seconds, Tokens, Unit, parse_time};
 pub use plan::{Cancel, Fill, Pacing, Piece, Plan, Planned, Prompt, Role, Start, Text, TextId};

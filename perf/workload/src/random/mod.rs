@@ -15,7 +15,9 @@ pub(crate) enum Purpose {
     ThinkTime = 6,
     IsCancelled = 7,
     CancelAfter = 8,
+    Content = 9,
     PrefixTokens = 10,
+    ContentOffset = 11,
 }
 
 /// A stream of random numbers: xoshiro256++ by Blackman and Vigna, seeded through SplitMix64 as they advise.
