@@ -22,6 +22,7 @@
 
 #![forbid(unsafe_code)]
 
+mod args;
 mod arrivals;
 mod build;
 mod content;
@@ -33,6 +34,9 @@ mod stats;
 pub mod trace;
 mod workload;
 
+pub use args::{
+    Content, ContentArgs, ContentError, LimitArgs, LoadArgs, OptionsInvalid, SourceArgs, WorkloadArgs,
+};
 pub use arrivals::{RateInvalid, RateProfile, RateStep, Spacing};
 pub use build::{MAX_REQUESTS, MAX_TURNS, PlanError};
 pub use content::{
