@@ -1,0 +1,35 @@
+//! What a benchmark run measured, and everything that is made of it: statistics, tables, exports, charts.
+//!
+//! A [`Document`] holds one run: how it was measured ([`Run`], [`Origin`]), one [`Record`] for each request,
+//! and whether it can be trusted ([`Validity`]). All figures are computed from the records by one code with one set of
+//! definitions, which `docs/benchmarking.md` gives to users; other tools' files are written by their definitions.
+//!
+//! Left out: sending requests and reading clocks (the load generator does), and judging what a difference is worth.
+//!
+//! # Invariants
+//! - Times are offsets from the start of the run in microseconds of one monotonic clock ([`Micros`]); figures are in
+//!   milliseconds or seconds, as their names say.
+//! - A run that is not valid says so, with reasons, in each output.
+//! - A document of another schema version is refused, never half understood.
+//! - The same records give the same bytes in every output.
+#![forbid(unsafe_code)]
+
+mod client;
+mod document;
+mod micros;
+mod record;
+mod run;
+mod slo;
+mod utilisation;
+mod validity;
+mod window;
+
+pub use client::{Calibration, Client, Error as ClockError, Origin, Truth};
+pub use document::{Document, Measured, SCHEMA, SCHEMA_VERSION};
+pub use micros::Micros;
+pub use record::{Chunk, Count, CountSource, Outcome, Phases, Record};
+pub use run::{Load, Run};
+pub use slo::Slo;
+pub use utilisation::{Role, Utilisation};
+pub use validity::{INVALID_ABOVE_CPU_SHARE, INVALID_ABOVE_SEND_LAG, Invalid, Validity};
+pub use window::Trim;
