@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use crate::{Origin, Record, Run, Slo, Trim, Utilisation, Validity};
+use crate::{Origin, Record, Run, Slo, Summary, Trim, Utilisation, Validity};
 
 /// What a document of one run calls itself, in its field `schema`.
 pub const SCHEMA: &str = "baton.bench.run";
@@ -36,13 +36,15 @@ pub struct Measured {
 pub struct Document {
     /// What was measured.
     pub measured: Measured,
+    /// What it comes to.
+    pub summary: Summary,
 }
 
 impl Document {
-    /// Judges what was measured.
+    /// Judges what was measured, and computes all figures.
     pub fn new(mut measured: Measured) -> Self {
         measured.records.sort_by_key(|record| record.index);
         measured.validity.reasons.extend(Validity::of(&measured.origin).reasons);
-        Self { measured }
+        Self { summary: Summary::of(&measured), measured }
     }
 }

@@ -15,21 +15,33 @@
 #![forbid(unsafe_code)]
 
 mod client;
+mod counts;
 mod document;
+mod figures;
 mod micros;
 mod record;
 mod run;
+mod samples;
 mod slo;
+mod stats;
+mod summary;
+#[cfg(test)]
+mod testing;
 mod utilisation;
 mod validity;
+mod warnings;
 mod window;
 
 pub use client::{Calibration, Client, Error as ClockError, Origin, Truth};
 pub use document::{Document, Measured, SCHEMA, SCHEMA_VERSION};
+pub use figures::{Figures, Gap};
 pub use micros::Micros;
 pub use record::{Chunk, Count, CountSource, Outcome, Phases, Record};
 pub use run::{Load, Run};
+pub use samples::{PhaseSamples, Samples};
 pub use slo::Slo;
+pub use stats::{Sorted, Stats, samples_needed};
+pub use summary::{ErrorCount, Goodput, Latency, PhaseTimes, Requests, Summary, Throughput};
 pub use utilisation::{Role, Utilisation};
 pub use validity::{INVALID_ABOVE_CPU_SHARE, INVALID_ABOVE_SEND_LAG, Invalid, Validity};
-pub use window::Trim;
+pub use window::{Trim, Window};
