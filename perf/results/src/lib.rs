@@ -15,9 +15,11 @@
 #![forbid(unsafe_code)]
 
 mod client;
+mod compare;
 mod counts;
 mod document;
 mod figures;
+mod metric;
 mod micros;
 mod record;
 mod run;
@@ -33,8 +35,10 @@ mod warnings;
 mod window;
 
 pub use client::{Calibration, Client, Error as ClockError, Origin, Truth};
-pub use document::{Document, Measured, SCHEMA, SCHEMA_VERSION};
+pub use compare::{Comparison, Effect, Half, Interval, NotComparable, Pair, Verdict};
+pub use document::{Document, Measured};
 pub use figures::{Figures, Gap};
+pub use metric::{Better, Metric};
 pub use micros::Micros;
 pub use record::{Chunk, Count, CountSource, Outcome, Phases, Record};
 pub use run::{Load, Run};
