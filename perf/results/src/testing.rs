@@ -118,3 +118,45 @@ pub(crate) fn steady(count: u32) -> Vec<Record> {
         .map(|answer| complete(&answer))
         .collect()
 }
+
+/// A run in which every field of the schema is there.
+pub(crate) fn everything() -> Measured {
+    let mut records = steady(6);
+    records[0].session = Some(3);
+    records[0].turn = 1;
+    records[0].cached = Some(Count { tokens: 64, source: CountSource::Usage });
+    records[0].server_id = Some("chatcmpl-1".into());
+    records[0].phases = Some(Phases {
+        queue_us: Some(Micros(900)),
+        prefill_us: Some(Micros(12_000)),
+        transfer_us: Some(Micros(1_500)),
+        decode_wait_us: Some(Micros(700)),
+        first_token_us: Some(Micros(19_000)),
+        decode_us: Some(Micros(635_000)),
+        prefill_worker: Some("prefill-0".into()),
+        decode_worker: Some("decode-0".into()),
+    });
+    records[1].outcome = Outcome::Failed { status: Some(503), message: "no room".into() };
+    records[2].outcome = Outcome::Failed { status: None, message: "connection refused".into() };
+    records[3].outcome = Outcome::Cancelled;
+    records[4].outcome = Outcome::Unfinished;
+    records[4].end_us = None;
+    let mut run = measured(records);
+    run.slo = Slo { ttft_ms: Some(200.0), tpot_ms: Some(10.0), e2e_ms: Some(5_000.0) };
+    run.trim.warm_up_us = Micros(0);
+    run.run.load = Load::Closed { concurrency: 4 };
+    run.run.notes.insert("cores".into(), "2".into());
+    run.validity.reasons.push(Invalid::Other { text: "tried out".into() });
+    run.validity.reasons.push(Invalid::SendLag { p99_us: Micros(1_900), limit_us: Micros(1_000) });
+    run.validity.reasons.push(Invalid::ClientCpu { share: 0.75, limit: 0.70 });
+    run.utilisation = vec![Utilisation {
+        at_us: Micros(500_000),
+        worker: "prefill-0".into(),
+        role: Role::Prefill,
+        busy: 0.4,
+        running: Some(1),
+        waiting: Some(0),
+        kv_used: Some(0.25),
+    }];
+    run
+}
