@@ -28,6 +28,7 @@ mod samples;
 mod slo;
 mod stats;
 mod summary;
+pub mod table;
 #[cfg(test)]
 mod testing;
 mod utilisation;

@@ -52,6 +52,16 @@ pub enum Load {
     },
 }
 
+impl Load {
+    /// Clients at once, or requests per second: what curves are drawn over.
+    pub fn size(&self) -> f64 {
+        match self {
+            Self::Closed { concurrency } => f64::from(*concurrency),
+            Self::Open { requests_per_second, .. } => *requests_per_second,
+        }
+    }
+}
+
 /// An instant as RFC 3339 in UTC.
 pub(crate) mod rfc3339 {
     use std::time::SystemTime;

@@ -1,0 +1,38 @@
+use crate::Load;
+
+/// A figure with about four digits, and never more than three after the point.
+pub(crate) fn number(value: f64) -> String {
+    format!("{value:.*}", decimals(value))
+}
+
+/// Places after the point that make about four digits of `value`.
+pub(crate) fn decimals(value: f64) -> usize {
+    match value.abs() {
+        size if size >= 1_000.0 => 0,
+        size if size >= 100.0 => 1,
+        size if size >= 10.0 => 2,
+        _ => 3,
+    }
+}
+
+/// The load that was offered, in a few words.
+pub(crate) fn load(load: &Load) -> String {
+    match load {
+        Load::Closed { concurrency } => format!("{concurrency} at once"),
+        Load::Open { arrivals, requests_per_second } => {
+            format!("{} requests/s, {arrivals}", number(*requests_per_second))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_have_about_four_digits() {
+        let found: Vec<String> =
+            [0.0, 0.0123, 5.0, 41.06, 655.04, 12_345.6, -5.5].into_iter().map(number).collect();
+        assert_eq!(found, ["0.000", "0.012", "5.000", "41.06", "655.0", "12346", "-5.500"]);
+    }
+}
