@@ -18,6 +18,7 @@ mod client;
 mod compare;
 mod counts;
 mod document;
+pub mod export;
 mod figures;
 mod json;
 mod metric;

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::read::{ReadError, SavedDocument};
 pub use self::write::{INLINE_RECORDS, WriteError};
+pub(crate) use self::write::{json, line};
 
 /// The version of both schemas that this code writes and reads.
 pub const SCHEMA_VERSION: u32 = 1;
