@@ -14,6 +14,7 @@
 //! - The same records give the same bytes in every output.
 #![forbid(unsafe_code)]
 
+mod chart;
 mod client;
 mod compare;
 mod counts;
@@ -24,6 +25,7 @@ mod json;
 mod metric;
 mod micros;
 mod record;
+mod report;
 mod run;
 mod samples;
 mod slo;
@@ -37,6 +39,7 @@ mod validity;
 mod warnings;
 mod window;
 
+pub use chart::Chart;
 pub use client::{Calibration, Client, Error as ClockError, Origin, Truth};
 pub use compare::{Comparison, Effect, Half, Interval, NotComparable, Pair, Verdict};
 pub use document::{Document, Measured};
@@ -45,6 +48,7 @@ pub use json::{INLINE_RECORDS, ReadError, SCHEMA_VERSION, SavedDocument, WriteEr
 pub use metric::{Better, Metric};
 pub use micros::Micros;
 pub use record::{Chunk, Count, CountSource, Outcome, Phases, Record};
+pub use report::{DrawError, Report};
 pub use run::{Load, Run};
 pub use samples::{PhaseSamples, Samples};
 pub use slo::Slo;

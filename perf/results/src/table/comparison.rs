@@ -48,10 +48,10 @@ fn row(effect: &Effect) -> Vec<String> {
 }
 
 /// What B is.
-fn verdict(verdict: Verdict) -> &'static str {
+pub(crate) fn verdict(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Better => "better",
-        Verdict::Worse => "WORSE",
+        Verdict::Worse => "worse",
         Verdict::NoDifference => "the same, as far as seen",
         Verdict::Unknown => "unknown",
     }

@@ -8,7 +8,10 @@ mod sweep;
 
 pub use self::sweep::sweep;
 
-pub(crate) use self::number::load;
+pub(crate) use self::comparison::verdict;
+pub(crate) use self::number::{load, number, plain};
+pub(crate) use self::run::{cost, distributions, floor, requests, slo};
+pub(crate) use self::sweep::sorted;
 
 use crate::{Comparison, Document};
 

@@ -15,12 +15,18 @@ pub(crate) fn decimals(value: f64) -> usize {
     }
 }
 
+/// A figure that somebody chose, with the digits that it needs.
+pub(crate) fn plain(value: f64) -> String {
+    let rounded = format!("{value:.4}");
+    rounded.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
 /// The load that was offered, in a few words.
 pub(crate) fn load(load: &Load) -> String {
     match load {
         Load::Closed { concurrency } => format!("{concurrency} at once"),
         Load::Open { arrivals, requests_per_second } => {
-            format!("{} requests/s, {arrivals}", number(*requests_per_second))
+            format!("{} requests/s, {arrivals}", plain(*requests_per_second))
         }
     }
 }
@@ -34,5 +40,6 @@ mod tests {
         let found: Vec<String> =
             [0.0, 0.0123, 5.0, 41.06, 655.04, 12_345.6, -5.5].into_iter().map(number).collect();
         assert_eq!(found, ["0.000", "0.012", "5.000", "41.06", "655.0", "12346", "-5.500"]);
+        assert_eq!([2.0, 0.25, 1_000.0, 2.666_66].map(plain), ["2", "0.25", "1000", "2.6667"]);
     }
 }

@@ -2,7 +2,7 @@ use std::fmt::Write as _;
 
 use super::grid::Grid;
 use super::number::{decimals, load, number};
-use crate::{Client, Document, Origin, Requests, Slo, Stats, Summary};
+use crate::{Calibration, Client, Document, Origin, Requests, Slo, Stats, Summary};
 
 pub(super) fn table(document: &Document) -> String {
     let (measured, summary) = (&document.measured, &document.summary);
@@ -13,13 +13,11 @@ pub(super) fn table(document: &Document) -> String {
     if !measured.validity.is_valid() {
         let _ = writeln!(text, "\n{}", measured.validity);
     }
-    let latencies = latencies(summary);
-    if !latencies.is_empty() {
-        let _ = write!(text, "\n{latencies}");
-    }
-    let phases = phases(summary);
-    if !phases.is_empty() {
-        let _ = write!(text, "\n{phases}");
+    for (title, rows) in ["latency", "in the server"].iter().zip(distributions(summary)) {
+        let grid = distribution(title, &rows);
+        if !grid.is_empty() {
+            let _ = write!(text, "\n{grid}");
+        }
     }
     let _ = write!(text, "\n{}", facts(document));
     for error in &summary.errors {
@@ -32,40 +30,32 @@ pub(super) fn table(document: &Document) -> String {
     text
 }
 
-fn latencies(summary: &Summary) -> Grid {
-    let latency = &summary.latency;
-    distribution(
-        "latency",
-        &[
-            ("TTFT", "ms", latency.ttft_ms),
-            ("  from actual send", "ms", latency.ttft_from_sent_ms),
-            ("TPOT", "ms", latency.tpot_ms),
-            ("ITL", "ms", latency.itl_ms),
-            ("chunk gap", "ms", latency.chunk_gap_ms),
-            ("stall", "ms", latency.stall_ms),
-            ("E2E", "ms", latency.e2e_ms),
-            ("  from actual send", "ms", latency.e2e_from_sent_ms),
-            ("normalised", "ms/token", latency.normalised_ms),
-            ("send lag", "ms", latency.send_lag_ms),
-            ("input", "tokens", latency.input_tokens),
-            ("output", "tokens", latency.output_tokens),
-        ],
-    )
-}
-
-fn phases(summary: &Summary) -> Grid {
-    let phases = &summary.phases;
-    distribution(
-        "in the server",
-        &[
-            ("queue", "ms", phases.queue_ms),
-            ("prefill", "ms", phases.prefill_ms),
-            ("transfer", "ms", phases.transfer_ms),
-            ("decode wait", "ms", phases.decode_wait_ms),
-            ("first token", "ms", phases.first_token_ms),
-            ("decode", "ms", phases.decode_ms),
-        ],
-    )
+/// Names, units and statistics of a run's latencies, and of the server's phases.
+pub(crate) fn distributions(summary: &Summary) -> [Vec<(&'static str, &'static str, Option<Stats>)>; 2] {
+    let (latency, phases) = (&summary.latency, &summary.phases);
+    let latencies = vec![
+        ("TTFT", "ms", latency.ttft_ms),
+        ("  from actual send", "ms", latency.ttft_from_sent_ms),
+        ("TPOT", "ms", latency.tpot_ms),
+        ("ITL", "ms", latency.itl_ms),
+        ("chunk gap", "ms", latency.chunk_gap_ms),
+        ("stall", "ms", latency.stall_ms),
+        ("E2E", "ms", latency.e2e_ms),
+        ("  from actual send", "ms", latency.e2e_from_sent_ms),
+        ("normalised", "ms/token", latency.normalised_ms),
+        ("send lag", "ms", latency.send_lag_ms),
+        ("input", "tokens", latency.input_tokens),
+        ("output", "tokens", latency.output_tokens),
+    ];
+    let phases = vec![
+        ("queue", "ms", phases.queue_ms),
+        ("prefill", "ms", phases.prefill_ms),
+        ("transfer", "ms", phases.transfer_ms),
+        ("decode wait", "ms", phases.decode_wait_ms),
+        ("first token", "ms", phases.first_token_ms),
+        ("decode", "ms", phases.decode_ms),
+    ];
+    [latencies, phases]
 }
 
 fn distribution(title: &str, rows: &[(&str, &str, Option<Stats>)]) -> Grid {
@@ -118,24 +108,14 @@ fn facts(document: &Document) -> Grid {
         }
         Origin::Measured { client, calibration } => {
             grid.row(["client", &cost(client)]);
-            let floor = calibration.as_ref().map_or("none".to_owned(), |calibration| {
-                let (ttft, itl) = (calibration.ttft_error, calibration.itl_error);
-                format!(
-                    "with {} streams, p50 and p99 of the error: TTFT {:+.3} and {:+.3} ms, ITL {:+.3} and {:+.3} ms",
-                    calibration.truth.streams,
-                    ttft.p50_us / 1e3,
-                    ttft.p99_us / 1e3,
-                    itl.p50_us / 1e3,
-                    itl.p99_us / 1e3
-                )
-            });
+            let floor = calibration.as_ref().map_or("none".to_owned(), floor);
             grid.row(["calibration", &floor]);
         }
     }
     grid
 }
 
-fn requests(requests: &Requests) -> String {
+pub(crate) fn requests(requests: &Requests) -> String {
     let mut text = format!("{}: {} complete", requests.total, requests.complete);
     for (count, name) in [
         (requests.failed, "failed"),
@@ -150,7 +130,7 @@ fn requests(requests: &Requests) -> String {
     text
 }
 
-fn cost(client: &Client) -> String {
+pub(crate) fn cost(client: &Client) -> String {
     let stolen = client.stolen_share.map(|share| format!(", {:.1} % of the machine stolen", share * 100.0));
     format!(
         "{:.0} % of {} core{}, send lag p50 {:.3} ms and p99 {:.3} ms{}",
@@ -163,8 +143,21 @@ fn cost(client: &Client) -> String {
     )
 }
 
+/// How far the client was off before the run.
+pub(crate) fn floor(calibration: &Calibration) -> String {
+    let (ttft, itl) = (calibration.ttft_error, calibration.itl_error);
+    format!(
+        "with {} streams, p50 and p99 of the error: TTFT {:+.3} and {:+.3} ms, ITL {:+.3} and {:+.3} ms",
+        calibration.truth.streams,
+        ttft.p50_us / 1e3,
+        ttft.p99_us / 1e3,
+        itl.p50_us / 1e3,
+        itl.p99_us / 1e3
+    )
+}
+
 /// What is asked, in a few words.
-fn slo(slo: &Slo) -> String {
+pub(crate) fn slo(slo: &Slo) -> String {
     let asked = [("TTFT", slo.ttft_ms), ("TPOT", slo.tpot_ms), ("E2E", slo.e2e_ms)];
     let named: Vec<String> =
         asked.iter().filter_map(|(name, limit)| Some(format!("{name} {} ms", (*limit)?))).collect();

@@ -1,7 +1,7 @@
 use std::fmt::Write as _;
 
 use super::grid::Grid;
-use super::number::number;
+use super::number::{number, plain};
 use crate::{Document, Load, Metric};
 
 /// Columns of a sweep, with their places after the point.
@@ -42,7 +42,7 @@ fn row(document: &Document) -> Vec<String> {
     let mark = if document.measured.validity.is_valid() { "" } else { "INVALID" };
     let load = match &run.load {
         Load::Closed { concurrency } => format!("{concurrency} at once"),
-        Load::Open { requests_per_second, .. } => format!("{}/s", number(*requests_per_second)),
+        Load::Open { requests_per_second, .. } => format!("{}/s", plain(*requests_per_second)),
     };
     let mut cells = vec![run.name.clone(), mark.to_owned(), load];
     let of = |metric: Metric| metric.of(&document.summary).map_or("-".to_owned(), number);
@@ -53,7 +53,7 @@ fn row(document: &Document) -> Vec<String> {
 }
 
 /// By name, in the order in which names first come, then by load.
-fn sorted(documents: &[Document]) -> Vec<&Document> {
+pub(crate) fn sorted(documents: &[Document]) -> Vec<&Document> {
     let mut names: Vec<&str> = Vec::new();
     for document in documents {
         let name = document.measured.run.name.as_str();
