@@ -14,6 +14,7 @@
 //! - The same records give the same bytes in every output.
 #![forbid(unsafe_code)]
 
+mod args;
 mod chart;
 mod client;
 mod compare;
@@ -39,6 +40,7 @@ mod validity;
 mod warnings;
 mod window;
 
+pub use args::{ReportArgs, report};
 pub use chart::Chart;
 pub use client::{Calibration, Client, Error as ClockError, Origin, Truth};
 pub use compare::{Comparison, Effect, Half, Interval, NotComparable, Pair, Verdict};
