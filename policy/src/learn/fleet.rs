@@ -1,6 +1,6 @@
 //! Everything that is learned, by worker and by class of links.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use super::{output::OutputLengths, quantile::Quantiles, regression::Regression};
 use crate::{
@@ -20,7 +20,8 @@ const TRUSTED_REPORTS: f64 = 200.0;
 /// Learns from what happened.
 #[derive(Clone, Debug, Default)]
 pub struct Learner {
-    workers: HashMap<String, WorkerModel>,
+    /// In an order of their own, so that their mean is the same to the last bit in each run.
+    workers: BTreeMap<String, WorkerModel>,
     /// Of the fleet, and how much was learned since.
     mean: WorkerCosts,
     unseen: usize,
