@@ -42,7 +42,9 @@ pub(crate) struct Cli {
 #[derive(Subcommand, Debug)]
 pub(crate) enum Bench {
     /// KV blocks between two processes: GB/s and latency, beside memcpy in the same run
-    Transfer(baton_bench::transfer::Args),
+    Transfer(baton_transfer_bench::Args),
+    /// Tables, charts and other tools' formats from results
+    Report(baton_results::ReportArgs),
 }
 
 /// What to do.
@@ -61,7 +63,7 @@ pub(crate) enum Command {
     Key(KeyCommand),
     /// Make a certificate authority to try TLS with, and a certificate for all components
     DevCa(DevCaArgs),
-    /// Measure what this machine and its fabrics reach
+    /// Measure servers and fabrics, and report what came of it
     #[command(subcommand)]
     Bench(Bench),
     #[command(flatten)]

@@ -1,6 +1,6 @@
 //! From the parsed command line to the running role: logs, shutdown, runtime.
 
-use std::{process::ExitCode, time::Duration};
+use std::{io::Write as _, process::ExitCode, time::Duration};
 
 use anyhow::{Context as _, anyhow, bail};
 use baton_process::{Shutdown, TraceArgs, exit_with_parent, init_logs, start_traces};
@@ -35,7 +35,10 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Doctor(args) => doctor::run(&args)?,
         Command::Explain(args) => single_threaded()?.block_on(explain::run(args))?,
         Command::Bench(Bench::Transfer(args)) => {
-            multi_threaded()?.block_on(baton_bench::transfer::run(args))?
+            multi_threaded()?.block_on(baton_transfer_bench::run(args))?
+        }
+        Command::Bench(Bench::Report(args)) => {
+            write!(std::io::stdout(), "{}", baton_results::report(&args)?)?;
         }
         Command::Role(role) => {
             let runtime = multi_threaded()?;

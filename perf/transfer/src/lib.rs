@@ -1,4 +1,7 @@
-//! `baton bench transfer`: KV blocks between two processes, over any fabric.
+//! `baton bench transfer`: KV blocks between two processes, over any fabric, and in the same run, in turn with it, one thread's memcpy of
+//! the same pieces: figures without the machine's limit mean little on a shared machine.
+//!
+//! Deliberately absent: deployments under load, which `perf/load` measures.
 
 mod memcpy;
 mod protocol;
