@@ -4,6 +4,8 @@ use std::{
     time::Duration,
 };
 
+use proptest::prelude::*;
+
 use super::*;
 
 fn file(text: &str) -> tempfile::NamedTempFile {
@@ -171,4 +173,31 @@ fn a_row_is_bounded() {
     let endless = std::io::BufReader::new(std::io::Read::chain(list, endless()));
     let error = sharegpt::for_each(endless, &mut |_| ControlFlow::Continue(())).unwrap_err();
     assert!(error.problem.contains("an element is over 64 MiB"), "{}", error.problem);
+}
+
+fn json() -> impl Strategy<Value = String> {
+    let name = "arrival_ms|timestamp|input_length|output_length|hash_ids|input_tokens|pieces|prompt|messages|conversations|session|role|content|from|value";
+    let leaf =
+        prop_oneof![Just("null".to_owned()), "-?[0-9]{1,12}(\\.[0-9])?", "\"(user|system|gpt|human|x)\""];
+    leaf.prop_recursive(4, 32, 4, move |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(|list| format!("[{}]", list.join(","))),
+            prop::collection::vec((name, inner), 0..5).prop_map(|fields| {
+                let fields: Vec<_> =
+                    fields.into_iter().map(|(name, value)| format!("\"{name}\":{value}")).collect();
+                format!("{{{}}}", fields.join(","))
+            }),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn any_json_is_rows_or_an_error_that_says_where(text in json(), format in 0..TraceFormat::ALL.len()) {
+        for format in [None, Some(TraceFormat::ALL[format])] {
+            if let Err(error) = rows_as(format, &text) {
+                prop_assert!(error.place != Place::Whole, "{}", error);
+            }
+        }
+    }
 }
