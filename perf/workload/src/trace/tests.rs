@@ -168,11 +168,11 @@ fn reading_ends_when_enough_was_read() {
 fn a_row_is_bounded() {
     let endless = || std::io::BufReader::new(std::io::repeat(b'x'));
     let error = lines::for_each(endless(), prompt, &mut |_| ControlFlow::Continue(())).unwrap_err();
-    assert_eq!((error.place, error.problem.as_str()), (Place::Line(1), "the line is over 64 MiB"));
+    assert_eq!((error.place, error.problem.as_str()), (Place::Line(1), "the line is over 16 MiB"));
     let list = Cursor::new(b"[\"".to_vec());
     let endless = std::io::BufReader::new(std::io::Read::chain(list, endless()));
     let error = sharegpt::for_each(endless, &mut |_| ControlFlow::Continue(())).unwrap_err();
-    assert!(error.problem.contains("an element is over 64 MiB"), "{}", error.problem);
+    assert!(error.problem.contains("an element is over 16 MiB"), "{}", error.problem);
 }
 
 fn json() -> impl Strategy<Value = String> {
