@@ -130,7 +130,10 @@ fn errors_name_line_and_field() {
         "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46,1",
         ":2: field `GeneratedTokens`: the line ends",
     );
-    check_error(r#"{"input_tokens": 5, "output": 3}"#, ":1: field `output`: there is no such field");
+    check_error(
+        r#"{"input_tokens": 5, "output": 3}"#,
+        ":1: field `output`: there is no such field; take it out, or name it one of input_tokens, pieces, prompt, messages, arrival_ms, output_tokens, ",
+    );
     check_error(r#"{"input_tokens": 5, "prompt": "x"}"#, ":1: a row needs one of the fields");
     check_error(r#"{"prompt": ""}"#, ":1: field `prompt`: it is empty");
     check_error(r#"{"pieces": [[1]]}"#, ":1: field `pieces`: `[1]` is not [id, tokens]");
