@@ -109,7 +109,8 @@ impl RateProfile {
             own_time
         });
         let mut clock = Clock { steps: self.steps.clone(), expected_before: 0.0, begin: 0.0 };
-        own_times.map_while(move |own_time| clock.time_of(own_time)).map(Duration::from_secs_f64)
+        // A rate so low that a time cannot be said has no more arrivals.
+        own_times.map_while(move |own_time| Duration::try_from_secs_f64(clock.time_of(own_time)?).ok())
     }
 }
 
@@ -202,6 +203,14 @@ mod tests {
         let count = steps.arrivals(Spacing::POISSON, 5).filter(|at| at.as_secs() < 6).count();
         assert!(steps.arrivals(Spacing::POISSON, 5).all(|at| at.as_secs() < 7));
         assert!(count < 8, "{count} before the last step");
+    }
+
+    #[test]
+    fn extreme_rates_end_or_go_on_without_harm() {
+        assert!(times(&RateProfile::constant(1e-300).unwrap(), Spacing::POISSON, 3).is_empty());
+        assert_eq!(times(&RateProfile::constant(1e7).unwrap(), Spacing::Constant, 3), [0.0, 1e-7, 2e-7]);
+        let burst = RateProfile::constant(1.0).unwrap();
+        assert_eq!(times(&burst, Spacing::Gamma { shape: 1e-3 }, 1000).len(), 1000);
     }
 
     #[test]

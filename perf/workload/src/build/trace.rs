@@ -62,7 +62,8 @@ fn recorded(units: &[Unit], time_scale: f64, is_spread: bool) -> Option<Vec<Dura
     if is_spread {
         spread(&mut times);
     }
-    Some(times.into_iter().map(Duration::from_secs_f64).collect())
+    let far = |seconds| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX);
+    Some(times.into_iter().map(far).collect())
 }
 
 /// Equal times are spread evenly up to the next; the last ones stay.

@@ -1,7 +1,5 @@
 //! Prompts as texts.
 
-use std::sync::Arc;
-
 use baton_tokenizer::Tokenizer;
 
 use super::{pattern::Pattern, words::Words};
@@ -148,7 +146,7 @@ impl TextContent {
     }
 
     /// Counts the tokens of up to `most` prompts, taken evenly from the plan, with answers made up.
-    pub fn check(&self, plan: &Plan, tokenizer: &Arc<Tokenizer>, most: usize) -> CountCheck {
+    pub fn check(&self, plan: &Plan, tokenizer: &Tokenizer, most: usize) -> CountCheck {
         let requests = plan.requests();
         let step = requests.len().div_ceil(most.max(1)).max(1);
         let counts = requests.iter().step_by(step).map(|Planned { prompt, .. }| {

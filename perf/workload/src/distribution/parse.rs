@@ -5,6 +5,9 @@ use std::{fs, marker::PhantomData, str::FromStr, sync::Arc};
 use super::{Distribution, Range, Shape, Unit, histogram::Histogram};
 use crate::random::ln;
 
+/// More lines than a histogram may have would not fit.
+const MAX_FILE_BYTES: u64 = 64 << 20;
+
 /// A text that is not a distribution.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{text}` is not a distribution: {problem}")]
@@ -137,6 +140,10 @@ fn histogram<'a>(
 }
 
 fn file<U: Unit>(path: &str) -> Result<Shape, String> {
+    let bytes = fs::metadata(path).map_err(|error| format!("{path}: {error}"))?.len();
+    if bytes > MAX_FILE_BYTES {
+        return Err(format!("{path}: it is over {} MiB", MAX_FILE_BYTES >> 20));
+    }
     let text = fs::read_to_string(path).map_err(|error| format!("{path}: {error}"))?;
     let lines = text.lines().map(str::trim).enumerate();
     let bins = lines

@@ -1,5 +1,7 @@
 use std::io::Write as _;
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::random::Purpose;
 
@@ -99,5 +101,28 @@ fn times_have_units() {
     assert!((Duration::from_secs(1)..Duration::from_secs(2)).contains(&drawn));
     for bad in ["5", "s", "1.2.3s", "-1s", "1e3s", "3d", "9999999h"] {
         parse_time(bad).unwrap_err();
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_text_is_a_distribution_within_its_limits_or_an_error(
+        kind in "fixed|uniform|normal|lognormal|exponential|histogram|file|",
+        rest in "(mean=|median=|stddev=|sigma=|p99=|min=|max=|[0-9]{1,9}|[-,.=:x])*",
+    ) {
+        if let Ok(distribution) = format!("{kind}:{rest}").parse::<Distribution<Tokens>>() {
+            let max = distribution.max() as u32;
+            for index in 0..20 {
+                let tokens = distribution.tokens(&mut Stream::new(1, Purpose::InputTokens, index));
+                prop_assert!((1..=max).contains(&tokens), "{}: {}", distribution, tokens);
+            }
+        }
+    }
+
+    #[test]
+    fn any_text_is_a_time_or_an_error(text in "[0-9.]{0,30}(us|ms|s|m|h|)") {
+        if let Ok(time) = parse_time(&text) {
+            prop_assert!(time <= Duration::from_secs(30 * 86_400));
+        }
     }
 }

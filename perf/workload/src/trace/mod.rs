@@ -30,7 +30,7 @@ pub use self::{
 use crate::plan::{Role, Text};
 
 /// A longer row is a mistake, such as a file without line breaks.
-pub const MAX_ROW_BYTES: u64 = 64 << 20;
+pub const MAX_ROW_BYTES: u64 = 16 << 20;
 
 /// Tokens that each of Mooncake's `hash_ids` stands for.
 pub const MOONCAKE_BLOCK_TOKENS: u32 = 512;

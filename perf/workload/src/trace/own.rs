@@ -29,6 +29,8 @@ use crate::plan::{Role, Text};
 /// Fields of which each row has exactly one.
 pub(super) const PROMPTS: [&str; 4] = ["input_tokens", "pieces", "prompt", "messages"];
 
+const OTHERS: [&str; 4] = ["arrival_ms", "output_tokens", "session", "think_ms"];
+
 pub(super) fn row(line: &str, place: Place) -> Result<Row, FieldError> {
     let mut fields = Fields::of_line(line)?;
     let row = Row {
@@ -40,7 +42,13 @@ pub(super) fn row(line: &str, place: Place) -> Result<Row, FieldError> {
         place,
     };
     match fields.left() {
-        Some(field) => Err(FieldError::new(field, "there is no such field")),
+        Some(field) => {
+            let known = PROMPTS.iter().chain(&OTHERS).copied().collect::<Vec<_>>().join(", ");
+            Err(FieldError::new(
+                field,
+                format!("there is no such field; take it out, or name it one of {known}"),
+            ))
+        }
         None => Ok(row),
     }
 }

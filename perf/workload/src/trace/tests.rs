@@ -4,6 +4,8 @@ use std::{
     time::Duration,
 };
 
+use proptest::prelude::*;
+
 use super::*;
 
 fn file(text: &str) -> tempfile::NamedTempFile {
@@ -128,7 +130,10 @@ fn errors_name_line_and_field() {
         "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46,1",
         ":2: field `GeneratedTokens`: the line ends",
     );
-    check_error(r#"{"input_tokens": 5, "output": 3}"#, ":1: field `output`: there is no such field");
+    check_error(
+        r#"{"input_tokens": 5, "output": 3}"#,
+        ":1: field `output`: there is no such field; take it out, or name it one of input_tokens, pieces, prompt, messages, arrival_ms, output_tokens, ",
+    );
     check_error(r#"{"input_tokens": 5, "prompt": "x"}"#, ":1: a row needs one of the fields");
     check_error(r#"{"prompt": ""}"#, ":1: field `prompt`: it is empty");
     check_error(r#"{"pieces": [[1]]}"#, ":1: field `pieces`: `[1]` is not [id, tokens]");
@@ -166,9 +171,36 @@ fn reading_ends_when_enough_was_read() {
 fn a_row_is_bounded() {
     let endless = || std::io::BufReader::new(std::io::repeat(b'x'));
     let error = lines::for_each(endless(), prompt, &mut |_| ControlFlow::Continue(())).unwrap_err();
-    assert_eq!((error.place, error.problem.as_str()), (Place::Line(1), "the line is over 64 MiB"));
+    assert_eq!((error.place, error.problem.as_str()), (Place::Line(1), "the line is over 16 MiB"));
     let list = Cursor::new(b"[\"".to_vec());
     let endless = std::io::BufReader::new(std::io::Read::chain(list, endless()));
     let error = sharegpt::for_each(endless, &mut |_| ControlFlow::Continue(())).unwrap_err();
-    assert!(error.problem.contains("an element is over 64 MiB"), "{}", error.problem);
+    assert!(error.problem.contains("an element is over 16 MiB"), "{}", error.problem);
+}
+
+fn json() -> impl Strategy<Value = String> {
+    let name = "arrival_ms|timestamp|input_length|output_length|hash_ids|input_tokens|pieces|prompt|messages|conversations|session|role|content|from|value";
+    let leaf =
+        prop_oneof![Just("null".to_owned()), "-?[0-9]{1,12}(\\.[0-9])?", "\"(user|system|gpt|human|x)\""];
+    leaf.prop_recursive(4, 32, 4, move |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(|list| format!("[{}]", list.join(","))),
+            prop::collection::vec((name, inner), 0..5).prop_map(|fields| {
+                let fields: Vec<_> =
+                    fields.into_iter().map(|(name, value)| format!("\"{name}\":{value}")).collect();
+                format!("{{{}}}", fields.join(","))
+            }),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn any_json_is_rows_or_an_error_that_says_where(text in json(), format in 0..TraceFormat::ALL.len()) {
+        for format in [None, Some(TraceFormat::ALL[format])] {
+            if let Err(error) = rows_as(format, &text) {
+                prop_assert!(error.place != Place::Whole, "{}", error);
+            }
+        }
+    }
 }
