@@ -40,6 +40,12 @@ impl Sub<Duration> for Stamp {
     }
 }
 
+/// CPU time of the calling thread so far.
+#[must_use]
+pub(crate) fn thread_cpu() -> Duration {
+    Duration::from_nanos(nanos_of(ClockId::ThreadCPUTime))
+}
+
 /// `duration` in nanoseconds, the most there are for what is longer than 584 years.
 pub(crate) fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
