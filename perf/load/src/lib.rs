@@ -16,6 +16,8 @@
 //! | [`Bench`] | a server that was found ready, and runs against it |
 //! | [`null`] | a server whose latencies are known |
 //! | [`calibrate()`] | how far the client is off, here and now |
+//! | [`modes`] | one run, sweeps, the search for goodput, comparisons |
+//! | [`command`] | the same with options of a command line |
 //!
 //! Left out: what is sent and when (baton-workload), all statistics and output (baton-results), HTTP/2, and servers without OpenAI's API.
 //!
@@ -33,12 +35,14 @@ mod calibrate;
 mod call;
 mod chunk;
 mod clock;
+pub mod command;
 mod content;
 mod drive;
 mod fetch;
 mod http;
 mod live;
 mod machine;
+pub mod modes;
 pub mod null;
 mod phases;
 mod probe;
@@ -46,6 +50,7 @@ mod progress;
 mod record;
 mod request;
 mod schedule;
+mod search;
 mod sse;
 
 pub use bench::{Bench, BenchError, Setup, Title, trim};
@@ -59,6 +64,7 @@ pub use probe::ProbeError;
 pub use progress::{Bounds, Progress};
 pub use record::TokenEnds;
 pub use request::{Extras, Manner};
+pub use search::{Found, Search, SearchSpec, Trial};
 
 /// Which of OpenAI's two APIs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
