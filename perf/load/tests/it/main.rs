@@ -1,0 +1,7 @@
+//! The load generator against servers whose behaviour is known: the null server, and made-up ones that are wrong.
+
+mod harness;
+mod sessions;
+mod tls;
+mod truth;
+mod wrong_servers;
