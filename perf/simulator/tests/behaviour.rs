@@ -63,7 +63,7 @@ fn the_same_seed_gives_the_same_bytes_with_every_routing() {
 
 #[test]
 fn a_prompt_that_begins_as_another_did_is_computed_from_there() {
-    let piece = |id, tokens| PromptPiece { id, tokens };
+    let piece = |id, tokens| PromptPiece { id, tokens, answer_of: None };
     let with = |at, pieces: Vec<PromptPiece>| SimRequest { pieces, ..one(at, 4_000, 4) };
     let requests = vec![
         with(0.0, vec![piece(1, 3_000), piece(2, 1_000)]),
@@ -85,7 +85,10 @@ fn what_is_least_recently_used_leaves_the_cache_from_its_leaves() {
     profile.kv.capacity_tokens = 16 * 1_000;
     let system = System::of(&common::shared(profile), 1, 1).with_routing(Routing::RoundRobin);
     let of = |at, id| SimRequest {
-        pieces: vec![PromptPiece { id: 0, tokens: 1_600 }, PromptPiece { id, tokens: 6_400 }],
+        pieces: vec![
+            PromptPiece { id: 0, tokens: 1_600, answer_of: None },
+            PromptPiece { id, tokens: 6_400, answer_of: None },
+        ],
         ..one(at, 8_000, 1)
     };
     // Each has 500 blocks, of which 100 are the same: two and a half fit.
@@ -95,6 +98,24 @@ fn what_is_least_recently_used_leaves_the_cache_from_its_leaves() {
     // Of the first, the beginning that all have, and what of its own was not needed.
     assert!((1_600..7_984).contains(&cached[3]), "{cached:?}");
     assert_eq!(cached[4], 7_984, "all but the last block, whose last token is always computed");
+}
+
+#[test]
+fn the_next_turn_finds_its_answer_where_it_was_generated() {
+    let piece = |id, tokens| PromptPiece { id, tokens, answer_of: None };
+    let first = SimRequest { pieces: vec![piece(1, 800)], ..one(0.0, 800, 401) };
+    let answer = PromptPiece { id: 2, tokens: 400, answer_of: Some(0) };
+    let second = SimRequest {
+        start: Start::After { index: 0, think_ms: 100.0 },
+        pieces: vec![piece(1, 800), answer, piece(3, 50)],
+        ..one(0.0, 1_250, 10)
+    };
+    let cached = |prefill| {
+        let system = fleet(prefill, 1).with_routing(Routing::RoundRobin);
+        run(&system, vec![first.clone(), second.clone()]).at(1).cached_tokens
+    };
+    assert_eq!(cached(0), 1_200, "the one worker has all of it");
+    assert_eq!(cached(1), 800, "the prefill worker has the prompt");
 }
 
 #[test]

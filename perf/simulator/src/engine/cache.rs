@@ -17,7 +17,7 @@ pub(crate) struct Cache {
 
 #[derive(Clone, Copy, Debug)]
 struct Slot {
-    /// [`NONE`]: an answer, which no prompt of the simulation begins with.
+    /// [`NONE`]: an answer that no prompt begins with.
     node: u32,
     blocks: u32,
     users: u32,
@@ -175,14 +175,18 @@ impl Cache {
         }
     }
 
-    /// An answer of so many blocks stays, until others need the room.
-    pub(crate) fn keep_answer(&mut self, blocks: u32) {
-        if blocks > 0 {
-            let slot = self.add(NONE);
-            self.slots[slot as usize].blocks = blocks;
-            self.idle_blocks += blocks;
-            self.push_youngest(slot);
+    /// An answer of so many blocks stays, until others need the room; [`NONE`]: no prompt begins with it.
+    pub(crate) fn keep_answer(&mut self, node: u32, blocks: u32) {
+        if blocks == 0 || (node != NONE && self.slot_of[node as usize] != NONE) {
+            return;
         }
+        let slot = self.add(node);
+        if node != NONE {
+            self.slot_of[node as usize] = slot;
+        }
+        self.slots[slot as usize].blocks = blocks;
+        self.idle_blocks += blocks;
+        self.push_youngest(slot);
     }
 
     /// Evicts until at most `most` blocks are idle.

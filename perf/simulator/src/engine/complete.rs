@@ -1,6 +1,7 @@
 //! What steps gave.
 
 use super::{Engine, Said, Shared, run::Run};
+use crate::traffic::NONE;
 
 impl Engine {
     /// `run` has ended.
@@ -58,22 +59,31 @@ impl Engine {
             flight.longest_gap = flight.longest_gap.max(self.longest.since(flight.joined_run));
             flight.last_token = now;
             if self.cache.is_some() {
-                // Its answer stays, too.
-                let blocks = (flight.base + (flight.end - flight.joined)) / self.profile.kv.block_tokens;
-                let path = shared.traffic.path(request);
-                let prompt = path.last().map_or(0, |&node| {
-                    shared.traffic.prefixes.end_tokens(node) / self.profile.kv.block_tokens
-                });
-                let answer = blocks.saturating_sub(prompt).min(flight.at_decode.own + growth);
+                self.keep_answer(request, growth, shared);
                 self.release(request, false, shared);
-                if let Some(cache) = &mut self.cache {
-                    cache.keep_answer(answer);
-                }
                 self.shrink_cache(shared.holders);
             } else {
                 self.own_blocks -= std::mem::take(&mut flight.at_decode.own);
             }
             shared.said.push(Said::Finished(request));
+        }
+    }
+
+    // What it was answered stays in the cache, as the leaf of its prompt.
+    fn keep_answer(&mut self, request: u32, growth: u32, shared: &mut Shared<'_>) {
+        let block_tokens = self.profile.kv.block_tokens;
+        let flight = &shared.flights[request as usize];
+        let blocks = (flight.base + (flight.end - flight.joined)) / block_tokens;
+        let path = shared.traffic.path(request);
+        let prompt = path.last().map_or(0, |&node| shared.traffic.prefixes.end_tokens(node) / block_tokens);
+        let blocks = blocks.saturating_sub(prompt).min(flight.at_decode.own + growth);
+        let node = shared.traffic.requests[request as usize].answer;
+        let (worker, holders) = (self.worker, &mut *shared.holders);
+        if let Some(cache) = &mut self.cache {
+            cache.keep_answer(node, blocks);
+            if node != NONE {
+                holders.set(node, worker, true);
+            }
         }
     }
 

@@ -1,5 +1,6 @@
 //! What arrives: requests as the simulator takes them, prepared once and simulated many times.
 
+mod plan;
 mod prefix;
 
 pub(crate) use prefix::Prefixes;
@@ -27,6 +28,8 @@ pub struct PromptPiece {
     pub id: u64,
     /// How long it is.
     pub tokens: u32,
+    /// It is what this earlier request was answered, so who generated that has its keys and values.
+    pub answer_of: Option<u32>,
 }
 
 /// When a request is sent.
@@ -84,6 +87,8 @@ pub(crate) struct Prepared {
     pub(crate) prompt: u32,
     pub(crate) output: u32,
     pub(crate) path: (u32, u32),
+    /// Its prompt and its answer, if another prompt begins so.
+    pub(crate) answer: u32,
     pub(crate) cancel: Option<Cancel>,
 }
 
@@ -142,6 +147,7 @@ impl Traffic {
                 prompt: request.prompt_tokens,
                 output,
                 path: (0, 0),
+                answer: NONE,
                 cancel,
             });
         }
@@ -151,9 +157,14 @@ impl Traffic {
             _ => f64::INFINITY,
         };
         traffic.timed.sort_by(|&a, &b| at(a).total_cmp(&at(b)));
-        let (prefixes, paths) = chains.finish();
+        let prefix::Paths { prefixes, of_requests, answers } = chains.finish();
         traffic.prefixes = prefixes;
-        for (request, path) in traffic.requests.iter_mut().zip(paths) {
+        for (request, node) in answers {
+            if let Some(request) = traffic.requests.get_mut(request as usize) {
+                request.answer = node;
+            }
+        }
+        for (request, path) in traffic.requests.iter_mut().zip(of_requests) {
             request.path = path;
         }
         Ok(traffic)

@@ -32,6 +32,13 @@ impl Prefixes {
     }
 }
 
+/// The tree, where each request's path lies in it, and the nodes of answers: (request, node).
+pub(super) struct Paths {
+    pub(super) prefixes: Prefixes,
+    pub(super) of_requests: Vec<(u32, u32)>,
+    pub(super) answers: Vec<(u32, u32)>,
+}
+
 /// Collects prompts.
 #[derive(Default)]
 pub(super) struct Chains {
@@ -40,6 +47,8 @@ pub(super) struct Chains {
     nodes: Vec<(u32, u32)>,
     chains: Vec<u32>,
     ends: Vec<usize>,
+    // Request, node of its prompt and answer.
+    answers: Vec<(u32, u32)>,
 }
 
 impl Chains {
@@ -53,6 +62,9 @@ impl Chains {
                 self.nodes.push((0, tokens));
             }
             self.nodes[node as usize].0 += 1;
+            if let Some(request) = piece.answer_of {
+                self.answers.push((request, node));
+            }
             self.chains.push(node);
             parent = node;
         }
@@ -60,8 +72,11 @@ impl Chains {
     }
 
     /// Shared nodes keep a number of their own; each request's rest becomes one node.
-    pub(super) fn finish(self) -> (Prefixes, Vec<(u32, u32)>) {
-        let Self { nodes, chains, ends, .. } = self;
+    pub(super) fn finish(self) -> Paths {
+        let Self { nodes, chains, ends, answers, .. } = self;
+        // An answer is used by who has it, too.
+        let mut is_answer = vec![false; nodes.len()];
+        answers.iter().for_each(|&(_, node)| is_answer[node as usize] = true);
         let mut prefixes = Prefixes::default();
         let mut numbers = vec![NONE; nodes.len()];
         let mut spans_of_requests = Vec::with_capacity(ends.len());
@@ -72,7 +87,13 @@ impl Chains {
             let mut own = None;
             for &node in &chains[from..end] {
                 let (uses, up_to) = nodes[node as usize];
-                if uses > 1 {
+                if uses > 1 || is_answer[node as usize] {
+                    // What was only this prompt's before an answer is a node of its own.
+                    if let Some(up_to) = own.take() {
+                        prefixes.paths.push(prefixes.spans.len() as u32);
+                        prefixes.spans.push((tokens, up_to));
+                        tokens = up_to;
+                    }
                     let number = &mut numbers[node as usize];
                     if *number == NONE {
                         *number = prefixes.spans.len() as u32;
@@ -91,6 +112,8 @@ impl Chains {
             spans_of_requests.push((begin, prefixes.paths.len() as u32));
             from = end;
         }
-        (prefixes, spans_of_requests)
+        let answers = answers.into_iter().map(|(request, node)| (request, numbers[node as usize]));
+        let answers = answers.filter(|(_, node)| *node != NONE).collect();
+        Paths { prefixes, of_requests: spans_of_requests, answers }
     }
 }

@@ -57,12 +57,12 @@ pub(crate) fn sessions(count: usize, per_second: f64, users: usize, seed: u64) -
     for (index, request) in requests.iter_mut().enumerate() {
         let history = &mut histories[dice.below(users)];
         if history.is_empty() {
-            history.push(PromptPiece { id: 0, tokens: 200 });
+            history.push(PromptPiece { id: 0, tokens: 200, answer_of: None });
         }
         if history.len() > 20 {
             history.truncate(1);
         }
-        history.push(PromptPiece { id: 1 + index as u64, tokens: request.prompt_tokens });
+        history.push(PromptPiece { id: 1 + index as u64, tokens: request.prompt_tokens, answer_of: None });
         request.pieces.clone_from(history);
         request.prompt_tokens = history.iter().map(|piece| piece.tokens).sum();
     }

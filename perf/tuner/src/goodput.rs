@@ -1,0 +1,106 @@
+//! The highest rate at which a fleet keeps its objectives.
+
+use std::sync::Arc;
+
+use baton_simulator::{Profile, Routing, Simulated, System, Traffic, simulate};
+use serde::Serialize;
+
+use crate::{Objective, Sample, Split, TuneError};
+
+/// Rates are found to this ratio.
+const PRECISION: f64 = 1.02;
+/// Rates are looked for up to so many doublings from the first guess, either way.
+const MOST_DOUBLINGS: u32 = 12;
+
+/// How fleets are simulated.
+#[derive(Clone, Debug)]
+pub struct Search {
+    /// What a worker is like.
+    pub profile: Arc<Profile>,
+    /// Who places requests.
+    pub routing: Routing,
+    /// What is promised.
+    pub objective: Objective,
+    /// Tokens that clients allow for an answer; none: as many as it has.
+    pub max_tokens: Option<u32>,
+}
+
+/// A goodput that was found.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Goodput {
+    /// Requests a second, to 2 %.
+    pub per_second: f64,
+    /// The objective is never met, however low the rate.
+    pub is_never: bool,
+}
+
+impl Search {
+    /// Simulates `traffic` on `split`.
+    ///
+    /// # Errors
+    /// [`TuneError`].
+    pub fn simulate(&self, split: Split, traffic: &Traffic, seed: u64) -> Result<Simulated, TuneError> {
+        let system = System {
+            max_tokens: self.max_tokens,
+            seed,
+            ..System::of(&self.profile, split.prefill, split.decode).with_routing(self.routing.clone())
+        };
+        Ok(simulate(&system, traffic)?)
+    }
+
+    /// Share of the requests that met the objective.
+    #[must_use]
+    pub fn attained(&self, simulated: &Simulated) -> f64 {
+        let met = simulated.served().filter(|served| self.objective.is_met(served)).count();
+        met as f64 / simulated.len().max(1) as f64
+    }
+
+    /// The highest rate at which `split` meets the objective, near `guess` at first; the order and the relative times of the requests stay.
+    ///
+    /// # Errors
+    /// [`TuneError`]: also when the requests have no times.
+    pub fn goodput(
+        &self,
+        split: Split,
+        sample: &Sample,
+        seed: u64,
+        guess: f64,
+    ) -> Result<Goodput, TuneError> {
+        let own = sample.per_second().ok_or(TuneError::NoTimes)?;
+        let base = sample.traffic()?;
+        let is_good = |rate: f64| -> Result<bool, TuneError> {
+            let simulated = self.simulate(split, &base.scaled(own / rate), seed)?;
+            Ok(self.attained(&simulated) >= self.objective.share)
+        };
+        let mut rate = guess.max(1e-6);
+        let (mut good, mut bad) = (None, None);
+        let mut factor = 1.25;
+        for _ in 0..MOST_DOUBLINGS {
+            if is_good(rate)? {
+                good = Some(rate);
+                if bad.is_some() {
+                    break;
+                }
+                rate *= factor;
+            } else {
+                bad = Some(rate);
+                if good.is_some() {
+                    break;
+                }
+                rate /= factor;
+            }
+            factor = (factor * factor).min(4.0);
+        }
+        let (Some(mut good), Some(mut bad)) = (good, bad) else {
+            return Ok(match good {
+                Some(per_second) => Goodput { per_second, is_never: false },
+                None => Goodput { per_second: 0.0, is_never: true },
+            });
+        };
+        while bad / good > PRECISION {
+            let middle = (bad * good).sqrt();
+            if is_good(middle)? { good = middle } else { bad = middle }
+        }
+        Ok(Goodput { per_second: good, is_never: false })
+    }
+}
