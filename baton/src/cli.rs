@@ -1,6 +1,12 @@
 //! The command line.
 
+use baton_load::{
+    command::{CalibrateArgs, CompareArgs, GoodputArgs, ReplayArgs, RunArgs, SweepArgs},
+    null::NullServerArgs,
+};
 use baton_process::{LogArgs, TraceArgs};
+use baton_results::ReportArgs;
+use baton_tuner::{RecommendArgs, SimulateArgs};
 use clap::{Parser, Subcommand};
 
 use crate::{
@@ -21,6 +27,7 @@ Examples:
   baton pull Qwen/Qwen3-0.6B               download only
   baton explain REQUEST_ID                 where a request went, and why
   baton doctor                             what this machine can do
+  baton bench run http://127.0.0.1:8000    put a load on a server, and measure it
 
 `baton COMMAND --help` explains a command and shows more examples.")]
 pub(crate) struct Cli {
@@ -41,10 +48,33 @@ pub(crate) struct Cli {
 /// What to measure.
 #[derive(Subcommand, Debug)]
 pub(crate) enum Bench {
+    /// Put a load on a server with OpenAI's API: latencies, throughput, goodput
+    Run(Box<RunArgs>),
+    /// The same requests at several rates, or with several clients
+    Sweep(Box<SweepArgs>),
+    /// The highest rate at which enough requests meet an SLO
+    Goodput(Box<GoodputArgs>),
+    /// Two servers in turn, and what the difference is worth
+    Compare(Box<CompareArgs>),
+    /// A trace's requests at the trace's times
+    Replay(Box<ReplayArgs>),
+    /// What the client itself adds to figures on this machine
+    Calibrate(CalibrateArgs),
+    /// Run a server of known latencies, to try clients on
+    NullServer(NullServerArgs),
+    /// Make tables, charts and other tools' formats of results
+    Report(ReportArgs),
     /// KV blocks between two processes: GB/s and latency, beside memcpy in the same run
     Transfer(baton_transfer_bench::Args),
-    /// Tables, charts and other tools' formats from results
-    Report(baton_results::ReportArgs),
+}
+
+/// What to find out.
+#[derive(Subcommand, Debug)]
+pub(crate) enum Tune {
+    /// The best split of some workers for a workload, or none
+    Recommend(Box<RecommendArgs>),
+    /// What a fleet would give a workload
+    Simulate(Box<SimulateArgs>),
 }
 
 /// What to do.
@@ -66,6 +96,9 @@ pub(crate) enum Command {
     /// Measure servers and fabrics, and report what came of it
     #[command(subcommand)]
     Bench(Bench),
+    /// Say how many prefill and how many decode workers a traffic needs, by simulation
+    #[command(subcommand)]
+    Tune(Tune),
     #[command(flatten)]
     Role(Role),
 }

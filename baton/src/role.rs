@@ -3,11 +3,12 @@
 use std::{io::Write as _, process::ExitCode, time::Duration};
 
 use anyhow::{Context as _, anyhow, bail};
+use baton_load::{command, null};
 use baton_process::{Shutdown, TraceArgs, exit_with_parent, init_logs, start_traces};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::{
-    cli::{Bench, Cli, Command, Role},
+    cli::{Bench, Cli, Command, Role, Tune},
     dev_ca, doctor, explain, key, pull, up,
 };
 
@@ -34,12 +35,9 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::DevCa(args) => dev_ca::run(&args)?,
         Command::Doctor(args) => doctor::run(&args)?,
         Command::Explain(args) => single_threaded()?.block_on(explain::run(args))?,
-        Command::Bench(Bench::Transfer(args)) => {
-            multi_threaded()?.block_on(baton_transfer_bench::run(args))?
-        }
-        Command::Bench(Bench::Report(args)) => {
-            write!(std::io::stdout(), "{}", baton_results::report(&args)?)?;
-        }
+        Command::Bench(bench) => measure(bench)?,
+        Command::Tune(Tune::Recommend(args)) => tell(&args.run()?)?,
+        Command::Tune(Tune::Simulate(args)) => tell(&args.run()?)?,
         Command::Role(role) => {
             let runtime = multi_threaded()?;
             let served = runtime.block_on(serve(role, &cli.traces, cli.supervisor));
@@ -48,6 +46,26 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The load generator has runtimes of its own.
+fn measure(bench: Bench) -> anyhow::Result<()> {
+    match bench {
+        Bench::Run(args) => command::run(&args)?,
+        Bench::Sweep(args) => command::sweep(&args)?,
+        Bench::Goodput(args) => command::goodput(&args)?,
+        Bench::Compare(args) => command::compare(&args)?,
+        Bench::Replay(args) => command::replay(&args)?,
+        Bench::Calibrate(args) => command::calibrate(&args)?,
+        Bench::NullServer(args) => null::serve(&args)?,
+        Bench::Report(args) => tell(&baton_results::report(&args)?)?,
+        Bench::Transfer(args) => multi_threaded()?.block_on(baton_transfer_bench::run(args))?,
+    }
+    Ok(())
+}
+
+fn tell(text: &str) -> std::io::Result<()> {
+    write!(std::io::stdout(), "{text}")
 }
 
 /// Runs a role until a signal stops it.

@@ -28,15 +28,11 @@ const CHUNK_BYTES: usize = 64 << 10;
 pub(crate) struct Ask(Vec<Bytes>);
 
 impl Ask {
-    /// Of `bytes` bytes of text, of which a share is one of fifty beginnings.
-    pub(crate) fn new(number: u64, bytes: usize, shared: f64) -> Self {
-        let common = words(number % 50, (bytes as f64 * shared) as usize);
-        let own = words(1_000 + number, bytes - common.len().min(bytes));
-        let body = serde_json::json!({
-            "model": "m",
-            "max_tokens": 300,
-            "messages": [{ "role": "system", "content": common }, { "role": "user", "content": own }],
-        });
+    /// Whose prompt is made of these pieces: equal seeds and lengths in bytes are equal texts.
+    pub(crate) fn of(pieces: impl IntoIterator<Item = (u64, usize)>) -> Self {
+        let text: String = pieces.into_iter().map(|(seed, bytes)| words(seed, bytes)).collect();
+        let message = serde_json::json!({ "role": "user", "content": text });
+        let body = serde_json::json!({ "model": "m", "max_tokens": 300, "messages": [message] });
         let body = Bytes::from(body.to_string());
         let chunks = (0..body.len()).step_by(CHUNK_BYTES);
         Self(chunks.map(|at| body.slice(at..(at + CHUNK_BYTES).min(body.len()))).collect())
@@ -80,7 +76,7 @@ pub(crate) async fn run(
     Ok(latencies)
 }
 
-async fn exchange(channel: Channel, ask: &Ask) -> anyhow::Result<f64> {
+pub(crate) async fn exchange(channel: Channel, ask: &Ask) -> anyhow::Result<f64> {
     let (sender, outgoing) = mpsc::channel(64);
     let send = async |request| sender.send(message(request)).await.context("the picker has hung up");
     send(headers(&[(":method", "POST"), (":path", "/v1/chat/completions")], false)).await?;

@@ -55,7 +55,10 @@ async fn main() -> anyhow::Result<()> {
     let options = ["--picker-listen", "127.0.0.1:0", "--max-queued", "100000", "--servers", &file];
     let scheduler = Scheduler::start(&args.baton, &args.model, &options, args.core)?;
     let client = gateway::connect(scheduler.address("picker")?).await.context("no picker")?;
-    let asks: Vec<Ask> = (0..64).map(|number| Ask::new(number, args.bytes, args.shared)).collect();
+    let common = (args.bytes as f64 * args.shared) as usize;
+    let own = args.bytes - common.min(args.bytes);
+    let ask = |number: u64| Ask::of([(number % 50, common), (1_000 + number, own)]);
+    let asks: Vec<Ask> = (0..64).map(ask).collect();
     let asks = Arc::new(asks);
     tokio::time::sleep(Duration::from_secs(1)).await;
 
