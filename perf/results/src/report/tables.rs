@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::pick;
 use crate::chart::escape;
 use crate::table::{cost, distributions, load, number, requests, slo, verdict};
-use crate::{Comparison, Document, Effect, Metric, Origin, Verdict};
+use crate::{Comparison, Document, Effect, Metric, Origin, Pair, Verdict};
 
 /// Columns of the overview.
 const OVERVIEW: [Metric; 9] = [
@@ -216,10 +216,46 @@ pub(super) fn comparison(comparison: &Comparison) -> String {
     let rows: Vec<Vec<String>> = comparison.effects.iter().map(row).collect();
     let caption = format!("{} (B) against {} (A)", comparison.b.name, comparison.a.name);
     let mut html = sentences(comparison) + &table(&caption, header.map(str::to_owned).into(), &rows);
+    html += &pairs(comparison);
     if !comparison.validity.is_valid() {
         html = format!("<p class=\"alarm\">{}</p>\n{html}", escape(&comparison.validity.to_string()));
     }
     html
+}
+
+/// The pairs as they were run, and how to run them again.
+fn pairs(comparison: &Comparison) -> String {
+    let mut header = vec!["pair".to_owned(), "first".to_owned()];
+    let sides =
+        |metric: Metric| ["A", "B"].map(|side| format!("{} {side}, {}", metric.name(), metric.unit()));
+    header.extend(VERSUS.into_iter().flat_map(sides));
+    let row = |(n, pair): (usize, &Pair)| {
+        let first = if pair.a.started_at <= pair.b.started_at { "A" } else { "B" };
+        let mut row = vec![(n + 1).to_string(), first.to_owned()];
+        let told = |metric: Metric| {
+            [&pair.a, &pair.b].map(|half| metric.of(&half.summary).map_or("–".into(), number))
+        };
+        row.extend(VERSUS.into_iter().flat_map(told));
+        row
+    };
+    let rows: Vec<Vec<String>> = comparison.pairs.iter().enumerate().map(row).collect();
+    let mut html = "<details><summary>The pairs, and how they were run</summary>\n<dl>\n".to_owned();
+    for (side, run) in [("A", &comparison.a), ("B", &comparison.b)] {
+        let notes: String = run.notes.iter().map(|(name, note)| format!("; {name}: {note}")).collect();
+        let text = format!(
+            "{}: {} ({}{}, {}, seed {}, plan {}){notes}",
+            run.name,
+            run.command.join(" "),
+            run.target,
+            run.endpoint,
+            load(&run.load),
+            run.seed,
+            run.plan_sha256
+        );
+        // Into a string, writing cannot fail.
+        let _ = writeln!(html, "<dt>{side}</dt><dd>{}</dd>", escape(&text));
+    }
+    html + "</dl>\n" + &table("Each pair", header, &rows) + "</details>\n"
 }
 
 fn sentences(comparison: &Comparison) -> String {
