@@ -7,6 +7,9 @@ use crate::{ErrorCount, Figures, Goodput, Measured, Outcome, Record, Requests, S
 /// Different errors that a summary lists.
 const ERRORS: usize = 10;
 
+/// Characters of an error that a summary tells: servers answer with whole pages.
+const ERROR_CHARACTERS: usize = 300;
+
 pub(crate) fn requests(records: &[Record], window: Window) -> Requests {
     let mut counted = Requests::default();
     for record in records {
@@ -90,7 +93,7 @@ pub(crate) fn errors(records: &[Record], window: Window) -> Vec<ErrorCount> {
     let mut counted: HashMap<(Option<u16>, &str), u64> = HashMap::new();
     for record in records.iter().filter(|record| window.has(record.intended_us)) {
         if let Outcome::Failed { status, message } = &record.outcome {
-            *counted.entry((*status, message)).or_default() += 1;
+            *counted.entry((*status, beginning(message))).or_default() += 1;
         }
     }
     let mut errors: Vec<ErrorCount> = counted
@@ -100,4 +103,27 @@ pub(crate) fn errors(records: &[Record], window: Window) -> Vec<ErrorCount> {
     errors.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.message.cmp(&b.message)));
     errors.truncate(ERRORS);
     errors
+}
+
+fn beginning(message: &str) -> &str {
+    message.char_indices().nth(ERROR_CHARACTERS).map_or(message, |(end, _)| &message[..end])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Micros;
+    use crate::testing::steady;
+
+    #[test]
+    fn long_errors_are_told_by_their_beginning() {
+        let mut records = steady(3);
+        for (record, end) in records.iter_mut().zip(["one", "two", "three"]) {
+            record.outcome =
+                Outcome::Failed { status: Some(502), message: format!("{}{end}", "é".repeat(300)) };
+        }
+        let whole = Window { start_us: Micros(0), end_us: Micros(u64::MAX) };
+        let expected = ErrorCount { status: Some(502), message: "é".repeat(300), count: 3 };
+        assert_eq!(errors(&records, whole), [expected]);
+    }
 }

@@ -67,16 +67,22 @@ pub enum NotComparable {
         /// B's plan.
         b: String,
     },
+    /// The two are judged by different goals.
+    #[error("pair {0} is judged by different SLOs: give both sides the same")]
+    OtherSlo(usize),
 }
 
 impl Comparison {
     /// Compares pairs of runs, A's first in each.
     ///
     /// # Errors
-    /// Fewer than two pairs, or a pair of different plans.
+    /// Fewer than two pairs, or a pair of different plans or SLOs.
     pub fn new(pairs: &[(Document, Document)]) -> Result<Self, NotComparable> {
         let [(a, b), _, ..] = pairs else { return Err(NotComparable::TooFew(pairs.len())) };
         for (n, (a, b)) in pairs.iter().enumerate() {
+            if a.measured.slo != b.measured.slo {
+                return Err(NotComparable::OtherSlo(n + 1));
+            }
             let (a, b) = (&a.measured.run.plan_sha256, &b.measured.run.plan_sha256);
             if a != b {
                 return Err(NotComparable::OtherPlan { pair: n + 1, a: a.clone(), b: b.clone() });
@@ -160,5 +166,8 @@ mod tests {
         pairs[0].1.measured.run.plan_sha256 = "00".repeat(32);
         let found = Comparison::new(&pairs).expect_err("other plan");
         assert!(matches!(found, NotComparable::OtherPlan { pair: 1, .. }), "{found}");
+        let mut pairs = vec![(run("a", 1.0), run("b", 1.0)), (run("a", 1.0), run("b", 1.0))];
+        pairs[1].0.measured.slo.ttft_ms = Some(200.0);
+        assert_eq!(Comparison::new(&pairs), Err(NotComparable::OtherSlo(2)));
     }
 }

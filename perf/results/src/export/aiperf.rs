@@ -1,3 +1,4 @@
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::Path;
@@ -149,11 +150,13 @@ fn distribution(unit: &str, samples: Vec<f64>) -> Option<Value> {
     Some(metric)
 }
 
+/// Each error and how often it came, in the order in which they first came.
 fn errors(document: &Document) -> Vec<Value> {
+    let mut places: HashMap<String, usize> = HashMap::new();
     let mut counted: Vec<(Value, u64)> = Vec::new();
-    for record in &document.measured.records {
-        let Some(error) = error(record) else { continue };
-        match counted.iter_mut().find(|(known, _)| *known == error) {
+    for error in document.measured.records.iter().filter_map(error) {
+        let place = *places.entry(error.to_string()).or_insert(counted.len());
+        match counted.get_mut(place) {
             Some((_, count)) => *count += 1,
             None => counted.push((error, 1)),
         }

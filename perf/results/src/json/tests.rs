@@ -5,7 +5,7 @@ use anyhow::Result;
 use serde_json::Value;
 
 use super::*;
-use crate::testing::{client, everything, measured, steady};
+use crate::testing::{Answer, client, complete, everything, measured, steady};
 use crate::{Comparison, Document, Invalid, Origin};
 
 /// The schema of that name in `docs/schemas/`.
@@ -104,6 +104,25 @@ fn large_runs_have_their_requests_beside_them() -> Result<()> {
     fs::remove_file(&beside)?;
     let error = SavedDocument::read(&path).expect_err("no file").to_string();
     assert!(error.contains("large.records.jsonl"), "{error}");
+    Ok(())
+}
+
+#[test]
+fn a_hundred_thousand_requests_are_written_and_read() -> Result<()> {
+    let answer = |index: u32| Answer {
+        index,
+        intended_us: u64::from(index) * 1_000,
+        sent_us: u64::from(index) * 1_000,
+        tokens: 4,
+        ..Answer::default()
+    };
+    let document = Document::new(measured((0..100_000).map(|index| complete(&answer(index))).collect()));
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("huge.json");
+    document.write(&path)?;
+    // What is not a request's stays small, whoever reads it.
+    assert!(fs::metadata(&path)?.len() < 20_000);
+    assert_eq!(SavedDocument::read(&path)?, SavedDocument::Run(document));
     Ok(())
 }
 

@@ -75,7 +75,7 @@ impl Document {
     }
 
     fn write_records(&self, document: &Path) -> Result<RecordsFile, WriteError> {
-        let path = document.with_extension("records.jsonl");
+        let path = beside(document);
         let fail = |source| WriteError { path: path.clone(), source };
         let mut out = Hashed { to: BufWriter::new(File::create(&path).map_err(fail)?), hash: Sha256::new() };
         for record in &self.measured.records {
@@ -98,6 +98,16 @@ impl Comparison {
     pub fn write(&self, path: &Path) -> Result<(), WriteError> {
         json(path, &ComparisonFile { schema: COMPARISON, schema_version: SCHEMA_VERSION, comparison: self })
     }
+}
+
+/// `NAME.records.jsonl` beside `NAME.json`; a name that ends otherwise is kept whole, so that `NAME.1` and `NAME.2` do not share one.
+fn beside(document: &Path) -> PathBuf {
+    if document.extension().is_some_and(|extension| extension == "json") {
+        return document.with_extension("records.jsonl");
+    }
+    let mut path = document.as_os_str().to_owned();
+    path.push(".records.jsonl");
+    path.into()
 }
 
 /// Writes one JSON value and a line feed.
@@ -133,5 +143,18 @@ impl<W: Write> Write for Hashed<W> {
 
     fn flush(&mut self) -> io::Result<()> {
         self.to.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_beside_each_other_do_not_share_their_requests() {
+        let found = ["a/run.json", "a/run.1.json", "a/run.2", "run"].map(|name| beside(Path::new(name)));
+        let expected =
+            ["a/run.records.jsonl", "a/run.1.records.jsonl", "a/run.2.records.jsonl", "run.records.jsonl"];
+        assert_eq!(found, expected.map(PathBuf::from));
     }
 }

@@ -36,7 +36,7 @@ impl Report {
                 SavedDocument::Comparison(comparison) => report.comparisons.push(comparison),
             }
         }
-        report.runs = crate::table::sorted(&report.runs).into_iter().cloned().collect();
+        crate::table::sort(&mut report.runs);
         report
     }
 

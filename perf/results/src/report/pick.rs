@@ -1,5 +1,6 @@
 //! Which runs of many are shown where all would be too many.
 
+use std::borrow::Borrow;
 use std::collections::BTreeMap;
 
 use crate::{Document, Load, Validity};
@@ -8,11 +9,12 @@ use crate::{Document, Load, Validity};
 const REASONS: usize = 3;
 
 /// The systems' names in the order of the runs.
-pub(super) fn names(runs: &[Document]) -> Vec<&str> {
+pub(super) fn names<D: Borrow<Document>>(runs: &[D]) -> Vec<&str> {
     let mut names: Vec<&str> = Vec::new();
     for run in runs {
-        if !names.contains(&run.measured.run.name.as_str()) {
-            names.push(&run.measured.run.name);
+        let name = run.borrow().measured.run.name.as_str();
+        if !names.contains(&name) {
+            names.push(name);
         }
     }
     names
@@ -25,13 +27,13 @@ pub(super) fn colour(names: &[&str], run: &Document) -> usize {
 
 /// Of each system the runs with the lowest, a middle and the highest load, if all are more than `limit`; else of each system the
 /// one with the highest; else the first systems of those.
-pub(super) fn spread(runs: &[Document], limit: usize) -> Vec<&Document> {
+pub(super) fn spread<D: Borrow<Document>>(runs: &[D], limit: usize) -> Vec<&Document> {
     if runs.len() <= limit {
-        return runs.iter().collect();
+        return runs.iter().map(Borrow::borrow).collect();
     }
     let mut systems: BTreeMap<usize, Vec<&Document>> = BTreeMap::new();
     let names = names(runs);
-    for run in runs {
+    for run in runs.iter().map(Borrow::borrow) {
         systems.entry(colour(&names, run)).or_default().push(run);
     }
     let three = systems.values().flat_map(|of| {

@@ -14,8 +14,7 @@ const WORKERS: usize = 8;
 
 /// Of the shown runs whose servers told.
 pub(super) fn charts(runs: &[Document]) -> Vec<Chart> {
-    let told: Vec<Document> =
-        runs.iter().filter(|run| !run.measured.utilisation.is_empty()).cloned().collect();
+    let told: Vec<&Document> = runs.iter().filter(|run| !run.measured.utilisation.is_empty()).collect();
     pick::spread(&told, RUNS).into_iter().enumerate().map(|(n, run)| chart(n, run)).collect()
 }
 

@@ -11,7 +11,7 @@ pub use self::sweep::sweep;
 pub(crate) use self::comparison::verdict;
 pub(crate) use self::number::{load, number, plain};
 pub(crate) use self::run::{cost, distributions, floor, requests, slo};
-pub(crate) use self::sweep::sorted;
+pub(crate) use self::sweep::sort;
 
 use crate::{Comparison, Document};
 

@@ -1,3 +1,4 @@
+use std::borrow::Borrow;
 use std::fmt::Write as _;
 
 use super::grid::Grid;
@@ -26,11 +27,13 @@ pub fn sweep(documents: &[Document]) -> String {
     units.push("%".into());
     let mut grid = Grid::new(2, header);
     grid.row(units);
-    for document in sorted(documents) {
+    let mut sorted: Vec<&Document> = documents.iter().collect();
+    sort(&mut sorted);
+    for document in &sorted {
         grid.row(row(document));
     }
     let mut text = grid.to_string();
-    for document in sorted(documents).into_iter().filter(|document| !document.measured.validity.is_valid()) {
+    for document in sorted.into_iter().filter(|document| !document.measured.validity.is_valid()) {
         let run = &document.measured.run;
         let _ = writeln!(text, "\n{}, {}: {}", run.name, super::load(&run.load), document.measured.validity);
     }
@@ -52,20 +55,18 @@ fn row(document: &Document) -> Vec<String> {
     cells
 }
 
-/// By name, in the order in which names first come, then by load.
-pub(crate) fn sorted(documents: &[Document]) -> Vec<&Document> {
-    let mut names: Vec<&str> = Vec::new();
-    for document in documents {
-        let name = document.measured.run.name.as_str();
-        if !names.contains(&name) {
-            names.push(name);
+/// Sorts by name, in the order in which names first come, then by load.
+pub(crate) fn sort<D: Borrow<Document>>(documents: &mut [D]) {
+    let mut names: Vec<String> = Vec::new();
+    for document in documents.iter() {
+        let name = &document.borrow().measured.run.name;
+        if !names.contains(name) {
+            names.push(name.clone());
         }
     }
-    let place = |document: &Document| names.iter().position(|name| *name == document.measured.run.name);
-    let mut sorted: Vec<&Document> = documents.iter().collect();
-    sorted.sort_by(|a, b| {
-        let load = |document: &Document| document.measured.run.load.size();
-        place(a).cmp(&place(b)).then_with(|| load(a).total_cmp(&load(b)))
+    documents.sort_by(|a, b| {
+        let (a, b) = (&a.borrow().measured.run, &b.borrow().measured.run);
+        let place = |name: &str| names.iter().position(|other| other == name);
+        place(&a.name).cmp(&place(&b.name)).then_with(|| a.load.size().total_cmp(&b.load.size()))
     });
-    sorted
 }

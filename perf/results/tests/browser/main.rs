@@ -35,6 +35,7 @@ fn the_report_of_a_sweep_and_a_comparison_is_drawn_without_errors_or_requests() 
         assert!(figure.contains("<svg") && figure.contains("class=\"axis\""), "{}", chart.name);
     }
     assert!(page.dom.contains("Some of these figures are INVALID"));
+    assert!(page.dom.contains("The pairs, and how they were run"));
     assert!(page.dom.contains("Where B is worse") && page.dom.contains("TTFT p99: B is worse"));
     Ok(())
 }
