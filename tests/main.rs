@@ -10,6 +10,7 @@ mod harness;
 
 mod api;
 mod bad_input;
+mod bench;
 mod decisions;
 mod failure;
 mod gateway;

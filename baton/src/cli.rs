@@ -27,7 +27,8 @@ Examples:
   baton pull Qwen/Qwen3-0.6B               download only
   baton explain REQUEST_ID                 where a request went, and why
   baton doctor                             what this machine can do
-  baton bench run http://127.0.0.1:8000    put a load on a server, and measure it
+  baton bench run --concurrency 16         put a load on the server that is running, and measure it
+  baton tune recommend --help              how many prefill and how many decode workers
 
 `baton COMMAND --help` explains a command and shows more examples.")]
 pub(crate) struct Cli {

@@ -1,0 +1,79 @@
+//! `baton bench` and `baton tune`: a run against a real deployment tells what happened there, and its file can be read again.
+
+use serde_json::Value;
+
+use crate::harness::{Deployment, ModelFolder, Process, Shape, Up, words};
+
+fn baton(args: &[&str]) -> String {
+    let finished = Process::run(&words(args));
+    assert!(finished.status.success(), "baton {args:?}: {}{}", finished.stdout, finished.stderr);
+    finished.stdout
+}
+
+fn read(path: &str) -> Value {
+    serde_json::from_str(&std::fs::read_to_string(path).expect("the file")).expect("JSON")
+}
+
+#[test]
+fn a_run_counts_what_a_deployment_gave_and_where_its_time_went() {
+    let model = ModelFolder::made_up(Shape::TINY);
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = |name: &str| folder.path().join(name).display().to_string();
+    let deployment = Deployment::up(&Up::new(&model, 1, 1));
+    let (run, again) = (file("run.json"), file("again.json"));
+    let measure = |output: &str| {
+        let load =
+            ["--concurrency", "3", "-n", "12", "--input-tokens", "uniform:20-60", "--output-tokens", "9"];
+        let server = ["--url", deployment.client().base(), "--endpoint", "completions", "--tokenizer"];
+        baton(
+            &[&["bench", "run"], &server[..], &[&model.arg()], &load, &["--seed", "5", "-o", output]]
+                .concat(),
+        )
+    };
+    let table = measure(&run);
+    assert!(table.contains("TTFT"), "{table}");
+    measure(&again);
+
+    let (document, repeated) = (read(&run), read(&again));
+    assert_eq!(document["run"]["plan_sha256"], repeated["run"]["plan_sha256"], "the same seed");
+    assert_eq!(document["summary"]["requests"]["complete"], 12, "{}", document["summary"]);
+    let records = document["records"].as_array().expect("records");
+    for record in records {
+        assert_eq!(record["output"]["tokens"], 9, "{record}");
+        let counted_by = record["output"]["source"].as_str().unwrap_or_default();
+        assert!(["continuous_usage", "usage"].contains(&counted_by), "{record}");
+        assert!((20..=60).contains(&record["input"]["tokens"].as_u64().unwrap_or(0)), "{record}");
+        assert_eq!(record["phases"]["prefill_worker"], "prefill-0", "{record}");
+        assert_eq!(record["phases"]["decode_worker"], "decode-0", "{record}");
+    }
+
+    let (html, vllm) = (file("report.html"), file("vllm.json"));
+    baton(&["bench", "report", &run, &again, "--html", &html, "--vllm", &vllm]);
+    assert!(std::fs::read_to_string(&html).expect("a report").contains("<svg"));
+    deployment.stop();
+}
+
+#[test]
+fn a_server_that_is_not_there_is_named() {
+    let finished =
+        Process::run(&words(&["bench", "run", "--url", "http://127.0.0.1:9", "--concurrency", "1"]));
+    assert!(!finished.status.success());
+    assert!(finished.stderr.contains("http://127.0.0.1:9"), "{}", finished.stderr);
+}
+
+#[test]
+fn a_split_is_recommended_and_written_as_values() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let values = folder.path().join("values.yaml").display().to_string();
+    let traffic =
+        ["--rate", "5", "--input-tokens", "fixed:3000", "--output-tokens", "fixed:100", "-n", "300"];
+    let objective = ["--workers", "3", "--samples", "2", "--slo-ttft-ms", "500", "--slo-tpot-ms", "30"];
+    let worker = ["--hardware", "p5", "--served-model", "llama-3.1-8b"];
+    let recommend =
+        |extra: &[&str]| baton(&[&["tune", "recommend"], &worker[..], &objective, &traffic, extra].concat());
+    let page = recommend(&["--values", &values]);
+    assert!(page.contains("goodput") || page.contains("requests/s"), "{page}");
+    assert_eq!(recommend(&[]), page, "the same seed gives the same page");
+    let values = std::fs::read_to_string(&values).expect("values");
+    assert!(values.contains("mode:") && values.contains("replicas:"), "{values}");
+}
