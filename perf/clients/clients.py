@@ -19,7 +19,7 @@ aiohttp anthropic blake3 cachetools cbor2 cloudpickle datasets depyf diskcache e
 llguidance lm-format-enforcer loguru mcp mistral_common msgspec ninja nvidia-ml-py openai openai_harmony opencv-python-headless
 opentelemetry-api opentelemetry-sdk orjson outlines_core pandas partial-json-parser pillow prometheus-client
 prometheus-fastapi-instrumentator psutil py-cpuinfo pybase64 python-json-logger python-multipart pyzmq regex requests scipy
-sentencepiece setproctitle soundfile tiktoken torch transformers uvicorn watchfiles xgrammar xxhash zstandard
+sentencepiece setproctitle soundfile tiktoken torch transformers uvicorn uvloop watchfiles xgrammar xxhash zstandard
 """.split()
 
 # An environment for each set of packages that live together: (oldest Python, rounds of arguments for pip).
