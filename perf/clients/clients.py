@@ -1,4 +1,4 @@
-"""Other people's clients, unmodified: how each is installed, called, and read.
+"""Other people's clients, unmodified, and our own: how each is installed, called, and read.
 
 Every client sends `load.requests` requests with `load.concurrency` in flight, of `load.input` prompt tokens made by the client itself, and
 asks for exactly `load.output` tokens.
@@ -7,6 +7,7 @@ asks for exactly `load.output` tokens.
 import json
 import os
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,7 @@ aiohttp anthropic blake3 cachetools cbor2 cloudpickle datasets depyf diskcache e
 llguidance lm-format-enforcer loguru mcp mistral_common msgspec ninja nvidia-ml-py openai openai_harmony opencv-python-headless
 opentelemetry-api opentelemetry-sdk orjson outlines_core pandas partial-json-parser pillow prometheus-client
 prometheus-fastapi-instrumentator psutil py-cpuinfo pybase64 python-json-logger python-multipart pyzmq regex requests scipy
-sentencepiece setproctitle soundfile tiktoken torch transformers uvicorn watchfiles xgrammar xxhash zstandard
+sentencepiece setproctitle soundfile tiktoken torch transformers uvicorn uvloop watchfiles xgrammar xxhash zstandard
 """.split()
 
 # An environment for each set of packages that live together: (oldest Python, rounds of arguments for pip).
@@ -190,7 +191,25 @@ class Sdk:
         return Times(**json.loads((out / "result.json").read_text()))
 
 
+class Baton:
+    """Our own, by vLLM's definitions; it is told where its binary is."""
+
+    venv = None
+
+    def command(self, load, out, bin):
+        return [
+            *bin, "run", "--url", load.url, "--model", load.model, "--endpoint", "completions", "--tokenizer", load.tokenizer,
+            "-n", load.requests, "--concurrency", load.concurrency,
+            "--input-tokens", load.input, "--output-tokens", load.output, "--seed", time.time_ns() % 2**32,
+            "--vllm-json", out / "result.json", "--output", out / "run.json", "--quiet",
+        ]  # fmt: skip
+
+    def times(self, out):
+        return bench_times(json.loads((out / "result.json").read_text()))
+
+
 CLIENTS = {
+    "baton": Baton(),
     "openai": Sdk("openai"),
     "litellm": Sdk("litellm"),
     "guidellm": Guidellm(),

@@ -3,12 +3,14 @@
 
     python3 perf/clients/run.py install                       # once: each client into an environment of its own
     python3 perf/clients/run.py --baton target/release/baton  # starts a server, and each client in turn
+    python3 perf/clients/run.py --baton target/release/baton --null   # the same against a server of known latencies
     python3 perf/clients/run.py --url http://127.0.0.1:8000 --model NAME --tokenizer DIR --clients vllm,sglang
 
 Prints a table of what each client says of the same server and load. Exits with 1 if a client failed. Standard library only; page: perf/README.md.
 """
 
 import argparse
+import shlex
 import shutil
 import subprocess
 import sys
@@ -30,6 +32,8 @@ def main():
     parser.add_argument("--home", type=Path, default=DEFAULT_HOME, help="where environments are [default: %(default)s]")
     parser.add_argument("--url", help="a server that runs")
     parser.add_argument("--baton", help="start this binary's `up`")
+    parser.add_argument("--bench", help="our own client's command [default: the one of --baton]; without it, it is passed over")
+    parser.add_argument("--null", action="store_true", help="serve with `bench null-server`: TTFT 50 ms, 10 ms a token")
     parser.add_argument("--model", default="baton-courier", help="[default: %(default)s]")
     parser.add_argument("--tokenizer", default=str(BUNDLED), help="its folder [default: the bundled model's]")
     parser.add_argument("--requests", type=int, default=64, help="[default: %(default)s]")
@@ -44,11 +48,21 @@ def main():
     if unknown := [name for name in names if name not in CLIENTS]:
         parser.error(f"no such client: {', '.join(unknown)}; there are {', '.join(CLIENTS)}")
     if args.action == "install":
+        names = [name for name in names if CLIENTS[name].venv]
         sys.exit(install(names, args.home))
-    if bool(args.url) == bool(args.baton):
-        parser.error("say either --url or --baton")
-    with serving(args.baton) if args.baton else nullcontext(args.url) as url:
-        sys.exit(run(names, url.rstrip("/"), args))
+    bench = shlex.split(args.bench) if args.bench else [args.baton, "bench"] if args.baton else None
+    if args.null and bench:
+        server = serving([*bench, "null-server", "--listen", "127.0.0.1:0", "--ttft", "50ms", "--itl", "10ms"])
+    elif args.baton and not args.url:
+        server = serving([args.baton, "up", "--port", "0", "--log", "warn"])
+    elif args.url and not args.null:
+        server = nullcontext(args.url)
+    else:
+        parser.error("say --url or --baton; --null goes with --baton or --bench")
+    if not bench:
+        names = [name for name in names if name != "baton"]
+    with server as url:
+        sys.exit(run(names, url.rstrip("/"), bench, args))
 
 
 def install(names, home):
@@ -85,36 +99,36 @@ def find_python(oldest):
 
 
 @contextmanager
-def serving(baton):
-    """The URL of a `baton up` that ends with the block."""
-    process = subprocess.Popen([baton, "up", "--port", "0", "--log", "warn"], stdout=subprocess.PIPE, text=True)
+def serving(command):
+    """The URL of a server that ends with the block; it says `ready URL` when it is."""
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         line = process.stdout.readline()
         if not line.startswith("ready "):
-            sys.exit(f"{baton} up did not start: {line!r}")
+            sys.exit(f"{' '.join(command)} did not start: {line!r}")
         yield line.split()[1]
     finally:
         process.terminate()
         process.wait()
 
 
-def run(names, url, args):
+def run(names, url, bench, args):
     """Runs each client, prints what they say, and returns the exit code."""
     out = args.out or Path(tempfile.mkdtemp(prefix="baton-clients-"))
     load = Load(url, args.model, args.tokenizer, args.requests, args.concurrency, args.input, args.output)
     print(f"{url}: {load.requests} requests, {load.concurrency} at a time, {load.input} tokens in, {load.output} out; logs: {out}\n")
     print("| client | requests | TTFT mean | p50 | p99 ms | TPOT mean ms | gap of events mean ms | client ran for |")
     print("|---|---|---|---|---|---|---|---|")
-    rows = [row(name, load, args, out / f"{name}-{turn}") for turn in range(args.rounds) for name in names]
+    rows = [row(name, load, bench, args, out / f"{name}-{turn}") for turn in range(args.rounds) for name in names]
     return 0 if all(rows) else 1
 
 
-def row(name, load, args, out):
+def row(name, load, bench, args, out):
     """Runs one client and prints its line; whether it worked."""
     client, begin = CLIENTS[name], time.monotonic()
     out.mkdir(parents=True)
     try:
-        times = measure(client, load, args, out)
+        times = measure(client, load, bench, args, out)
     except (OSError, subprocess.SubprocessError, LookupError, ValueError) as error:
         print(f"| {name} | FAILED: {error}; see {out / 'log'} |", flush=True)
         return False
@@ -128,9 +142,9 @@ def row(name, load, args, out):
     return is_complete
 
 
-def measure(client, load, args, out):
-    bin = args.home / client.venv / "bin"
-    if not bin.exists():
+def measure(client, load, bench, args, out):
+    bin = args.home / client.venv / "bin" if client.venv else bench
+    if client.venv and not bin.exists():
         raise FileNotFoundError(f"not installed: run `{Path(sys.argv[0]).name} install` first")
     command = [str(part) for part in client.command(load, out, bin)]
     with open(out / "log", "w") as log:

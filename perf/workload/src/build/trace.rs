@@ -110,10 +110,8 @@ impl Emit {
             if index as usize >= self.limit {
                 return false;
             }
-            if let (Start::At(_) | Start::WhenFree, Some(before)) = (start, index.checked_sub(1))
-                && place > 0
-            {
-                start = Start::After { index: before, think: turn.think };
+            if place > 0 {
+                start = Start::After { index: index - 1, think: turn.think };
             }
             said.extend(turn.new);
             self.built.requests.push(Planned {

@@ -133,6 +133,17 @@ fn sessions_of_own_rows_say_all_before() {
 }
 
 #[test]
+fn each_turn_waits_for_the_one_before() {
+    let turn = |think| format!("{{\"input_tokens\": 5, \"session\": \"a\", \"think_ms\": {think}}}\n");
+    let first = "{\"arrival_ms\": 0, \"input_tokens\": 9}\n{\"arrival_ms\": 0, \"input_tokens\": 5, \"session\": \"a\"}\n";
+    let plan = replay(&[first, &turn(10), &turn(20), &turn(30)].concat(), |_, _| ()).unwrap();
+    let after = |index, ms| Start::After { index, think: Duration::from_millis(ms) };
+    assert_eq!(starts(&plan)[2..], [after(1, 10), after(2, 20), after(3, 30)]);
+    let pieces: Vec<usize> = plan.requests().iter().map(|request| request.prompt.pieces.len()).collect();
+    assert_eq!(pieces, [1, 1, 3, 5, 7]);
+}
+
+#[test]
 fn conversations_are_as_long_as_they_were_or_as_drawn() {
     let text = r#"[{"conversations": [{"from": "human", "value": "12345678"}, {"from": "gpt", "value": "1234567890123"}]}, nonsense"#;
     let one = |workload: &mut Workload, trace: &mut Trace| {
