@@ -53,7 +53,6 @@ pub(crate) struct World<'a> {
     profile: &'a Profile,
     requests: &'a [SimRequest],
     workers: Vec<Worker>,
-    prefill: usize,
     events: Vec<(f64, Event)>,
     slow: Vec<Slow>,
     last_token: Vec<f64>,
@@ -76,7 +75,6 @@ impl<'a> World<'a> {
             profile,
             requests,
             workers: (0..prefill + decode).map(|_| Worker::default()).collect(),
-            prefill,
             events: Vec::new(),
             slow: vec![Slow::default(); count],
             last_token: vec![0.0; count],
@@ -384,13 +382,5 @@ impl<'a> World<'a> {
         reserved.tokens += 1;
         reserved.left -= 1;
         self.events.push((landed, Event::Landed(request)));
-    }
-}
-
-impl World<'_> {
-    /// The workers that prefill for others.
-    #[expect(dead_code, reason = "for a reader who prints")]
-    pub(crate) fn prefill_workers(&self) -> usize {
-        self.prefill
     }
 }
