@@ -1,7 +1,5 @@
 //! A gateway's side of the protocol.
 
-use std::{sync::Arc, time::Duration};
-
 use anyhow::{Context as _, bail};
 use bytes::Bytes;
 use envoy_types::pb::envoy::{
@@ -13,11 +11,7 @@ use envoy_types::pb::envoy::{
     },
 };
 use rand::{Rng as _, SeedableRng as _, rngs::SmallRng};
-use tokio::{
-    sync::mpsc,
-    task::JoinSet,
-    time::{Instant, MissedTickBehavior, interval},
-};
+use tokio::{sync::mpsc, time::Instant};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
 
@@ -54,28 +48,7 @@ pub(crate) async fn connect(address: &str) -> anyhow::Result<Channel> {
     Ok(Endpoint::from_shared(format!("http://{address}"))?.tcp_nodelay(true).connect().await?)
 }
 
-/// Sends at `rate`, whether or not answers come; the added latency of each in ms: from the last chunk to the destination.
-pub(crate) async fn run(
-    channel: &Channel,
-    asks: &Arc<Vec<Ask>>,
-    rate: f64,
-    seconds: f64,
-) -> anyhow::Result<Vec<f64>> {
-    let mut tick = interval(Duration::from_secs_f64(1.0 / rate));
-    tick.set_missed_tick_behavior(MissedTickBehavior::Burst);
-    let mut open = JoinSet::new();
-    for number in 0..(rate * seconds) as usize {
-        tick.tick().await;
-        let (channel, asks) = (channel.clone(), asks.clone());
-        open.spawn(async move { exchange(channel, &asks[number % asks.len()]).await });
-    }
-    let mut latencies = Vec::new();
-    while let Some(done) = open.join_next().await {
-        latencies.push(done??);
-    }
-    Ok(latencies)
-}
-
+/// Asks where a request goes: the added latency in ms, from the last chunk to the destination.
 pub(crate) async fn exchange(channel: Channel, ask: &Ask) -> anyhow::Result<f64> {
     let (sender, outgoing) = mpsc::channel(64);
     let send = async |request| sender.send(message(request)).await.context("the picker has hung up");

@@ -15,6 +15,11 @@ use std::{
 
 use anyhow::Context as _;
 use clap::Parser;
+use tokio::{
+    task::JoinSet,
+    time::{MissedTickBehavior, interval},
+};
+use tonic::transport::Channel;
 
 use gateway::Ask;
 use pool::Pool;
@@ -66,9 +71,9 @@ async fn main() -> anyhow::Result<()> {
     tokio::time::sleep(Duration::from_secs(3)).await;
     let idle = (scheduler.cpu()? - idle) / 3.0;
 
-    gateway::run(&client, &asks, args.rate, args.seconds).await?;
+    load(&client, &asks, args.rate, args.seconds).await?;
     let (cpu, began) = (scheduler.cpu()?, Instant::now());
-    let mut latencies = gateway::run(&client, &asks, args.rate, args.seconds).await?;
+    let mut latencies = load(&client, &asks, args.rate, args.seconds).await?;
     let (cores, rate) = (
         (scheduler.cpu()? - cpu) / began.elapsed().as_secs_f64(),
         latencies.len() as f64 / began.elapsed().as_secs_f64(),
@@ -87,4 +92,21 @@ async fn main() -> anyhow::Result<()> {
         scheduler.resident_mb()?
     );
     Ok(())
+}
+
+/// Sends at `rate`, whether or not answers come; the added latency of each in ms.
+async fn load(channel: &Channel, asks: &Arc<Vec<Ask>>, rate: f64, seconds: f64) -> anyhow::Result<Vec<f64>> {
+    let mut tick = interval(Duration::from_secs_f64(1.0 / rate));
+    tick.set_missed_tick_behavior(MissedTickBehavior::Burst);
+    let mut open = JoinSet::new();
+    for number in 0..(rate * seconds) as usize {
+        tick.tick().await;
+        let (channel, asks) = (channel.clone(), asks.clone());
+        open.spawn(async move { gateway::exchange(channel, &asks[number % asks.len()]).await });
+    }
+    let mut latencies = Vec::new();
+    while let Some(done) = open.join_next().await {
+        latencies.push(done??);
+    }
+    Ok(latencies)
 }
