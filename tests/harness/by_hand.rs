@@ -1,6 +1,6 @@
 //! Roles started one by one, as an operator does who has several machines.
 
-use std::{net::SocketAddr, thread, time::Duration};
+use std::time::Duration;
 
 use baton_proto::v1::{
     RegistryReply, WorkerInfo, WorkerReport,
@@ -9,11 +9,10 @@ use baton_proto::v1::{
     worker_report::Report,
 };
 use serde_json::Value;
-use tokio::{net::TcpListener, runtime::Builder, sync::oneshot};
-use tokio_stream::{StreamExt as _, wrappers::TcpListenerStream};
-use tonic::{Request, Response, Status, Streaming, codegen::BoxStream, transport::Server};
+use tokio_stream::StreamExt as _;
+use tonic::{Request, Response, Status, Streaming, codegen::BoxStream, service::Routes};
 
-use super::{ModelFolder, Process};
+use super::{ModelFolder, Process, serving::Serving};
 
 /// Any free port of this machine.
 pub(crate) const ANY: &str = "127.0.0.1:0";
@@ -45,11 +44,7 @@ pub(crate) fn start(args: &[String]) -> (Process, impl Fn(&str) -> String + use<
 
 /// Stands between workers and the registry, and changes what workers say of themselves: a registry cannot know everything
 /// that two workers must have in common.
-pub(crate) struct LyingRegistry {
-    address: SocketAddr,
-    // Dropping it ends the thread.
-    _end: oneshot::Sender<()>,
-}
+pub(crate) struct LyingRegistry(Serving);
 
 struct Lies {
     registry: String,
@@ -60,33 +55,13 @@ struct Lies {
 impl LyingRegistry {
     /// Before `registry`; `lie` is handed what a worker says of itself, and `about`.
     pub(crate) fn start(registry: &str, lie: fn(&mut WorkerInfo, &str), about: &str) -> Self {
-        let listener = std::net::TcpListener::bind(ANY).expect("a free port");
-        listener.set_nonblocking(true).expect("it can be polled");
-        let address = listener.local_addr().expect("an address");
-        let (_end, ended) = oneshot::channel::<()>();
-        let service = RegistryServer::new(Lies {
-            registry: format!("http://{registry}"),
-            lie,
-            about: about.to_owned(),
-        });
-        thread::spawn(move || {
-            let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
-            runtime.block_on(async {
-                let incoming = TcpListenerStream::new(TcpListener::from_std(listener).expect("a listener"));
-                tokio::select! {
-                    served = Server::builder().add_service(service).serve_with_incoming(incoming) => {
-                        served.expect("it serves");
-                    }
-                    _ = ended => {}
-                }
-            });
-        });
-        Self { address, _end }
+        let lies = Lies { registry: format!("http://{registry}"), lie, about: about.to_owned() };
+        Self(Serving::start(Routes::new(RegistryServer::new(lies))))
     }
 
     /// Where workers find it.
     pub(crate) fn address(&self) -> String {
-        self.address.to_string()
+        self.0.address().to_string()
     }
 }
 

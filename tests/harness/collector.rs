@@ -2,9 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    net::SocketAddr,
     sync::{Arc, Mutex},
-    thread,
 };
 
 use opentelemetry_proto::tonic::{
@@ -15,18 +13,14 @@ use opentelemetry_proto::tonic::{
     common::v1::{AnyValue, KeyValue, any_value::Value},
     trace::v1::{Span, status::StatusCode},
 };
-use tokio::{net::TcpListener, runtime::Builder, sync::oneshot};
-use tokio_stream::wrappers::TcpListenerStream;
-use tonic::{Request, Response, Status, transport::Server};
+use tonic::{Request, Response, Status, service::Routes};
 
-use super::ANY;
+use super::serving::Serving;
 
 /// A collector, until it is dropped.
 pub(crate) struct Collector {
-    address: SocketAddr,
+    serving: Serving,
     kept: Kept,
-    // Dropping it ends the thread.
-    _end: oneshot::Sender<()>,
 }
 
 /// A span as it arrived.
@@ -54,30 +48,14 @@ struct Kept(Arc<Mutex<Vec<Received>>>);
 impl Collector {
     /// On any free port.
     pub(crate) fn start() -> Self {
-        let listener = std::net::TcpListener::bind(ANY).expect("a free port");
-        listener.set_nonblocking(true).expect("it can be polled");
-        let address = listener.local_addr().expect("an address");
-        let (_end, ended) = oneshot::channel::<()>();
         let kept = Kept::default();
-        let service = TraceServiceServer::new(kept.clone());
-        thread::spawn(move || {
-            let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
-            runtime.block_on(async {
-                let incoming = TcpListenerStream::new(TcpListener::from_std(listener).expect("a listener"));
-                tokio::select! {
-                    served = Server::builder().add_service(service).serve_with_incoming(incoming) => {
-                        served.expect("it serves");
-                    }
-                    _ = ended => {}
-                }
-            });
-        });
-        Self { address, kept, _end }
+        let serving = Serving::start(Routes::new(TraceServiceServer::new(kept.clone())));
+        Self { serving, kept }
     }
 
     /// For `--otlp-endpoint`.
     pub(crate) fn url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("http://{}", self.serving.address())
     }
 
     /// All that has arrived.

@@ -13,6 +13,7 @@ mod metrics;
 mod model;
 mod process;
 mod prompt;
+mod serving;
 mod vllm;
 mod wait;
 mod worker;
