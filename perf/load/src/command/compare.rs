@@ -1,12 +1,11 @@
 //! `baton bench compare`.
 
-use std::{io::Write as _, sync::Arc};
+use std::io::Write as _;
 
 use baton_results::table;
-use baton_workload::{ContentArgs, WorkloadArgs};
 
-use super::{CommandError, EndpointArgs, MeasureArgs, OutputArgs, interrupt, output::print, run::token_ends};
-use crate::{Bench, Target, modes};
+use super::{CommandError, CommonArgs, EndpointArgs, output::print};
+use crate::{Target, modes};
 
 /// Options of `baton bench compare`.
 #[derive(clap::Args, Clone, Debug)]
@@ -41,13 +40,7 @@ pub struct CompareArgs {
     #[command(flatten)]
     endpoint: EndpointArgs,
     #[command(flatten)]
-    workload: WorkloadArgs,
-    #[command(flatten)]
-    content: ContentArgs,
-    #[command(flatten)]
-    measure: MeasureArgs,
-    #[command(flatten)]
-    output: OutputArgs,
+    common: CommonArgs,
 }
 
 /// Measures both, and prints what differs.
@@ -55,26 +48,23 @@ pub struct CompareArgs {
 /// # Errors
 /// [`CommandError`].
 pub fn compare(args: &CompareArgs) -> Result<(), CommandError> {
-    let workload = args.workload.workload()?;
-    let form = args.endpoint.form().map_err(CommandError::Other)?;
-    let made = Arc::new(args.content.content(workload.seed)?);
-    let interrupt = interrupt::on_ctrl_c()?;
+    let prepared = args.common.prepare(&args.endpoint, args.common.workload.workload()?)?;
     let open = |target: &Target, name: &Option<String>| {
-        let mut measure = args.measure.measure(target.to_string(), form, made.clone(), &interrupt);
+        let (bench, mut measure) = prepared.open(target)?;
         measure.name = name.clone().unwrap_or_else(|| target.to_string());
-        let bench = Bench::open(args.endpoint.setup(target.clone(), token_ends(&made)))?;
         Ok::<_, CommandError>((bench, measure))
     };
     let (a, b) = (open(&args.a, &args.name_a)?, open(&args.b, &args.name_b)?);
     let mut runs = 0;
-    let comparison = modes::compare([(&a.0, &a.1), (&b.0, &b.1)], &workload, args.pairs, |document| {
-        runs += 1;
-        let (name, validity) = (&document.measured.run.name, &document.measured.validity);
-        // Who closed standard error does not want to know.
-        let _ = writeln!(std::io::stderr(), "run {runs} of {}: {name}: {validity}", args.pairs * 2);
-    })?;
+    let comparison =
+        modes::compare([(&a.0, &a.1), (&b.0, &b.1)], &prepared.workload, args.pairs, |document| {
+            runs += 1;
+            let (name, validity) = (&document.measured.run.name, &document.measured.validity);
+            // Who closed standard error does not want to know.
+            let _ = writeln!(std::io::stderr(), "run {runs} of {}: {name}: {validity}", args.pairs * 2);
+        })?;
     print(&table::comparison(&comparison))?;
-    match args.output.path() {
+    match args.common.output.path() {
         Some(path) => Ok(comparison.write(path)?),
         None => Ok(()),
     }

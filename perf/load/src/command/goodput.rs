@@ -1,13 +1,12 @@
 //! `baton bench goodput`.
 
-use std::{fmt::Write as _, io::Write as _, sync::Arc};
+use std::{fmt::Write as _, io::Write as _};
 
 use baton_results::table;
-use baton_workload::{ContentArgs, WorkloadArgs};
 
-use super::{CommandError, MeasureArgs, OutputArgs, TargetArgs, interrupt, output::print, run::token_ends};
+use super::{CommandError, CommonArgs, TargetArgs, output::print};
 use crate::{
-    Bench, SearchSpec,
+    SearchSpec,
     modes::{self, Goodput},
 };
 
@@ -40,13 +39,7 @@ pub struct GoodputArgs {
     #[command(flatten)]
     target: TargetArgs,
     #[command(flatten)]
-    workload: WorkloadArgs,
-    #[command(flatten)]
-    content: ContentArgs,
-    #[command(flatten)]
-    measure: MeasureArgs,
-    #[command(flatten)]
-    output: OutputArgs,
+    common: CommonArgs,
 }
 
 /// Searches, and prints a table of the runs and what they say.
@@ -54,27 +47,23 @@ pub struct GoodputArgs {
 /// # Errors
 /// [`CommandError`]; also when nothing is asked of requests.
 pub fn goodput(args: &GoodputArgs) -> Result<(), CommandError> {
-    let endpoint = &args.target.endpoint;
-    if args.measure.slo_ttft.or(args.measure.slo_tpot).or(args.measure.slo_e2e).is_none() {
+    let CommonArgs { workload, measure, output, .. } = &args.common;
+    if measure.slo_ttft.or(measure.slo_tpot).or(measure.slo_e2e).is_none() {
         let message = "goodput of what? Say what requests must meet: --slo-ttft, --slo-tpot, --slo-e2e";
         return Err(CommandError::Other(message.to_owned()));
     }
-    let workload = args.workload.workload()?;
-    let form = endpoint.form().map_err(CommandError::Other)?;
-    let made = Arc::new(args.content.content(workload.seed)?);
-    let interrupt = interrupt::on_ctrl_c()?;
-    let measure = args.measure.measure(args.target.url.to_string(), form, made.clone(), &interrupt);
+    let prepared = args.common.prepare(&args.target.endpoint, workload.workload()?)?;
     let spec = SearchSpec {
         first_rate: args.first_rate,
         share: args.share,
         precision: args.precision,
         most_trials: args.most_runs,
     };
-    let bench = Bench::open(endpoint.setup(args.target.url.clone(), token_ends(&made)))?;
+    let (bench, measure) = prepared.open(&args.target.url)?;
     let (mut number, mut written) = (0, Ok(()));
-    let goodput = modes::goodput(&bench, &workload, spec, &measure, |document, trial| {
+    let goodput = modes::goodput(&bench, &prepared.workload, spec, &measure, |document, trial| {
         number += 1;
-        let result = args.output.write_one_of_several(document, number);
+        let result = output.write_one_of_several(document, number);
         written = std::mem::replace(&mut written, Ok(())).and(result);
         let share = trial.share() * 100.0;
         // Who closed standard error does not want to know.
@@ -83,7 +72,7 @@ pub fn goodput(args: &GoodputArgs) -> Result<(), CommandError> {
     print(&table::sweep(&goodput.documents))?;
     print(&verdict(&goodput, spec.share))?;
     written?;
-    args.output.export(&goodput.documents)
+    output.export(&goodput.documents)
 }
 
 fn verdict(goodput: &Goodput, share: f64) -> String {

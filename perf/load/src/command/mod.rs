@@ -3,6 +3,7 @@
 //! Functions here block, and start runtimes of their own: they are called outside of any.
 
 mod calibrate;
+mod common;
 mod compare;
 mod goodput;
 mod interrupt;
@@ -18,6 +19,7 @@ use baton_results::WriteError;
 use baton_workload::{ContentError, OptionsInvalid, RateInvalid};
 
 pub use calibrate::{CalibrateArgs, calibrate};
+pub use common::CommonArgs;
 pub use compare::{CompareArgs, compare};
 pub use goodput::{GoodputArgs, goodput};
 pub use measure::MeasureArgs;

@@ -1,12 +1,10 @@
 //! `baton bench run` and `replay`.
 
-use std::sync::Arc;
-
 use baton_results::table;
-use baton_workload::{ContentArgs, Source, Workload, WorkloadArgs};
+use baton_workload::{Source, Workload};
 
-use super::{CommandError, MeasureArgs, OutputArgs, TargetArgs, interrupt, output::print};
-use crate::{Bench, TokenEnds, modes};
+use super::{CommandError, CommonArgs, TargetArgs, output::print};
+use crate::modes;
 
 /// Options of `baton bench run`.
 #[derive(clap::Args, Clone, Debug)]
@@ -22,13 +20,7 @@ pub struct RunArgs {
     #[command(flatten)]
     target: TargetArgs,
     #[command(flatten)]
-    workload: WorkloadArgs,
-    #[command(flatten)]
-    content: ContentArgs,
-    #[command(flatten)]
-    measure: MeasureArgs,
-    #[command(flatten)]
-    output: OutputArgs,
+    common: CommonArgs,
 }
 
 /// Options of `baton bench replay`.
@@ -50,7 +42,7 @@ pub struct ReplayArgs {
 /// # Errors
 /// [`CommandError`].
 pub fn run(args: &RunArgs) -> Result<(), CommandError> {
-    measure(args, &args.workload.workload()?)
+    measure(args, args.common.workload.workload()?)
 }
 
 /// Replays a trace, and prints a table.
@@ -58,27 +50,17 @@ pub fn run(args: &RunArgs) -> Result<(), CommandError> {
 /// # Errors
 /// [`CommandError`]; also when there is no trace.
 pub fn replay(args: &ReplayArgs) -> Result<(), CommandError> {
-    let workload = args.run.workload.workload()?;
+    let workload = args.run.common.workload.workload()?;
     if !matches!(workload.source, Source::Trace(_)) {
         return Err(CommandError::Other("there is nothing to replay: name a file with --trace".to_owned()));
     }
-    measure(&args.run, &workload)
+    measure(&args.run, workload)
 }
 
-fn measure(args: &RunArgs, workload: &Workload) -> Result<(), CommandError> {
-    let endpoint = &args.target.endpoint;
-    let form = endpoint.form().map_err(CommandError::Other)?;
-    let made = Arc::new(args.content.content(workload.seed)?);
-    let interrupt = interrupt::on_ctrl_c()?;
-    let name = args.target.url.to_string();
-    let measure = args.measure.measure(name, form, made.clone(), &interrupt);
-    let bench = Bench::open(endpoint.setup(args.target.url.clone(), token_ends(&made)))?;
-    let document = modes::run(&bench, workload, &measure)?;
+fn measure(args: &RunArgs, workload: Workload) -> Result<(), CommandError> {
+    let prepared = args.common.prepare(&args.target.endpoint, workload)?;
+    let (bench, measure) = prepared.open(&args.target.url)?;
+    let document = modes::run(&bench, &prepared.workload, &measure)?;
     print(&table::run(&document))?;
-    args.output.write(&document)
-}
-
-/// The tokenizer, as one that counts.
-pub(super) fn token_ends(made: &baton_workload::Content) -> Option<Arc<dyn TokenEnds>> {
-    made.tokenizer.clone().map(|tokenizer| tokenizer as Arc<dyn TokenEnds>)
+    args.common.output.write(&document)
 }

@@ -1,15 +1,11 @@
 //! `baton bench sweep`.
 
-use std::{num::NonZeroU32, sync::Arc};
+use std::num::NonZeroU32;
 
 use baton_results::table;
-use baton_workload::{ContentArgs, WorkloadArgs};
 
-use super::{CommandError, MeasureArgs, OutputArgs, TargetArgs, interrupt, output::print, run::token_ends};
-use crate::{
-    Bench,
-    modes::{self, Axis},
-};
+use super::{CommandError, CommonArgs, TargetArgs, output::print};
+use crate::modes::{self, Axis};
 
 /// Options of `baton bench sweep`.
 #[derive(clap::Args, Clone, Debug)]
@@ -29,13 +25,7 @@ pub struct SweepArgs {
     #[command(flatten)]
     target: TargetArgs,
     #[command(flatten)]
-    workload: WorkloadArgs,
-    #[command(flatten)]
-    content: ContentArgs,
-    #[command(flatten)]
-    measure: MeasureArgs,
-    #[command(flatten)]
-    output: OutputArgs,
+    common: CommonArgs,
 }
 
 /// Measures at each point, and prints a table of them.
@@ -43,25 +33,21 @@ pub struct SweepArgs {
 /// # Errors
 /// [`CommandError`].
 pub fn sweep(args: &SweepArgs) -> Result<(), CommandError> {
-    let endpoint = &args.target.endpoint;
-    let workload = args.workload.workload()?;
-    let form = endpoint.form().map_err(CommandError::Other)?;
-    let made = Arc::new(args.content.content(workload.seed)?);
-    let interrupt = interrupt::on_ctrl_c()?;
-    let measure = args.measure.measure(args.target.url.to_string(), form, made.clone(), &interrupt);
+    let CommonArgs { workload, output, .. } = &args.common;
+    let prepared = args.common.prepare(&args.target.endpoint, workload.workload()?)?;
     let axis = match args.rates.is_empty() {
         true => Axis::Concurrencies(args.concurrencies.clone()),
         false => Axis::Rates(args.rates.clone()),
     };
-    let bench = Bench::open(endpoint.setup(args.target.url.clone(), token_ends(&made)))?;
+    let (bench, measure) = prepared.open(&args.target.url)?;
     let (mut number, mut written) = (0, Ok(()));
-    let documents = modes::sweep(&bench, &workload, &axis, &measure, |document| {
+    let documents = modes::sweep(&bench, &prepared.workload, &axis, &measure, |document| {
         number += 1;
         // What is written is there, should a later run fail.
-        let result = args.output.write_one_of_several(document, number);
+        let result = output.write_one_of_several(document, number);
         written = std::mem::replace(&mut written, Ok(())).and(result);
     })?;
     print(&table::sweep(&documents))?;
     written?;
-    args.output.export(&documents)
+    output.export(&documents)
 }
