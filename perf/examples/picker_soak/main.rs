@@ -9,18 +9,17 @@ mod pool;
 #[path = "../common/scheduler.rs"]
 mod scheduler;
 
-use std::{
-    num::NonZeroU32,
-    path::PathBuf,
-    time::{Duration, Instant},
-};
+use std::{num::NonZeroU32, path::PathBuf, time::Duration};
 
 use anyhow::Context as _;
 use baton_workload::{
     Distribution, Estimate, Load, Plan, Planned, Source, Start, Tokens, Trace, TraceOutput, Workload,
 };
 use clap::Parser;
-use tokio::{task::JoinSet, time::sleep_until};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep_until},
+};
 
 use gateway::Ask;
 use pool::Pool;
@@ -87,7 +86,7 @@ async fn main() -> anyhow::Result<()> {
     println!("| round | requests | minutes | cores | resident MB at its half | at its end |");
     println!("|---|---|---|---|---|---|");
     for round in 0..args.rounds {
-        let (cpu, began) = (scheduler.cpu()?, tokio::time::Instant::now());
+        let (cpu, began) = (scheduler.cpu()?, Instant::now());
         let mut open = JoinSet::new();
         let mut half_mb = 0.0;
         for (number, planned) in plan.requests().iter().enumerate() {
@@ -105,7 +104,7 @@ async fn main() -> anyhow::Result<()> {
         while let Some(done) = open.join_next().await {
             done??;
         }
-        let took = Instant::now().duration_since(began.into_std()).as_secs_f64();
+        let took = began.elapsed().as_secs_f64();
         println!(
             "| {} | {} | {:.1} | {:.2} | {half_mb:.0} | {:.0} |",
             round + 1,

@@ -6,6 +6,8 @@ use std::{
     time::Duration,
 };
 
+use baton_results::Sorted;
+
 use crate::{
     call::{Ended, How},
     clock::Stamp,
@@ -110,10 +112,9 @@ impl Recent {
     }
 
     fn percentiles(&self) -> Option<[Duration; 2]> {
-        let mut sorted: Vec<Duration> = self.0.iter().copied().collect();
-        sorted.sort_unstable();
-        let last = sorted.len().checked_sub(1)?;
-        Some([0.5, 0.99].map(|q| sorted[(last as f64 * q).round() as usize]))
+        let sorted = Sorted::new(self.0.iter().map(Duration::as_secs_f64).collect());
+        let at = |share| sorted.percentile(share).map(Duration::from_secs_f64);
+        Some([at(0.5)?, at(0.99)?])
     }
 }
 

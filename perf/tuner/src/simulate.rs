@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use baton_policy::view::Role;
+use baton_results::{Sorted, Stats};
 use baton_simulator::{Ending, Served, Simulated};
 use serde::Serialize;
 
@@ -58,17 +59,11 @@ pub struct Summary {
 }
 
 impl Times {
-    fn new(mut values: Vec<f64>) -> Self {
-        values.sort_by(f64::total_cmp);
-        let Some(last) = values.len().checked_sub(1) else { return Self::default() };
-        // Linear between ranks, as NumPy's default.
-        let at = |share: f64| {
-            let rank = share * last as f64;
-            let (low, part) = (rank as usize, rank.fract());
-            values[low] + (values[(low + 1).min(last)] - values[low]) * part
+    fn new(values: Vec<f64>) -> Self {
+        let Some(Stats { count, mean, p50, p90, p99, .. }) = Sorted::new(values).stats() else {
+            return Self::default();
         };
-        let mean = values.iter().sum::<f64>() / values.len() as f64;
-        Self { mean, p50: at(0.5), p90: at(0.9), p99: at(0.99), count: values.len() }
+        Self { mean, p50, p90, p99, count: count as usize }
     }
 }
 

@@ -16,7 +16,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use baton_results::{Client, Micros};
+use baton_results::{Client, Micros, Sorted};
 use baton_workload::Plan;
 use tokio_util::sync::CancellationToken;
 
@@ -117,27 +117,21 @@ pub(crate) fn drive(job: &Job, interrupt: &CancellationToken, live: &Live) -> io
     let used = (threads.cpu() + preparer.cpu() + thread_cpu()).saturating_sub(before);
     let stolen = ticks.zip(Ticks::now()).map(|(before, after)| after.stolen_since(before));
     let (ended, held, was_interrupted) = dispatcher.finish();
-    let lags = sorted_lags(&ended, start);
+    let lags = lags_us(&ended, start);
+    let lag = |share| Micros(lags.percentile(share).unwrap_or_default().round() as u64);
     let client = Client {
         cores: job.limits.threads as f64,
         cpu_share: used.as_secs_f64() / wall.as_secs_f64().max(1e-9) / job.limits.threads as f64,
-        send_lag_p50_us: quantile(&lags, 0.5),
-        send_lag_p99_us: quantile(&lags, 0.99),
+        send_lag_p50_us: lag(0.5),
+        send_lag_p99_us: lag(0.99),
         stolen_share: stolen,
     };
     Ok(Driven { started_at, start, ended, held, was_interrupted, client })
 }
 
-/// From the intended to the actual send, shortest first. Those that were held back waited by order, not for want of speed.
-fn sorted_lags(ended: &[Ended], start: Stamp) -> Vec<Duration> {
+/// From the intended to the actual send, in microseconds. Those that were held back waited by order, not for want of speed.
+fn lags_us(ended: &[Ended], start: Stamp) -> Sorted {
     let sent = ended.iter().filter(|ended| !ended.due.was_held);
-    let mut lags: Vec<Duration> =
-        sent.filter_map(|ended| Some(ended.answer.sent?.since(start + ended.due.intended))).collect();
-    lags.sort_unstable();
-    lags
-}
-
-fn quantile(sorted: &[Duration], q: f64) -> Micros {
-    let last = sorted.len().saturating_sub(1) as f64;
-    Micros::from(sorted.get((last * q).round() as usize).copied().unwrap_or_default())
+    let lag = |ended: &Ended| Some(ended.answer.sent?.since(start + ended.due.intended));
+    Sorted::new(sent.filter_map(lag).map(|lag| lag.as_secs_f64() * 1e6).collect())
 }

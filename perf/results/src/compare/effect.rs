@@ -105,6 +105,11 @@ pub(super) fn paired(logs: &[f64]) -> (Interval, f64) {
 }
 
 impl Interval {
+    /// Of the true ratio, by the logarithms of ratios that were measured; none of fewer than two, which say nothing of chance.
+    pub fn of_log_ratios(logs: &[f64]) -> Option<Self> {
+        (logs.len() > 1).then(|| paired(logs).0)
+    }
+
     fn verdict(self, better: Better) -> Verdict {
         match (self.high < 1.0, self.low > 1.0, better) {
             (true, _, Better::Lower) | (_, true, Better::Higher) => Verdict::Better,
