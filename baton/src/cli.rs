@@ -6,7 +6,10 @@ use baton_load::{
 };
 use baton_process::{LogArgs, TraceArgs};
 use baton_results::ReportArgs;
-use baton_tuner::{RecommendArgs, SimulateArgs};
+use baton_tuner::{
+    RecommendArgs, SimulateArgs,
+    live::{MeasureArgs, VerifyArgs},
+};
 use clap::{Parser, Subcommand};
 
 use crate::{
@@ -76,6 +79,10 @@ pub(crate) enum Tune {
     Recommend(Box<RecommendArgs>),
     /// What a fleet would give a workload
     Simulate(Box<SimulateArgs>),
+    /// What work takes the workers of this machine: a profile for the other commands
+    Profile(Box<MeasureArgs>),
+    /// Splits of workers on this machine, run for real beside their simulation
+    Verify(Box<VerifyArgs>),
 }
 
 /// What to do.
@@ -97,7 +104,7 @@ pub(crate) enum Command {
     /// Measure servers and fabrics, and report what came of it
     #[command(subcommand)]
     Bench(Bench),
-    /// Say how many prefill and how many decode workers a traffic needs, by simulation
+    /// Say how many prefill and how many decode workers a traffic needs: by simulation, from what workers were measured to take
     #[command(subcommand)]
     Tune(Tune),
     #[command(flatten)]

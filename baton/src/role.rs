@@ -37,6 +37,8 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Explain(args) => single_threaded()?.block_on(explain::run(args))?,
         Command::Bench(bench) => measure(bench)?,
         Command::Tune(Tune::Recommend(args)) => tell(&args.run()?)?,
+        Command::Tune(Tune::Profile(args)) => tell(&args.run()?)?,
+        Command::Tune(Tune::Verify(args)) => tell(&args.run()?)?,
         Command::Tune(Tune::Simulate(args)) => tell(&args.run()?)?,
         Command::Role(role) => {
             let runtime = multi_threaded()?;

@@ -61,6 +61,11 @@ pub trait Generator: Send + Sync {
         None
     }
 
+    /// What workers' steps took, with what bears on it: `/v1/steps`.
+    fn steps(&self) -> Vec<Value> {
+        Vec::new()
+    }
+
     /// The last decisions, newest first, at most `most`: `/v1/decisions`.
     fn decisions(&self, _most: usize) -> Vec<Value> {
         Vec::new()

@@ -45,6 +45,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
     };
     let for_operators = Router::new()
         .route("/v1/workers", get(workers))
+        .route("/v1/steps", get(steps))
         .route("/v1/decisions", get(decisions))
         .route("/v1/decisions/{*id}", get(decision))
         .route_layer(middleware::from_fn_with_state(app.clone(), access::admins_only));
@@ -340,6 +341,10 @@ async fn decision(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result
 
 async fn workers(State(app): State<Arc<App>>) -> Json<Value> {
     Json(json!({ "workers": app.generator.workers() }))
+}
+
+async fn steps(State(app): State<Arc<App>>) -> Json<Value> {
+    Json(json!({ "workers": app.generator.steps() }))
 }
 
 fn unix_seconds() -> u64 {

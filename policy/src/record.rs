@@ -36,6 +36,12 @@ pub struct Outcome {
     pub prefill_ms: Ms,
     /// From the last layer computed until it could generate.
     pub transfer_ms: Ms,
+    /// Bytes of KV blocks that were moved.
+    #[serde(default)]
+    pub moved_bytes: u64,
+    /// Of the link while they were, as the prefill worker saw it; 0: nobody did.
+    #[serde(default)]
+    pub link_bytes_per_second: u64,
     /// Time to first token.
     pub ttft_ms: Ms,
     /// From the first token to the last.

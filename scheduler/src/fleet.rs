@@ -7,6 +7,7 @@ mod member;
 mod membership;
 mod pairs;
 mod service;
+mod steps;
 
 use std::{
     collections::BTreeMap,
@@ -29,6 +30,7 @@ pub(crate) use in_flight::{DecodeShare, PrefillShare};
 pub(crate) use member::Member;
 pub(crate) use pairs::{Difference, PairState, PairView, Pairs};
 pub(crate) use service::RegistryService;
+use steps::StepSamples;
 
 use crate::{config::FleetLimits, metrics::SchedulerMetrics, router::Router};
 

@@ -86,6 +86,10 @@ impl Generator for FleetGenerator {
         members.iter().map(|member| describe::describe_worker(member, &pairs)).collect()
     }
 
+    fn steps(&self) -> Vec<Value> {
+        self.fleet.members().iter().map(|member| describe::describe_steps(member)).collect()
+    }
+
     fn decision(&self, request_id: &str) -> Option<Value> {
         serde_json::to_value(self.dispatcher.router().record(request_id)?).ok()
     }

@@ -185,6 +185,10 @@ impl Relays {
             tokio::select! {
                 report = relay.reports.message() => match report {
                     Ok(Some(WorkerReport { report: Some(Report::Load(load)) })) => self.report(&mut relay, load),
+                    // One that finds no room is not missed.
+                    Ok(Some(report @ WorkerReport { report: Some(Report::Work(_)) })) => {
+                        let _ = relay.reports_up.try_send(report);
+                    }
                     // Unlike load, these do not come again.
                     Ok(Some(report @ WorkerReport { report: Some(Report::Cache(_)) })) => {
                         if relay.reports_up.send(report).await.is_err() {

@@ -1,10 +1,10 @@
 //! Who a worker is: what it says to the registry, and what its peers must match.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use baton_engine::{Dtype, KvLayout, Model};
+use baton_engine::{Dtype, EngineConfig, KvLayout, Model};
 use baton_kv_transfer::{self as kv, FabricDescription};
-use baton_proto::v1::{FabricInfo, KvCacheInfo, ModelInfo, Role};
+use baton_proto::v1::{EngineInfo, FabricInfo, KvCacheInfo, ModelInfo, Role};
 
 /// The default name: the role and the host's.
 pub(crate) fn default_worker_id(role: Role) -> String {
@@ -40,6 +40,16 @@ pub(crate) fn kv_cache_info(layout: &KvLayout, num_blocks: u32) -> KvCacheInfo {
         head_dim: count(layout.head_dim),
         dtype: layout.dtype.to_string(),
         num_blocks,
+    }
+}
+
+pub(crate) fn engine_info(config: &EngineConfig, started_within: Duration) -> EngineInfo {
+    EngineInfo {
+        max_step_tokens: count(config.max_step_tokens),
+        mixed_prompt_tokens: config.mixed_prompt_tokens.map_or(0, count),
+        max_running: count(config.max_running),
+        growth_tokens: count(config.growth_tokens),
+        start_ms: u32::try_from(started_within.as_millis()).unwrap_or(u32::MAX),
     }
 }
 

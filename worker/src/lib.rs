@@ -43,6 +43,7 @@ mod standing;
 mod vocabulary;
 mod warm_up;
 mod wire;
+mod work_feed;
 mod worker;
 
 pub use adapters::{Adapters, LoraModule};

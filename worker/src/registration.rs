@@ -29,6 +29,7 @@ use crate::{
     pairs::Pairs,
     retries::Retries,
     standing::{Standing, State},
+    work_feed::WorkFeed,
 };
 
 /// Between reports of load.
@@ -184,6 +185,7 @@ impl Registration {
         let mut table = self.pairs.as_ref().map(|pairs| pairs.table());
         let (mut pairs_due, mut adapters_due, mut cache_due) = (false, false, None);
         let cache = self.cache.subscribe();
+        let mut work = WorkFeed::of(&self.worker.engine);
         let mut tick = interval(REPORT_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -191,6 +193,7 @@ impl Registration {
                 () = leave.cancelled() => return End::Left,
                 _ = tick.tick() => {
                     self.report(&reports);
+                    work.report(&self.worker.engine, &reports);
                     ready = ready || self.note_ready(with, accepted);
                 }
                 changed = changed(&mut table), if accepted.is_some() => {

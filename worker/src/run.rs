@@ -1,6 +1,11 @@
 //! The life of a worker process.
 
-use std::{error::Error as _, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    error::Error as _,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use baton_engine::EngineState;
 use baton_process::{Metrics, Readiness, Report, Shutdown, bind, serve_admin};
@@ -47,6 +52,7 @@ pub async fn run(
     shutdown: Shutdown,
 ) -> Result<(), RunError> {
     // Addresses first: what is wrong with them should be known before a model is loaded.
+    let begun = Instant::now();
     let tls = Tls::load(&args.tls)?;
     let source = source(&args, role)?;
     let listeners = Listeners::bind(&args).await?;
@@ -92,6 +98,7 @@ pub async fn run(
     let worker = Arc::new(worker.with_grammars(grammars).with_adapters(adapters.clone()));
     servers.spawn(serve_grpc(tls.grpc_listener(grpc), service(worker.clone()), closing.clone()));
 
+    let engine = identity::engine_info(worker.engine.config(), begun.elapsed());
     let admin_endpoint = reachable(admin_address, &endpoint);
     let hello = WorkerInfo {
         worker_id: args.worker_id.clone().unwrap_or_else(|| identity::default_worker_id(role)),
@@ -108,6 +115,7 @@ pub async fn run(
         // What they are when it joins is filled in then.
         adapters: None,
         labels: args.labels.iter().cloned().collect(),
+        engine: Some(engine),
     };
     readiness.set_not_ready("not registered yet");
     let mut registration = Registration::new(hello, worker.clone(), readiness.clone()).over(tls.dial());

@@ -19,6 +19,7 @@ use tokio::{
 
 use super::{
     console::Console,
+    cpu_quota::CpuQuota,
     leftovers::Leftovers,
     plan::{Kind, ProcessPlan},
 };
@@ -72,9 +73,10 @@ pub(crate) fn start(
     command.kill_on_drop(true);
     let (signals, inbox) = mpsc::channel(4);
     let (name, kind) = (plan.name.clone(), plan.kind);
-    match command.spawn() {
-        Ok(child) => {
-            tasks.spawn(watch(child, inbox, Speaker { name, kind, observer }));
+    let started = command.spawn().and_then(|child| Ok((limit(&child, plan)?, child)));
+    match started {
+        Ok((quota, child)) => {
+            tasks.spawn(watch(child, quota, inbox, Speaker { name, kind, observer }));
         }
         Err(error) => {
             tasks.spawn(async move {
@@ -85,7 +87,19 @@ pub(crate) fn start(
     Handle { signals }
 }
 
-async fn watch(mut child: Child, mut inbox: mpsc::Receiver<Signal>, speaker: Speaker) {
+/// Before the child has other threads, or has done much.
+fn limit(child: &Child, plan: &ProcessPlan) -> io::Result<Option<CpuQuota>> {
+    let (Some(cpus), Some(pid)) = (plan.cpus, child.id()) else { return Ok(None) };
+    let name = format!("baton-{}-{}", std::process::id(), plan.name);
+    CpuQuota::grant(&name, pid, cpus).map(Some)
+}
+
+async fn watch(
+    mut child: Child,
+    quota: Option<CpuQuota>,
+    mut inbox: mpsc::Receiver<Signal>,
+    speaker: Speaker,
+) {
     let leftovers = child.id().map(Leftovers::of);
     let mut pumps = JoinSet::new();
     if let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) {
@@ -98,6 +112,7 @@ async fn watch(mut child: Child, mut inbox: mpsc::Receiver<Signal>, speaker: Spe
             Some(signal) = inbox.recv() => forward(&child, signal),
         }
     };
+    drop(quota);
     let all_read = async { while pumps.join_next().await.is_some() {} };
     let _ = tokio::time::timeout(LAST_WORDS, all_read).await;
     if let Some(leftovers) = leftovers {

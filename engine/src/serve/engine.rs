@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use super::{
     CacheObserver, EngineConfig, EngineLoad, EngineState, GeneratedToken, PrefillHandle, Reservation,
-    SequenceHandle, SequenceRequest, SharedPrefillSink, Shutdown, Speculation, SubmitError,
+    SequenceHandle, SequenceRequest, SharedPrefillSink, Shutdown, Speculation, StepSample, SubmitError,
     core::Core,
     handle::CancelOnDrop,
     mailbox::Command,
@@ -216,6 +216,17 @@ impl Engine {
             blocks: shared.allocator.counts(),
             totals: progress.totals,
         }
+    }
+
+    /// The limits that it keeps.
+    pub fn config(&self) -> &EngineConfig {
+        &self.shared.config
+    }
+
+    /// The last steps but the first `seen` ones, and how many there ever were: a reader that hands that in the next time gets each once,
+    /// or, if it comes late, the last 256.
+    pub fn steps_since(&self, seen: u64) -> (Vec<StepSample>, u64) {
+        self.shared.steps.since(seen)
     }
 
     /// Forgets all cached prefixes, before whatever is handed over after this call. Sequences under way keep their blocks.

@@ -38,6 +38,7 @@ mod sequence;
 mod shared;
 mod speculation;
 mod step;
+mod step_log;
 mod waiting;
 
 pub use api::{
@@ -52,3 +53,4 @@ pub use load::{DecodeTotals, EngineLoad, EngineState, EngineTotals, Shutdown, Sp
 pub use params::ParameterError;
 pub use reservation::Reservation;
 pub use speculation::{DraftModel, DraftRequest, MAX_DRAFT_TOKENS, NgramLookup, Propose, Speculation};
+pub use step_log::{StepSample, StepShape};

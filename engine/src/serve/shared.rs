@@ -18,6 +18,7 @@ use super::{
     queue_bound::{QueueBound, QueueSlot},
     reservation::Purpose,
     sequence::{Leg, Sequence},
+    step_log::StepLog,
     waiting::{ReserveRequest, Waiting},
 };
 use crate::{
@@ -32,6 +33,7 @@ pub(super) struct Shared {
     pub(super) queue: Arc<QueueBound>,
     pub(super) reservations: AtomicUsize,
     pub(super) progress: Mutex<Progress>,
+    pub(super) steps: StepLog,
     pub(super) state: watch::Sender<EngineState>,
     pub(super) config: EngineConfig,
     pub(super) layout: KvLayout,
@@ -67,6 +69,7 @@ impl Shared {
             queue: Arc::default(),
             reservations: AtomicUsize::new(0),
             progress: Mutex::default(),
+            steps: StepLog::default(),
             state: watch::Sender::new(EngineState::Serving),
             config,
             layout: forward.kv_layout(),

@@ -9,12 +9,14 @@ use super::{
     schedule::{self, StepLimits, Work},
     sequence::{FinalBlocks, Life},
     speculation::{DraftLimits, Drafts},
+    step_log::StepShape,
 };
 use crate::model::StepSequence;
 
 impl Core {
     /// Computes one step and sends what it gave.
     pub(super) fn step(&mut self) {
+        let begun = Instant::now();
         let layout = self.shared.layout;
         // What somebody else has computed since they were let in, they need not compute again.
         for sequence in self.running.values_mut() {
@@ -22,6 +24,7 @@ impl Core {
         }
         let mut drafts = self.draft();
         let plan = self.plan(&drafts);
+        let shape = drafts.is_empty().then(|| self.shape(&plan));
         let Self { forward, shared, running, totals, scratch, drafter, pace, .. } = self;
         let started = Instant::now();
         for (arrival, _) in &plan {
@@ -88,6 +91,21 @@ impl Core {
                 running.remove(&arrival);
             }
         }
+        if let Some(shape) = shape {
+            self.shared.steps.note(shape, begun.elapsed());
+        }
+    }
+
+    fn shape(&self, plan: &[(Arrival, usize)]) -> StepShape {
+        let mut shape = StepShape::default();
+        for (arrival, count) in plan {
+            let sequence = &self.running[arrival];
+            match sequence.is_decoding() {
+                true => shape.sequence(sequence.position()),
+                false => shape.prompt(*count, sequence.position()),
+            }
+        }
+        shape
     }
 
     /// Guesses the next tokens of those that generate, if the engine speculates.

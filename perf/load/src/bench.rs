@@ -11,6 +11,7 @@ use crate::{
     Content, Limits, Live, Manner, ProbeError, Target, TlsSetupError, TokenEnds,
     clock::Stamp,
     drive::{Driven, Job, drive},
+    fetch::{Fetched, fetch},
     http::{Pool, Server},
     phases, probe, record,
     schedule::most_in_flight,
@@ -66,6 +67,15 @@ pub enum BenchError {
     Start(#[from] io::Error),
 }
 
+/// Something beside answers was asked for, and did not come.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{target}{path}: {why}")]
+pub struct GetError {
+    target: String,
+    path: String,
+    why: String,
+}
+
 /// A server that answers, and what it was found to take.
 pub struct Bench {
     setup: Setup,
@@ -99,6 +109,21 @@ impl Bench {
     #[must_use]
     pub fn manner(&self) -> &Manner {
         &self.manner
+    }
+
+    /// What the server says at `path`, spoken to as in runs. Blocks.
+    ///
+    /// # Errors
+    /// [`GetError`].
+    pub fn get(&self, path: &str) -> Result<Vec<u8>, GetError> {
+        let failed =
+            |why: String| GetError { target: self.server.target().to_string(), path: path.to_owned(), why };
+        let pool = Arc::new(Pool::new(self.server.clone()));
+        let request = self.manner.get(pool.target(), path);
+        let runtime = runtime().map_err(|error| failed(error.to_string()))?;
+        let fetched = runtime.block_on(fetch(&pool, &request, PATIENCE));
+        let Fetched { status, body } = fetched.map_err(|error| failed(error.to_string()))?;
+        if status == 200 { Ok(body) } else { Err(failed(format!("it answers {status}"))) }
     }
 
     /// How requests are sent.

@@ -53,7 +53,7 @@ mod schedule;
 mod search;
 mod sse;
 
-pub use bench::{Bench, BenchError, Setup, Title, trim};
+pub use bench::{Bench, BenchError, GetError, Setup, Title, trim};
 pub use calibrate::{CalibrationError, Intensity, calibrate};
 pub use clock::Stamp;
 pub use content::{Answers, Content, Form, Message, NoTokenIds, Prompt, Words, content};

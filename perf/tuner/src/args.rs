@@ -8,10 +8,14 @@ use baton_simulator::{
         ACCELERATORS, Accelerator, Assumptions, Estimate, EstimateError, MODELS, ModelShape, ProfileError,
     },
 };
-use baton_workload::{Estimate as CountByLength, OptionsInvalid, Plan, PlanError, Source, WorkloadArgs};
+use baton_workload::{
+    Estimate as CountByLength, OptionsInvalid, Plan, PlanError, RateInvalid, Source, WorkloadArgs,
+};
 use clap::builder::PossibleValuesParser;
 
-use crate::{Objective, Options, Sample, Search, Split, page, recommend, summary, table, values};
+use crate::{
+    Objective, Options, Sample, Search, Split, live::LiveError, page, recommend, summary, table, values,
+};
 
 /// What a worker is like.
 #[derive(clap::Args, Clone, Debug)]
@@ -172,6 +176,12 @@ pub enum TuneError {
          --slo-tpot-ms), or take workers that are faster or have more memory"
     )]
     NeverMet,
+    /// Real workers.
+    #[error(transparent)]
+    Live(#[from] LiveError),
+    /// A rate at which nobody can be put under load.
+    #[error(transparent)]
+    Rate(#[from] RateInvalid),
     /// A file that can't be written.
     #[error("{}: {source}", path.display())]
     Write {
@@ -205,7 +215,7 @@ impl ProfileArgs {
 }
 
 impl FleetArgs {
-    fn search(&self, profile: Profile) -> Search {
+    pub(crate) fn search(&self, profile: Profile) -> Search {
         Search {
             profile: Arc::new(profile),
             routing: match self.routing.as_str() {
@@ -277,16 +287,17 @@ impl RecommendArgs {
     }
 }
 
-fn sample(plan: &Plan, most_requests: u32) -> Sample {
+/// The first requests of a plan.
+pub(crate) fn sample(plan: &Plan, most_requests: u32) -> Sample {
     let concurrency = plan.pacing().concurrency.unwrap_or(1) as usize;
     Sample::new(SimRequest::of_plan(plan), concurrency).first(most_requests as usize)
 }
 
-fn write(path: &PathBuf, text: &str) -> Result<(), TuneError> {
+pub(crate) fn write(path: &PathBuf, text: &str) -> Result<(), TuneError> {
     std::fs::write(path, text).map_err(|source| TuneError::Write { path: path.clone(), source })
 }
 
-fn positive(text: &str) -> Result<f64, String> {
+pub(crate) fn positive(text: &str) -> Result<f64, String> {
     let wrong = || format!("{text:?} is not a number above 0");
     text.parse().ok().filter(|value: &f64| value.is_finite() && *value > 0.0).ok_or_else(wrong)
 }

@@ -8,15 +8,16 @@
 //! refused or given up does not. Splits are compared on the same requests and seeds, so what is told is an interval of their ratio; when workers apart are not
 //! better beyond doubt, the answer is "aggregate", which is simpler to run.
 //!
-//! What it leaves out: measuring workers (this fits what was measured, see [`fit`]), and verifying a split on a live system.
+//! [`live`] measures real workers for a profile, and compares what is simulated with what they do; all else is pure but for reading profiles and traces.
 //!
-//! Invariants: pure but for reading profiles and traces; the same seed gives the same page.
+//! Invariants: what is recommended depends on profile, traffic and seed alone.
 #![forbid(unsafe_code)]
 
 mod args;
 mod bound;
 pub mod fit;
 mod goodput;
+pub mod live;
 mod objective;
 mod recommend;
 mod report;
@@ -32,4 +33,4 @@ pub use recommend::{Compared, Next, Options, Ranked, Recommendation, Shift, Shif
 pub use report::{page, values};
 pub use sample::Sample;
 pub use simulate::{Summary, summary, table};
-pub use split::Split;
+pub use split::{Split, SplitInvalid};

@@ -1,6 +1,6 @@
 //! Who does what.
 
-use std::fmt;
+use std::{fmt, str::FromStr};
 
 use serde::Serialize;
 
@@ -35,6 +35,24 @@ impl Split {
     #[must_use]
     pub fn workers(self) -> usize {
         self.prefill + self.decode
+    }
+}
+
+/// Text that is no split.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no split; give prefill and decode workers as 1:3, and 0:4 for four that do both")]
+pub struct SplitInvalid(String);
+
+impl FromStr for Split {
+    type Err = SplitInvalid;
+
+    fn from_str(text: &str) -> Result<Self, SplitInvalid> {
+        let numbers = text.split_once(':').and_then(|(prefill, decode)| {
+            Some(Self { prefill: prefill.parse().ok()?, decode: decode.parse().ok()? })
+        });
+        numbers
+            .filter(|split| split.decode > 0 && split.workers() <= 64)
+            .ok_or_else(|| SplitInvalid(text.to_owned()))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use baton_policy::dice::Dice;
 use baton_simulator::profile::Transfer;
-use baton_tuner::fit::{self, DecodeRecord, FitError, PrefillRecord, TransferRecord};
+use baton_tuner::fit::{self, FitError, StepRecord, TransferRecord};
 
 const LIKE: Transfer = Transfer {
     latency_ms: 0.0,
@@ -16,59 +16,75 @@ fn near(found: f64, truth: f64, share: f64) {
     assert!((found / truth - 1.0).abs() < share, "{found}, not {truth}");
 }
 
-fn prompts(noise: f64) -> Vec<PrefillRecord> {
-    let mut dice = Dice::new(1);
-    let mut records = Vec::new();
-    for new_tokens in [16_u64, 64, 200, 500, 900, 2_000, 5_000] {
-        for cached_tokens in [0_u64, 1_000, 8_000] {
-            let steps = new_tokens.div_ceil(512) as f64;
-            let pairs = new_tokens as f64 * (cached_tokens as f64 + new_tokens as f64 / 2.0);
-            let ms = 3.0 * steps + 0.05 * new_tokens as f64 + 2e-6 * pairs;
-            let factor = 1.0 + noise * (2.0 * dice.unit() - 1.0);
-            records.push(PrefillRecord { new_tokens, cached_tokens, seconds: ms * factor / 1e3 });
-        }
-    }
-    records
+fn prompt(new_tokens: u64, cached_tokens: u64) -> StepRecord {
+    let pairs = new_tokens as f64 * (cached_tokens as f64 + new_tokens as f64 / 2.0);
+    let ms = 3.0 + 0.05 * new_tokens as f64 + 2e-6 * pairs;
+    StepRecord { prompt_tokens: new_tokens, pairs, sequences: 0, context_tokens: 0, seconds: ms / 1e3 }
+}
+
+fn generation(sequences: u32, each: u64) -> StepRecord {
+    let context_tokens = each * u64::from(sequences);
+    let ms = 10.0_f64.max(f64::from(sequences) * 0.625) + 1e-4 * context_tokens as f64;
+    StepRecord { prompt_tokens: 0, pairs: 0.0, sequences, context_tokens, seconds: ms / 1e3 }
+}
+
+fn prompts() -> Vec<StepRecord> {
+    let sizes = [16_u64, 64, 120, 200, 300, 400, 512];
+    sizes.iter().flat_map(|&new| [0, 1_000, 8_000].map(|cached| prompt(new, cached))).collect()
+}
+
+fn generations() -> Vec<StepRecord> {
+    let numbers = [1_u32, 2, 4, 8, 12, 16, 24, 32, 48, 64];
+    numbers.iter().flat_map(|&sequences| [100, 1_000].map(|each| generation(sequences, each))).collect()
 }
 
 #[test]
 fn coefficients_are_found_exactly_where_there_is_no_noise() {
-    let (times, residuals) = fit::prefill(&prompts(0.0), 512).expect("good records");
-    let [piece] = times.pieces() else { panic!("{times:?} has one piece") };
+    let times = fit::steps(&[prompts(), generations()].concat()).expect("good records");
+    let [piece] = times.prefill.pieces() else { panic!("{times:?} has one piece") };
     near(piece.fixed_ms, 3.0, 1e-6);
     near(piece.per_token_ms, 0.05, 1e-6);
     near(piece.per_pair_ms, 2e-6, 1e-6);
-    assert!(residuals.records == 21 && residuals.worst < 1e-6, "{residuals:?}");
+    assert!(times.prefill_residuals.records == 21 && times.prefill_residuals.worst < 1e-6, "{times:?}");
+    assert_eq!((times.mixed_hidden, times.mixed_residuals), (0.0, None));
 }
 
 #[test]
 fn noise_is_told_as_what_is_left() {
-    let (times, residuals) = fit::prefill(&prompts(0.1), 512).expect("good records");
-    near(times.step_ms(512, 512.0 * 256.0), 3.0 + 25.6 + 0.262, 0.08);
+    let mut dice = Dice::new(1);
+    let mut records = prompts();
+    records.iter_mut().for_each(|record| record.seconds *= 1.0 + 0.1 * (2.0 * dice.unit() - 1.0));
+    let times = fit::steps(&[records, generations()].concat()).expect("good records");
+    near(times.prefill.step_ms(512, 512.0 * 256.0), 3.0 + 25.6 + 0.262, 0.08);
+    let residuals = times.prefill_residuals;
     assert!((0.02..0.08).contains(&residuals.mean) && residuals.worst < 0.2, "{residuals:?}");
     assert!(residuals.mean <= residuals.p90 && residuals.p90 <= residuals.worst);
 }
 
 #[test]
 fn steps_that_turn_at_a_batch_get_two_pieces() {
-    let ms =
-        |sequences: u32, context: u64| 10.0_f64.max(f64::from(sequences) * 0.625) + 1e-4 * context as f64;
-    let mut records = Vec::new();
-    for sequences in [1_u32, 2, 4, 8, 12, 16, 24, 32, 48, 64] {
-        for each in [100_u64, 1_000] {
-            let context_tokens = each * u64::from(sequences);
-            records.push(DecodeRecord {
-                sequences,
-                context_tokens,
-                seconds: ms(sequences, context_tokens) / 1e3,
-            });
-        }
+    let times = fit::steps(&[prompts(), generations()].concat()).expect("good records");
+    assert_eq!(times.decode.pieces().len(), 2, "{times:?}");
+    assert!(times.decode_residuals.worst < 1e-3, "{times:?}");
+    for (sequences, each) in [(40, 100), (3, 1_000)] {
+        let expected = generation(sequences, each).seconds * 1e3;
+        near(times.decode.step_ms(sequences, u64::from(sequences) * each), expected, 1e-3);
     }
-    let (times, residuals) = fit::decode(&records).expect("good records");
-    assert_eq!(times.pieces().len(), 2, "{times:?}");
-    assert!(residuals.worst < 1e-3, "{residuals:?}");
-    near(times.step_ms(40, 4_000), ms(40, 4_000), 1e-3);
-    near(times.step_ms(3, 3_000), ms(3, 3_000), 1e-3);
+}
+
+/// Weights are read once for both, which takes 3 ms of each, and two thirds of that are not seen twice.
+#[test]
+fn what_is_hidden_in_steps_with_both_is_found() {
+    let mixed = [(32, 2), (100, 4), (300, 8)].map(|(new, sequences)| {
+        let (prompt, generation) = (prompt(new, 0), generation(sequences, 100));
+        let hidden_ms = 2.0 / 3.0 * (prompt.seconds * 1e3).min(10.0);
+        let seconds = prompt.seconds + generation.seconds - hidden_ms / 1e3;
+        StepRecord { seconds, sequences, context_tokens: generation.context_tokens, ..prompt }
+    });
+    let times = fit::steps(&[prompts(), generations(), mixed.to_vec()].concat()).expect("good records");
+    near(times.mixed_hidden, 2.0 / 3.0, 1e-3);
+    let residuals = times.mixed_residuals.expect("there were some");
+    assert!(residuals.records == 3 && residuals.worst < 1e-3, "{residuals:?}");
 }
 
 #[test]
@@ -92,14 +108,10 @@ fn links_have_a_latency_a_bandwidth_and_a_cost_of_pieces() {
 #[test]
 fn what_has_no_influence_is_zero_not_negative() {
     let mut dice = Dice::new(7);
-    let records: Vec<DecodeRecord> = (1..30_u32)
-        .map(|sequences| DecodeRecord {
-            sequences,
-            context_tokens: u64::from(sequences) * 500,
-            seconds: 0.02 * (1.0 + 0.05 * dice.unit()),
-        })
-        .collect();
-    let (times, _) = fit::decode(&records).expect("good records");
+    let flat =
+        |sequences| StepRecord { seconds: 0.02 * (1.0 + 0.05 * dice.unit()), ..generation(sequences, 500) };
+    let records: Vec<StepRecord> = (1..30).map(flat).collect();
+    let times = fit::steps(&[prompts(), records].concat()).expect("good records").decode;
     assert!(
         times.pieces().iter().all(|piece| piece.per_sequence_ms >= 0.0 && piece.per_context_token_ms >= 0.0)
     );
@@ -108,13 +120,13 @@ fn what_has_no_influence_is_zero_not_negative() {
 
 #[test]
 fn too_little_is_refused() {
-    let record = |seconds| PrefillRecord { new_tokens: 100, cached_tokens: 0, seconds };
-    assert!(matches!(fit::prefill(&[record(0.1); 9], 512), Err(FitError::TooFew { .. })));
-    let mut records = prompts(0.0);
+    let alike = [vec![prompt(100, 0); 9], generations()].concat();
+    assert!(matches!(fit::steps(&alike), Err(FitError::TooFew { .. })));
+    let mut records = prompts();
     records[4].seconds = 0.0;
     assert_eq!(
-        fit::prefill(&records, 512).expect_err("no time").to_string(),
-        "prompts: record 5 says it took 0 s; a time is more than 0 and finite"
+        fit::steps(&records).expect_err("no time").to_string(),
+        "steps with prompts: record 5 says it took 0 s; a time is more than 0 and finite"
     );
     let same = |bytes| TransferRecord { bytes, pieces: 1, seconds: 0.1 };
     assert_eq!(

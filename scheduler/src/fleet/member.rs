@@ -9,12 +9,12 @@ use std::{
 };
 
 use baton_policy::view;
-use baton_proto::v1::{AdapterReport, Role, WorkerInfo, WorkerLoad};
+use baton_proto::v1::{AdapterReport, Role, Step, WorkReport, WorkerInfo, WorkerLoad};
 use baton_tls::Dial;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
 
-use super::{Pairs, Revisions};
+use super::{Pairs, Revisions, StepSamples};
 use crate::router::{Reach, Tracked, WorkerFacts};
 
 /// A worker from its joining to its loss.
@@ -38,6 +38,7 @@ pub(super) struct State {
     failed_at: Option<Instant>,
     /// A prefill worker's.
     pairs: Pairs,
+    steps: StepSamples,
     pub(super) adapter_report: AdapterReport,
     /// What of that placement needs.
     pub(super) adapters: Arc<Revisions>,
@@ -87,7 +88,7 @@ impl Member {
     }
 
     /// What decisions go by, of what does not change.
-    pub(super) fn facts(&self) -> WorkerFacts {
+    pub(crate) fn facts(&self) -> WorkerFacts {
         let kv = self.info.kv_cache.clone().unwrap_or_default();
         let bytes = if kv.dtype == "f32" { 4.0 } else { 2.0 };
         // Gateways send requests to sidecars, which call prefill workers.
@@ -141,6 +142,15 @@ impl Member {
             state.load = load;
             state.reported_at = Some(now);
         });
+    }
+
+    pub(super) fn note_work(&self, report: &WorkReport) {
+        self.with_state(|state| report.steps.iter().for_each(|step| state.steps.add(*step)));
+    }
+
+    /// Steps that it computed, of every kind some of the last.
+    pub(crate) fn steps(&self) -> Vec<Step> {
+        self.with_state(|state| state.steps.iter().copied().collect())
     }
 
     /// Its pairs, by its last report of them.

@@ -121,6 +121,9 @@ async fn follow(
             Ok(Some(Ok(WorkerReport { report: Some(Report::Adapters(report)) }))) => {
                 fleet.note_adapters(&session.member, report);
             }
+            Ok(Some(Ok(WorkerReport { report: Some(Report::Work(report)) }))) => {
+                session.member.note_work(&report);
+            }
             // Anything else says at least that it lives.
             Ok(Some(Ok(_))) => {}
             Ok(Some(Err(_)) | None) => return Gone::Ended,

@@ -1,6 +1,6 @@
 //! Workers and pairs as `/v1/workers` shows them.
 
-use baton_proto::v1::Role;
+use baton_proto::v1::{Role, Step};
 use serde_json::{Value, json};
 
 use crate::fleet::{Difference, Member, PairState, PairView};
@@ -14,7 +14,7 @@ pub(super) fn describe_worker(member: &Member, pairs: &[PairView]) -> Value {
     let fabric = info.fabric.clone().unwrap_or_default();
     let mut described = json!({
         "worker_id": info.worker_id,
-        "role": if member.role() == Role::Prefill { "prefill" } else { "decode" },
+        "role": role(member),
         "incarnation": info.incarnation,
         "endpoint": info.endpoint,
         "serving_endpoint": info.serving_endpoint,
@@ -41,6 +41,44 @@ pub(super) fn describe_worker(member: &Member, pairs: &[PairView]) -> Value {
         described["pairs"] = own.map(describe_pair).collect();
     }
     described
+}
+
+/// What a worker's steps took: an array for each, of the fields in `columns`.
+pub(super) fn describe_steps(member: &Member) -> Value {
+    let info = &member.info;
+    let kv = info.kv_cache.clone().unwrap_or_default();
+    let engine = info.engine.unwrap_or_default();
+    let model = info.model.clone().unwrap_or_default();
+    let row =
+        |step: &Step| json!([step.prompt_tokens, step.pairs, step.sequences, step.context_tokens, step.us]);
+    json!({
+        "worker_id": info.worker_id,
+        "role": role(member),
+        "model": {
+            "name": model.name,
+            "vocab_size": model.vocab_size,
+            "max_context_tokens": model.max_context_tokens,
+        },
+        "kv": {
+            "bytes_per_token": member.facts().kv_bytes_per_token,
+            "capacity_tokens": member.capacity_tokens(),
+            "block_tokens": kv.block_tokens,
+            "layers": kv.layers,
+        },
+        "engine": {
+            "max_step_tokens": engine.max_step_tokens,
+            "mixed_prompt_tokens": engine.mixed_prompt_tokens,
+            "max_running": engine.max_running,
+            "growth_tokens": engine.growth_tokens,
+            "start_ms": engine.start_ms,
+        },
+        "columns": ["prompt_tokens", "pairs", "sequences", "context_tokens", "us"],
+        "steps": member.steps().iter().map(row).collect::<Vec<_>>(),
+    })
+}
+
+fn role(member: &Member) -> &'static str {
+    if member.role() == Role::Prefill { "prefill" } else { "decode" }
 }
 
 fn describe_pair(pair: &PairView) -> Value {

@@ -229,7 +229,11 @@ impl<'a> World<'a> {
         let flight = &mut self.flights[request as usize];
         flight.stage = Stage::Called;
         flight.cached_at_decode = flight.at_decode.cached_tokens;
-        let call_ms = self.system.workers[flight.decode as usize].profile.overhead.call_ms;
+        let is_local = flight.prefill == NONE;
+        let call_ms = match is_local {
+            true => 0.0,
+            false => self.system.workers[flight.decode as usize].profile.overhead.call_ms,
+        };
         if call_ms > 0.0 {
             self.agenda.add(self.now + call_ms, Event::Called(request));
         } else {

@@ -206,7 +206,9 @@ impl<'a> World<'a> {
                 sequence.is_reservation = false;
                 let request = sequence.request;
                 self.on_the_way[request] = Some(sequence);
-                self.events.push((now + self.profile.overhead.call_ms, Event::Called(request)));
+                let is_remote = self.place[request].0.is_some();
+                let call_ms = if is_remote { self.profile.overhead.call_ms } else { 0.0 };
+                self.events.push((now + call_ms, Event::Called(request)));
             } else {
                 self.workers[worker].running.push(sequence);
                 self.workers[worker].running.sort_by_key(|running| running.arrival);

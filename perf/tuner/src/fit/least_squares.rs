@@ -1,5 +1,6 @@
 //! Least squares with three coefficients that are not negative.
 
+use baton_results::{Sorted, Stats};
 use serde::Serialize;
 
 use super::FitError;
@@ -15,7 +16,7 @@ pub(super) struct Row {
 }
 
 /// How far what was fitted is from what was measured, as shares of what was measured.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Residuals {
     /// Records.
     pub records: usize,
@@ -113,14 +114,16 @@ fn error(row: &Row, coefficients: &[f64; 3]) -> f64 {
 }
 
 fn residuals(rows: &[Row], coefficients: impl Fn(&Row) -> [f64; 3]) -> Residuals {
-    let mut errors: Vec<f64> = rows.iter().map(|row| error(row, &coefficients(row)).abs()).collect();
-    errors.sort_by(f64::total_cmp);
-    let records = errors.len();
-    Residuals {
-        records,
-        mean: errors.iter().sum::<f64>() / records as f64,
-        p90: errors[((records as f64 * 0.9).ceil() as usize).clamp(1, records) - 1],
-        worst: errors[records - 1],
+    let errors = rows.iter().map(|row| error(row, &coefficients(row)).abs());
+    Residuals::new(errors.collect()).unwrap_or_default()
+}
+
+impl Residuals {
+    /// Of absolute errors; none of none.
+    pub(super) fn new(errors: Vec<f64>) -> Option<Self> {
+        let sorted = Sorted::new(errors);
+        let Stats { count, mean, p90, max, .. } = sorted.stats()?;
+        Some(Self { records: count as usize, mean, p90, worst: max })
     }
 }
 

@@ -1,6 +1,7 @@
 //! Profiles from measurements: least squares of relative errors with coefficients that are not negative, in one or two pieces, and what is left unexplained.
 
 mod least_squares;
+mod mixed;
 
 use baton_simulator::profile::{DecodePiece, DecodeTimes, PieceError, PrefillPiece, PrefillTimes, Transfer};
 use serde::{Deserialize, Serialize};
@@ -8,28 +9,37 @@ use serde::{Deserialize, Serialize};
 pub use least_squares::Residuals;
 use least_squares::{Fitted, Row, in_pieces, single};
 
-/// A prompt that was computed alone.
+/// A step of an engine.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct PrefillRecord {
-    /// Tokens computed.
-    pub new_tokens: u64,
-    /// Tokens before them that were cached.
-    pub cached_tokens: u64,
+pub struct StepRecord {
+    /// Tokens of prompts that it computed.
+    pub prompt_tokens: u64,
+    /// Of each prompt's new tokens with those before them: `new * (cached + new / 2)`, summed.
+    pub pairs: f64,
+    /// Sequences that generated a token.
+    pub sequences: u32,
+    /// Tokens that those had, together.
+    pub context_tokens: u64,
     /// What it took.
     pub seconds: f64,
 }
 
-/// A step that only generated.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct DecodeRecord {
-    /// Sequences of the step.
-    pub sequences: u32,
-    /// Tokens that they had, together.
-    pub context_tokens: u64,
-    /// What it took.
-    pub seconds: f64,
+/// Times of steps, and how far they are from what was measured.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StepTimes {
+    /// Of steps with prompts.
+    pub prefill: PrefillTimes,
+    /// Of steps that only generate.
+    pub decode: DecodeTimes,
+    /// As [`Profile::mixed_hidden`](baton_simulator::Profile::mixed_hidden).
+    pub mixed_hidden: f64,
+    /// Of steps that only computed prompts.
+    pub prefill_residuals: Residuals,
+    /// Of steps that only generated.
+    pub decode_residuals: Residuals,
+    /// Of steps that did both; none, if there were none.
+    pub mixed_residuals: Option<Residuals>,
 }
 
 /// A transfer on a link that did nothing else.
@@ -82,20 +92,30 @@ pub enum FitError {
     NoBandwidth,
 }
 
-/// Times of steps with prompts, from prompts that were computed in steps of at most `step_tokens` tokens.
+/// Times of steps.
 ///
 /// # Errors
 /// [`FitError`].
-pub fn prefill(records: &[PrefillRecord], step_tokens: u32) -> Result<(PrefillTimes, Residuals), FitError> {
-    let what = "prompts";
-    let chunk = u64::from(step_tokens.max(1));
-    let rows = records.iter().map(|record| {
-        let (new, cached) = (record.new_tokens as f64, record.cached_tokens as f64);
-        Row {
-            size: record.new_tokens.min(chunk),
-            features: [record.new_tokens.div_ceil(chunk) as f64, new, new * (cached + new / 2.0)],
-            value: record.seconds * 1e3,
-        }
+pub fn steps(records: &[StepRecord]) -> Result<StepTimes, FitError> {
+    let only = |prompts: bool| {
+        let is_such = move |record: &&StepRecord| {
+            (record.prompt_tokens > 0, record.sequences > 0) == (prompts, !prompts)
+        };
+        records.iter().filter(is_such)
+    };
+    let (prefill, prefill_residuals) = prefill(only(true))?;
+    let (decode, decode_residuals) = decode(only(false))?;
+    let mixed = records.iter().filter(|record| record.prompt_tokens > 0 && record.sequences > 0);
+    let (mixed_hidden, mixed_residuals) = mixed::hidden(mixed, &prefill, &decode);
+    Ok(StepTimes { prefill, decode, mixed_hidden, prefill_residuals, decode_residuals, mixed_residuals })
+}
+
+fn prefill<'a>(records: impl Iterator<Item = &'a StepRecord>) -> Result<(PrefillTimes, Residuals), FitError> {
+    let what = "steps with prompts";
+    let rows = records.map(|record| Row {
+        size: record.prompt_tokens,
+        features: [1.0, record.prompt_tokens as f64, record.pairs],
+        value: record.seconds * 1e3,
     });
     let fitted = in_pieces(what, &rows.collect::<Vec<_>>())?;
     let piece = |(end, [fixed_ms, per_token_ms, per_pair_ms]): (Option<u64>, [f64; 3])| PrefillPiece {
@@ -108,13 +128,9 @@ pub fn prefill(records: &[PrefillRecord], step_tokens: u32) -> Result<(PrefillTi
     Ok((times.map_err(|source| FitError::Pieces { what, source })?, fitted.residuals))
 }
 
-/// Times of steps that only generate.
-///
-/// # Errors
-/// [`FitError`].
-pub fn decode(records: &[DecodeRecord]) -> Result<(DecodeTimes, Residuals), FitError> {
-    let what = "steps";
-    let rows = records.iter().map(|record| Row {
+fn decode<'a>(records: impl Iterator<Item = &'a StepRecord>) -> Result<(DecodeTimes, Residuals), FitError> {
+    let what = "steps of generation";
+    let rows = records.map(|record| Row {
         size: u64::from(record.sequences),
         features: [1.0, f64::from(record.sequences), record.context_tokens as f64],
         value: record.seconds * 1e3,

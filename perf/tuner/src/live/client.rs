@@ -1,0 +1,105 @@
+//! Load on a fleet, and questions to its scheduler.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use baton_load::{
+    ApiShape, Bench, Extras, Form, Limits, Manner, Setup, Target,
+    modes::{self, Measure},
+    trim,
+};
+use baton_results::{Document, Record, Slo};
+use baton_workload::{Content, IdContent, TextContent, Workload};
+use serde::de::DeserializeOwned;
+use serde_json::Map;
+use tokio_util::sync::CancellationToken;
+
+use super::{LiveError, steps::Told};
+
+/// Speaks to one fleet.
+pub(crate) struct Client {
+    bench: Bench,
+    made: Arc<Content>,
+    /// As it was at first.
+    pub(crate) told: Told,
+}
+
+/// Of prompts' content, which does not matter.
+const SEED: u64 = 1;
+
+impl Client {
+    /// Finds the fleet ready.
+    ///
+    /// # Errors
+    /// [`LiveError`].
+    pub(crate) fn open(target: &Target) -> Result<Self, LiveError> {
+        let manner = Manner {
+            shape: ApiShape::Completion,
+            model: String::new(),
+            is_stream: true,
+            extras: Extras::ALL,
+            body: Map::new(),
+            headers: Vec::new(),
+        };
+        let bench = Bench::open(Setup {
+            target: target.clone(),
+            ca: None,
+            manner,
+            limits: Limits::default(),
+            token_ends: None,
+            asks_for_phases: true,
+        })?;
+        let told: Told = get(&bench, "/v1/steps")?;
+        let vocabulary = told.workers.first().ok_or(LiveError::NoWorkers)?.model.vocab_size;
+        let made = Content {
+            tokenizer: None,
+            text: TextContent::with_common_words(1.0, SEED),
+            ids: Some(IdContent::with_vocabulary(vocabulary, SEED)?),
+        };
+        Ok(Self { bench, made: Arc::new(made), told })
+    }
+
+    /// Sends what `workload` plans, and waits for the answers, which should meet `slo`. `name` is shown beside its progress, if there is one.
+    ///
+    /// # Errors
+    /// [`LiveError`].
+    pub(crate) fn run(
+        &self,
+        workload: &Workload,
+        slo: Slo,
+        name: Option<String>,
+    ) -> Result<Document, LiveError> {
+        let measure = Measure {
+            shows_progress: name.is_some(),
+            name: name.unwrap_or_default(),
+            command: Vec::new(),
+            form: Form::TokenIds,
+            made: self.made.clone(),
+            slo,
+            trim: trim(Duration::ZERO, Duration::ZERO),
+            notes: BTreeMap::new(),
+            // What the client adds is part of what is measured here.
+            calibrates: false,
+            interrupt: CancellationToken::new(),
+        };
+        Ok(modes::run(&self.bench, workload, &measure)?)
+    }
+
+    /// What workers' steps took.
+    ///
+    /// # Errors
+    /// [`LiveError`].
+    pub(crate) fn steps(&self) -> Result<Told, LiveError> {
+        get(&self.bench, "/v1/steps")
+    }
+
+    /// The scheduler's record of a request.
+    pub(crate) fn decision<T: DeserializeOwned>(&self, record: &Record) -> Option<T> {
+        let id = record.server_id.as_deref()?;
+        get(&self.bench, &format!("/v1/decisions/{id}")).ok()
+    }
+}
+
+fn get<T: DeserializeOwned>(bench: &Bench, path: &str) -> Result<T, LiveError> {
+    let body = bench.get(path)?;
+    serde_json::from_slice(&body).map_err(|source| LiveError::Unreadable { path: path.to_owned(), source })
+}

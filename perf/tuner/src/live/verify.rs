@@ -1,0 +1,205 @@
+//! Splits that run for real, beside what is simulated for them: the same requests, at the same times.
+
+use std::{io::Write as _, num::NonZeroU32};
+
+use baton_results::{Document, Slo, Sorted, Stats};
+use baton_simulator::{Ending, Simulated, Traffic};
+use baton_workload::{Estimate, Load, RateProfile, Spacing, Workload};
+use serde::Serialize;
+
+use super::{Client, Fleet, LiveError};
+use crate::{Bound, Objective, Sample, Search, Split, TuneError, args::sample};
+
+/// What is compared, and for how long.
+#[derive(Clone, Debug)]
+pub struct Verification {
+    /// The splits.
+    pub splits: Vec<Split>,
+    /// Times are compared at this share of the simulated goodput.
+    pub load: f64,
+    /// Each run sends requests for so long, seconds.
+    pub seconds: f64,
+    /// Runs that look for the live goodput, each halving where it may be; 0: it is not looked for.
+    pub probes: u32,
+    /// Options of `baton up`.
+    pub words: Vec<String>,
+}
+
+/// A figure, simulated and live.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Both {
+    /// By the simulator.
+    pub simulated: f64,
+    /// By real workers.
+    pub live: f64,
+}
+
+/// A split, simulated and live.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Verified {
+    /// Which.
+    pub split: Split,
+    /// Requests a second at which times were compared.
+    pub per_second: f64,
+    /// Requests of that run.
+    pub requests: usize,
+    /// Those of them that did not complete, live.
+    pub failed: u64,
+    /// Time to first token, ms: median.
+    pub ttft_p50_ms: Both,
+    /// Its 99th percentile.
+    pub ttft_p99_ms: Both,
+    /// Mean time per output token, ms.
+    pub tpot_ms: Both,
+    /// Share of requests that met the objective.
+    pub attained: Both,
+    /// Goodput, requests a second; live only if it was looked for.
+    pub goodput: Both,
+}
+
+/// Live goodput is looked for from this to that share of the simulated one.
+const RANGE: (f64, f64) = (0.65, 1.5);
+/// Requests that simulated goodput is found with.
+const SIMULATED: u32 = 2_000;
+/// A run has at least so many requests.
+const LEAST: f64 = 60.0;
+
+impl Both {
+    /// Simulated by live, less 1.
+    #[must_use]
+    pub fn error(&self) -> f64 {
+        self.simulated / self.live - 1.0
+    }
+}
+
+/// Runs every split, one after the other.
+///
+/// # Errors
+/// [`TuneError`].
+pub fn verify(search: &Search, workload: &Workload, what: &Verification) -> Result<Vec<Verified>, TuneError> {
+    // As many requests as make a rate that lasts.
+    let many = at_rate(workload, 1.0, SIMULATED, 0)?;
+    let sample = sample(&many.plan(&Estimate::default())?, SIMULATED);
+    let one = |&split: &Split| Trial { search, workload, what, split }.run(&sample);
+    what.splits.iter().map(one).collect()
+}
+
+/// The share of goodput that is lost by taking the split with the best simulated goodput, rather than the best live one; none, if live ones are not known.
+#[must_use]
+pub fn regret(verified: &[Verified]) -> Option<f64> {
+    let by = |figure: fn(&Both) -> f64| {
+        verified.iter().max_by(move |a, b| figure(&a.goodput).total_cmp(&figure(&b.goodput)))
+    };
+    let (chosen, best) = (by(|both| both.simulated)?, by(|both| both.live)?);
+    let share = 1.0 - chosen.goodput.live / best.goodput.live;
+    share.is_finite().then_some(share)
+}
+
+struct Trial<'a> {
+    search: &'a Search,
+    workload: &'a Workload,
+    what: &'a Verification,
+    split: Split,
+}
+
+impl Trial<'_> {
+    fn run(&self, sample: &Sample) -> Result<Verified, TuneError> {
+        let bound = Bound::new(sample, &self.search.profile, &self.search.objective);
+        let guess = bound.per_second_apart(self.split) * 0.7;
+        let simulated = self.search.goodput(self.split, sample, 0, guess)?.per_second;
+        if simulated <= 0.0 {
+            return Err(TuneError::NeverMet);
+        }
+        let fleet = Fleet::up(self.split, &self.what.words).map_err(LiveError::from)?;
+        let client = Client::open(fleet.target())?;
+        let rate = simulated * self.what.load;
+        // Schedulers learn what workers take: the first requests are placed by guesses.
+        self.live(&client, rate, "warm-up", 1)?;
+        let (document, times) = self.live(&client, rate, &format!("{rate:.2} requests/s"), 0)?;
+        let goodput = Both { simulated, live: self.goodput(&client, simulated)? };
+        Ok(self.compared(rate, &document, &times, goodput))
+    }
+
+    /// The same requests live and simulated.
+    fn live(
+        &self,
+        client: &Client,
+        rate: f64,
+        name: &str,
+        seed: u64,
+    ) -> Result<(Document, Simulated), TuneError> {
+        let requests = (rate * self.what.seconds).max(LEAST) as u32;
+        let workload = at_rate(self.workload, rate, requests, seed)?;
+        let plan = workload.plan(&Estimate::default())?;
+        let simulated = self.search.simulate(self.split, &Traffic::of_plan(&plan)?, plan.seed())?;
+        let Objective { ttft_ms, tpot_ms, .. } = self.search.objective;
+        let slo = Slo { ttft_ms: Some(ttft_ms), tpot_ms: Some(tpot_ms), e2e_ms: None };
+        let document = client.run(&workload, slo, Some(format!("{}, {name}", self.split)))?;
+        Ok((document, simulated))
+    }
+
+    /// By halving; what is right at the range's end stands for all beyond.
+    fn goodput(&self, client: &Client, simulated: f64) -> Result<f64, TuneError> {
+        if self.what.probes == 0 {
+            return Ok(f64::NAN);
+        }
+        let (mut good, mut bad) = (simulated * RANGE.0, simulated * RANGE.1);
+        for probe in 0..self.what.probes {
+            let rate = (good * bad).sqrt();
+            let name = format!("goodput: {rate:.2} requests/s");
+            let (document, _) = self.live(client, rate, &name, 2 + u64::from(probe))?;
+            let is_good = attained(&document) >= self.search.objective.share;
+            let _ = writeln!(
+                std::io::stderr(),
+                "{name}: {}",
+                if is_good { "meets the objective" } else { "too much" }
+            );
+            if is_good { good = rate } else { bad = rate }
+        }
+        Ok((good * bad).sqrt())
+    }
+
+    fn compared(&self, rate: f64, document: &Document, simulated: &Simulated, goodput: Both) -> Verified {
+        let served: Vec<_> = simulated.served().filter(|served| served.ending == Ending::Complete).collect();
+        let latency = &document.summary.latency;
+        let (ttft, tpot) = (latency.ttft_ms, latency.tpot_ms);
+        let ttfts = Sorted::new(served.iter().filter_map(|served| served.ttft_ms).collect()).stats();
+        let tpots = Sorted::new(served.iter().filter_map(|served| served.tpot_ms).collect()).stats();
+        let both = |simulated: Option<Stats>, live: Option<Stats>, figure: fn(Stats) -> f64| Both {
+            simulated: simulated.map_or(f64::NAN, figure),
+            live: live.map_or(f64::NAN, figure),
+        };
+        let requests = document.summary.requests;
+        Verified {
+            split: self.split,
+            per_second: rate,
+            requests: requests.total as usize,
+            failed: requests.total - requests.complete,
+            ttft_p50_ms: both(ttfts, ttft, |stats| stats.p50),
+            ttft_p99_ms: both(ttfts, ttft, |stats| stats.p99),
+            tpot_ms: both(tpots, tpot, |stats| stats.mean),
+            attained: Both { simulated: self.search.attained(simulated), live: attained(document) },
+            goodput,
+        }
+    }
+}
+
+/// Share of the requests that met the objective.
+fn attained(document: &Document) -> f64 {
+    document.summary.goodput.map_or(0.0, |goodput| goodput.share)
+}
+
+/// `workload`'s requests at this rate, as irregular as it says, or independent of each other.
+fn at_rate(workload: &Workload, rate: f64, requests: u32, seed: u64) -> Result<Workload, TuneError> {
+    let spacing = match &workload.load {
+        Load::Open { spacing, .. } => *spacing,
+        Load::AtOnce { .. } | Load::Recorded { .. } | Load::Closed { .. } => Spacing::POISSON,
+    };
+    Ok(Workload {
+        seed: workload.seed.wrapping_add(seed),
+        load: Load::Open { profile: RateProfile::constant(rate)?, spacing, max_in_flight: None },
+        requests: NonZeroU32::new(requests),
+        duration: None,
+        ..workload.clone()
+    })
+}
