@@ -97,6 +97,11 @@ pub struct WorkerArgs {
     #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..))]
     pub prefill_chunk_tokens: Option<u32>,
 
+    /// Compute for this part of the time only, as on processors that are so much slower: for comparing splits of many workers on a
+    /// small machine
+    #[arg(long, default_value_t = 100, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(1..=100))]
+    pub compute_percent: u8,
+
     /// Compute every prompt in full, rather than keep KV blocks for requests that begin the same
     #[arg(long)]
     pub no_prefix_cache: bool,

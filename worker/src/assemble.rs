@@ -189,6 +189,7 @@ fn engine_config(args: &WorkerArgs) -> EngineConfig {
         max_running: args.max_running as usize,
         max_waiting: args.max_waiting as usize,
         prefix_cache: !args.no_prefix_cache,
+        compute_percent: args.compute_percent,
         ..EngineConfig::default()
     }
 }

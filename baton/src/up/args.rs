@@ -8,7 +8,7 @@ use baton_tenancy::TenancyArgs;
 use baton_worker::{SpeculativeConfig, SpeculativeConfigError};
 use clap::{Args, value_parser};
 
-use super::{cpu_quota::Cpus, kv_events::KvEventOptions, tls::UpTlsOptions, worker_args::WorkerOptions};
+use super::{kv_events::KvEventOptions, tls::UpTlsOptions, worker_args::WorkerOptions};
 
 /// Options of `baton up`.
 #[derive(Args, Debug)]
@@ -78,14 +78,9 @@ pub(crate) struct UpArgs {
     #[arg(long, default_value_t = 8000, value_name = "PORT")]
     pub(crate) port: u16,
 
-    /// Compute threads of each worker [default: the machine's cores shared by the workers, or those of --worker-cpus]
+    /// Compute threads of each worker [default: the machine's cores shared by the workers]
     #[arg(long, value_name = "N", value_parser = value_parser!(u16).range(1..=1024))]
     pub(crate) threads: Option<u16>,
-
-    /// Processor time of each worker, in cores, such as 0.5: all get as much as if each had a machine of that size (Linux control groups,
-    /// for which it takes root) [default: whatever is free]
-    #[arg(long, value_name = "CORES")]
-    pub(crate) worker_cpus: Option<Cpus>,
 
     /// LoRA adapters, folders as PEFT saves them, that requests may select by name; several may follow
     #[arg(long, value_name = "NAME=DIR", num_args = 1..)]

@@ -19,7 +19,6 @@ use tokio::{
 
 use super::{
     console::Console,
-    cpu_quota::CpuQuota,
     leftovers::Leftovers,
     plan::{Kind, ProcessPlan},
 };
@@ -73,10 +72,9 @@ pub(crate) fn start(
     command.kill_on_drop(true);
     let (signals, inbox) = mpsc::channel(4);
     let (name, kind) = (plan.name.clone(), plan.kind);
-    let started = command.spawn().and_then(|child| Ok((limit(&child, plan)?, child)));
-    match started {
-        Ok((quota, child)) => {
-            tasks.spawn(watch(child, quota, inbox, Speaker { name, kind, observer }));
+    match command.spawn() {
+        Ok(child) => {
+            tasks.spawn(watch(child, inbox, Speaker { name, kind, observer }));
         }
         Err(error) => {
             tasks.spawn(async move {
@@ -87,19 +85,7 @@ pub(crate) fn start(
     Handle { signals }
 }
 
-/// Before the child has other threads, or has done much.
-fn limit(child: &Child, plan: &ProcessPlan) -> io::Result<Option<CpuQuota>> {
-    let (Some(cpus), Some(pid)) = (plan.cpus, child.id()) else { return Ok(None) };
-    let name = format!("baton-{}-{}", std::process::id(), plan.name);
-    CpuQuota::grant(&name, pid, cpus).map(Some)
-}
-
-async fn watch(
-    mut child: Child,
-    quota: Option<CpuQuota>,
-    mut inbox: mpsc::Receiver<Signal>,
-    speaker: Speaker,
-) {
+async fn watch(mut child: Child, mut inbox: mpsc::Receiver<Signal>, speaker: Speaker) {
     let leftovers = child.id().map(Leftovers::of);
     let mut pumps = JoinSet::new();
     if let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) {
@@ -112,7 +98,6 @@ async fn watch(
             Some(signal) = inbox.recv() => forward(&child, signal),
         }
     };
-    drop(quota);
     let all_read = async { while pumps.join_next().await.is_some() {} };
     let _ = tokio::time::timeout(LAST_WORDS, all_read).await;
     if let Some(leftovers) = leftovers {

@@ -13,8 +13,8 @@ use baton_tls::Dial;
 use serde::Serialize;
 
 use super::{
-    UpArgs, backoff::RestartPolicy, bundled, cpu_quota::Cpus, kv_events::KvEventOptions,
-    supervisor::Supervision, tls::UpTls, worker_args::WorkerOptions,
+    UpArgs, backoff::RestartPolicy, bundled, kv_events::KvEventOptions, supervisor::Supervision, tls::UpTls,
+    worker_args::WorkerOptions,
 };
 
 /// For processes to put themselves away once their requests have ended.
@@ -38,8 +38,6 @@ pub(crate) struct Config {
     pub(crate) nixl: Option<PathBuf>,
     pub(crate) ucx: Option<PathBuf>,
     pub(crate) threads: u16,
-    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "serialize_cpus")]
-    pub(crate) worker_cpus: Option<Cpus>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) lora_modules: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -117,8 +115,7 @@ impl Config {
             rails: args.rails,
             nixl: args.nixl,
             ucx: args.ucx,
-            threads: args.threads.unwrap_or_else(|| threads(args.worker_cpus, args.prefill + args.decode)),
-            worker_cpus: args.worker_cpus,
+            threads: args.threads.unwrap_or_else(|| share_of_cores(args.prefill + args.decode)),
             lora_modules: args.lora_modules,
             max_loras: args.max_loras,
             allow_runtime_lora_updating: args.allow_runtime_lora_updating,
@@ -173,17 +170,9 @@ impl Config {
 }
 
 /// Each worker computes with its own threads; more threads than cores would take turns and be slower together.
-fn threads(cpus: Option<Cpus>, workers: u16) -> u16 {
-    cpus.map_or_else(|| share_of_cores(workers), Cpus::threads)
-}
-
 fn share_of_cores(workers: u16) -> u16 {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     u16::try_from(cores).unwrap_or(u16::MAX).div_euclid(workers.max(1)).max(1)
-}
-
-fn serialize_cpus<S: serde::Serializer>(cpus: &Option<Cpus>, serializer: S) -> Result<S::Ok, S::Error> {
-    cpus.map(Cpus::cores).serialize(serializer)
 }
 
 fn serialize_id<S: serde::Serializer>(id: &HubId, serializer: S) -> Result<S::Ok, S::Error> {

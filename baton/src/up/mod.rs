@@ -23,7 +23,6 @@ mod bundled;
 mod child;
 mod config;
 mod console;
-mod cpu_quota;
 mod kv_events;
 mod leftovers;
 mod plan;

@@ -10,10 +10,7 @@ use std::{
 use baton_process::{LogArgs, LogColor, TraceArgs};
 use clap::ValueEnum;
 
-use super::{
-    config::{Config, Model},
-    cpu_quota::Cpus,
-};
+use super::config::{Config, Model};
 
 /// Any free port of this machine.
 const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
@@ -31,8 +28,6 @@ pub(crate) struct ProcessPlan {
     pub(crate) name: String,
     pub(crate) kind: Kind,
     pub(crate) args: Vec<Arg>,
-    /// Processor time that it may use; `None`: whatever is free.
-    pub(crate) cpus: Option<Cpus>,
 }
 
 /// What a process is, in the order in which they stop.
@@ -103,10 +98,8 @@ impl Plan {
     pub(crate) fn new(config: &Config, logs: &LogArgs, traces: &TraceArgs) -> Self {
         let mut processes: Vec<_> = (0..config.schedulers).map(|index| front(index, config)).collect();
         processes.extend((0..config.decode).map(|index| sidecar(index, config)));
-        let prefill_workers = (0..config.prefill).map(|index| prefill_worker(index, config));
-        let decode_workers = (0..config.decode).map(|index| decode_worker(index, config));
-        let workers = prefill_workers.chain(decode_workers);
-        processes.extend(workers.map(|worker| ProcessPlan { cpus: config.worker_cpus, ..worker }));
+        processes.extend((0..config.prefill).map(|index| prefill_worker(index, config)));
+        processes.extend((0..config.decode).map(|index| decode_worker(index, config)));
         for process in &mut processes {
             process.args.extend(tls_options(config));
             process.args.extend(log_options(logs));
@@ -272,7 +265,7 @@ impl Line {
     }
 
     fn into_plan(self, name: String, kind: Kind) -> ProcessPlan {
-        ProcessPlan { name, kind, args: self.args, cpus: None }
+        ProcessPlan { name, kind, args: self.args }
     }
 }
 

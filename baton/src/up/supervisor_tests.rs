@@ -73,7 +73,7 @@ impl Stage {
         args.extend(
             of.map(|process| Arg::AddressesOf { processes: vec![process.to_owned()], listener: "grpc" }),
         );
-        self.processes.push(ProcessPlan { name: name.to_owned(), kind, args, cpus: None });
+        self.processes.push(ProcessPlan { name: name.to_owned(), kind, args });
         self
     }
 
@@ -231,7 +231,7 @@ async fn a_second_request_to_stop_does_not_wait() {
 fn a_process_listens_again_where_it_did() {
     let first = SocketAddr::from(([127, 0, 0, 1], 0));
     let args = vec![Arg::Listen { listener: "grpc", first }];
-    let sidecar = ProcessPlan { name: "sidecar".to_owned(), kind: Kind::Sidecar, args, cpus: None };
+    let sidecar = ProcessPlan { name: "sidecar".to_owned(), kind: Kind::Sidecar, args };
     let mut addresses = Addresses::default();
     assert_eq!(sidecar.command_line(&addresses).unwrap(), ["127.0.0.1:0"]);
     addresses.insert("sidecar", [("grpc".to_owned(), SocketAddr::from(([127, 0, 0, 1], 4711)))].into());

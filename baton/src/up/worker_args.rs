@@ -53,6 +53,12 @@ pub(crate) struct WorkerOptions {
     #[arg(long, value_name = "TOKENS", value_parser = value_parser!(u32).range(1..))]
     #[serde(skip_serializing_if = "Option::is_none")]
     prefill_chunk_tokens: Option<u32>,
+
+    /// Compute for this part of the time only, as on processors that are so much slower: for comparing splits of many workers on a small
+    /// machine [default: 100]
+    #[arg(long, value_name = "PERCENT", value_parser = value_parser!(u8).range(1..=100))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    compute_percent: Option<u8>,
 }
 
 impl WorkerOptions {
@@ -68,6 +74,7 @@ impl WorkerOptions {
             max_running,
             max_step_tokens,
             prefill_chunk_tokens,
+            compute_percent,
         } = self;
         let number = |number: Option<u32>| number.map(|number| number.to_string());
         let options = [
@@ -79,6 +86,7 @@ impl WorkerOptions {
             ("--max-running", number(*max_running)),
             ("--max-step-tokens", number(*max_step_tokens)),
             ("--prefill-chunk-tokens", number(*prefill_chunk_tokens)),
+            ("--compute-percent", number(compute_percent.map(u32::from))),
         ];
         let given = options.into_iter().filter(|(_, value)| value.is_some());
         given.chain(no_prefix_cache.then_some(("--no-prefix-cache", None))).collect()

@@ -22,6 +22,9 @@ pub struct EngineConfig {
     /// Layers that are reported to a [`PrefillSink`](super::PrefillSink) in one call. The default of 1 leaves it to the sink to
     /// group them, which knows where they go.
     pub layer_group: usize,
+    /// Share of its processors' time that it computes, in percent (1 to 100): less makes it as slow as on processors that are so much
+    /// slower.
+    pub compute_percent: u8,
 }
 
 impl Default for EngineConfig {
@@ -34,6 +37,7 @@ impl Default for EngineConfig {
             growth_tokens: 64,
             prefix_cache: true,
             layer_group: 1,
+            compute_percent: 100,
         }
     }
 }
@@ -48,6 +52,7 @@ impl EngineConfig {
             growth_tokens,
             prefix_cache: _,
             layer_group,
+            compute_percent,
         } = *self;
         for (name, value) in [
             ("max_step_tokens", max_step_tokens),
@@ -56,8 +61,10 @@ impl EngineConfig {
             ("max_waiting", max_waiting),
             ("growth_tokens", growth_tokens),
             ("layer_group", layer_group),
+            ("compute_percent", usize::from(compute_percent)),
         ] {
             assert!(value >= 1, "EngineConfig::{name} must be at least 1");
         }
+        assert!(compute_percent <= 100, "EngineConfig::compute_percent must be at most 100");
     }
 }

@@ -39,6 +39,7 @@ mod shared;
 mod speculation;
 mod step;
 mod step_log;
+mod throttle;
 mod waiting;
 
 pub use api::{

@@ -10,6 +10,7 @@ use super::{
     sequence::{FinalBlocks, Life},
     speculation::{DraftLimits, Drafts},
     step_log::StepShape,
+    throttle::Throttle,
 };
 use crate::model::StepSequence;
 
@@ -17,6 +18,7 @@ impl Core {
     /// Computes one step and sends what it gave.
     pub(super) fn step(&mut self) {
         let begun = Instant::now();
+        let throttle = Throttle::begin(self.shared.config.compute_percent);
         let layout = self.shared.layout;
         // What somebody else has computed since they were let in, they need not compute again.
         for sequence in self.running.values_mut() {
@@ -57,6 +59,7 @@ impl Core {
             report_layer(layer, layout.layers, shared.config.layer_group, &final_blocks);
         });
         totals.steps += 1;
+        throttle.into_iter().for_each(Throttle::end);
 
         let now = Instant::now();
         let prompt =
