@@ -10,13 +10,14 @@
 //!
 //! What it leaves out: measuring workers (this fits what was measured, see [`fit`]), and verifying a split on a live system.
 //!
-//! Invariants: pure but for reading profiles and traces; the same seed gives the same page.
+//! Invariants: pure but for reading profiles, traces and a scheduler's traffic; the same seed gives the same page.
 #![forbid(unsafe_code)]
 
 mod args;
 mod bound;
 pub mod fit;
 mod goodput;
+mod live;
 mod objective;
 mod recommend;
 mod report;
@@ -27,6 +28,7 @@ mod split;
 pub use args::{FleetArgs, ProfileArgs, RecommendArgs, SimulateArgs, TuneError};
 pub use bound::Bound;
 pub use goodput::{Goodput, Search};
+pub use live::{LiveArgs, LiveError};
 pub use objective::Objective;
 pub use recommend::{Compared, Next, Options, Ranked, Recommendation, Shift, ShiftKind, recommend};
 pub use report::{page, values};
