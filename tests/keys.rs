@@ -111,6 +111,15 @@ fn who_has_a_key_is_served_counted_and_recorded_and_nobody_else() {
     assert!(explain(&operator.secret).status.success());
     let refused = explain(&alice.secret);
     assert!(!refused.status.success() && refused.stderr.contains("alice"), "{}", refused.stderr);
+    let simulate = |key: &[&str]| {
+        let of_live = ["tune", "simulate", "--hardware", "p5", "--served-model", "llama-3.1-8b", "--live"];
+        Process::run(&[&of_live[..], &[front.base()], key].concat())
+    };
+    assert!(simulate(&["--api-key", &operator.secret]).status.success());
+    for key in [&["--api-key", alice.secret.as_str()][..], &[]] {
+        let refused = simulate(key);
+        assert!(!refused.status.success() && refused.stderr.contains("operators only"), "{}", refused.stderr);
+    }
 
     let metrics = Metrics::parse(&stranger.get("/metrics").body);
     let of_alice = [("key", "alice"), ("team", "research")];

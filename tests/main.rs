@@ -32,4 +32,5 @@ mod structured;
 mod tls;
 mod tools;
 mod traces;
+mod traffic;
 mod upstream;

@@ -110,6 +110,14 @@ fn up_with_tls_serves_over_https_and_takes_new_certificates_while_serving() {
     let sent = client.get("/v1/workers").unwrap();
     assert_eq!(sent["workers"].as_array().unwrap().len(), 2, "{sent}");
 
+    // A tuner checks whose traffic it takes.
+    let simulate =
+        ["tune", "simulate", "--hardware", "p5", "--served-model", "llama-3.1-8b", "--live", &base];
+    let known = Process::run(&[&simulate[..], &["--tls-ca", ca.to_str().unwrap()]].concat());
+    assert!(known.status.success(), "{}", known.stderr);
+    let unknown = Process::run(&simulate);
+    assert!(!unknown.status.success() && unknown.stderr.contains("ertificate"), "{}", unknown.stderr);
+
     // Who does not know the CA, or speaks plain text, gets no answer but why.
     let stranger = Https::new(&base, None).ask("/v1/models", "").unwrap_err();
     assert!(stranger.contains("CERTIFICATE_VERIFY_FAILED"), "{stranger}");

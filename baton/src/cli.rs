@@ -8,7 +8,7 @@ use baton_process::{LogArgs, TraceArgs};
 use baton_results::ReportArgs;
 use baton_tuner::{
     RecommendArgs, SimulateArgs,
-    live::{MeasureArgs, VerifyArgs},
+    workers::{MeasureArgs, VerifyArgs},
 };
 use clap::{Parser, Subcommand};
 

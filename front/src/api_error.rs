@@ -90,6 +90,12 @@ impl ApiError {
         Self::new(StatusCode::NOT_FOUND, INVALID, Some("decision_not_found"), message)
     }
 
+    pub(crate) fn no_traffic() -> Self {
+        let message =
+            "No record of traffic is kept here: schedulers keep one, unless they are told --traffic-mib 0";
+        Self::new(StatusCode::NOT_FOUND, INVALID, Some("no_traffic_record"), message)
+    }
+
     pub(crate) fn unknown_path(path: &str) -> Self {
         let message =
             format!("There is nothing at {path}; see /v1/models, /v1/chat/completions, /v1/completions");

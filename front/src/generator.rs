@@ -11,6 +11,7 @@ use baton_process::TraceContext;
 use baton_proto::v1::{
     Account, Failure, FinishReason, GenerateEvent, SamplingParams, Token, generate_event::Event,
 };
+use bytes::Bytes;
 use futures::{future::BoxFuture, stream::BoxStream};
 use http::HeaderMap;
 use serde_json::Value;
@@ -71,10 +72,25 @@ pub trait Generator: Send + Sync {
         Vec::new()
     }
 
+    /// The requests of the last `span`: `/v1/traffic`. `None`: no record of them is kept.
+    fn traffic(&self, _span: Duration) -> Option<RecordedTraffic> {
+        None
+    }
+
     /// Asked once for each request: whoever follows it, if anybody does.
     fn watch(&self, _request: &RequestHead<'_>) -> Option<Box<dyn RequestWatch>> {
         None
     }
+}
+
+/// Requests that came, as a trace: times, lengths, and which prompts began alike.
+pub struct RecordedTraffic {
+    /// How many they are.
+    pub requests: usize,
+    /// How far back all of them are there.
+    pub span: Duration,
+    /// A JSON object a line, in the order of their arrival, some lines at a time.
+    pub lines: Box<dyn Iterator<Item = Bytes> + Send>,
 }
 
 /// One completion to be generated.

@@ -42,6 +42,7 @@ mod model_text;
 mod outline;
 mod prompt;
 mod record;
+mod records;
 mod request;
 mod routes;
 mod run;
@@ -62,7 +63,7 @@ pub use error::{
 };
 pub use generator::{
     AdapterRefused, Deadline, EventKind, Events, Generation, GenerationEvent, GenerationSpec, Generator,
-    Owner, ServedAdapter,
+    Owner, RecordedTraffic, ServedAdapter,
 };
 pub use id::{new_request_id, shown_request_id};
 pub use metrics::FrontMetrics;

@@ -26,6 +26,7 @@ use crate::{
     body, collect, constrain,
     id::{self, RequestId},
     record::{self, RequestRecord, Unanswered},
+    records,
     request::{
         self, GenerateJob, ParseLimits, PromptSource, model_not_found, parse_chat, parse_completion,
         take_model,
@@ -46,8 +47,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
     let for_operators = Router::new()
         .route("/v1/workers", get(workers))
         .route("/v1/steps", get(steps))
-        .route("/v1/decisions", get(decisions))
-        .route("/v1/decisions/{*id}", get(decision))
+        .merge(records::routes())
         .route_layer(middleware::from_fn_with_state(app.clone(), access::admins_only));
     for_operators
         .merge(updates)
@@ -327,16 +327,6 @@ async fn ready_pairs(State(app): State<Arc<App>>) -> Result<String, ApiError> {
 async fn metrics(State(app): State<Arc<App>>) -> impl IntoResponse {
     const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(CONTENT_TYPE, OPEN_METRICS)], app.registry.encode())
-}
-
-/// The last decisions about where requests go.
-async fn decisions(State(app): State<Arc<App>>) -> Json<Value> {
-    const MOST: usize = 100;
-    Json(json!({ "object": "list", "data": app.generator.decisions(MOST) }))
-}
-
-async fn decision(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Json<Value>, ApiError> {
-    app.generator.decision(&id).map(Json).ok_or_else(|| ApiError::no_decision(&id))
 }
 
 async fn workers(State(app): State<Arc<App>>) -> Json<Value> {

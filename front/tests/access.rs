@@ -51,7 +51,14 @@ async fn who_has_no_good_key_is_told_so_before_anybody_hears_of_the_request() {
         assert_eq!(code(&answer), (401, expected.to_owned()));
         assert_eq!(answer.headers["www-authenticate"], "Bearer");
         assert_eq!(answer.json()["error"]["type"], "authentication_error");
-        for path in ["/v1/models", "/v1/models/tiny", "/v1/workers", "/v1/decisions", "/v1/decisions/x"] {
+        for path in [
+            "/v1/models",
+            "/v1/models/tiny",
+            "/v1/workers",
+            "/v1/decisions",
+            "/v1/decisions/x",
+            "/v1/traffic",
+        ] {
             assert_eq!(code(&get(&front, headers, path).await), (401, expected.to_owned()), "{path}");
         }
         for path in ["/tokenize", "/detokenize"] {

@@ -127,6 +127,11 @@ pub struct SchedulerArgs {
     #[arg(long, env = "BATON_DECISION_LOG", value_name = "FILE")]
     pub decision_log: Option<PathBuf>,
 
+    /// Memory for the record of the last requests' times, lengths and shared beginnings (no text), which GET /v1/traffic gives to `baton tune`;
+    /// a request takes about 100 bytes and 8 more for each 64 to 512 tokens of its prompt. 0: none is kept
+    #[arg(long, default_value_t = defaults::TRAFFIC_MIB, value_name = "MIB", value_parser = clap::value_parser!(u64).range(0..=65_536))]
+    pub traffic_mib: u64,
+
     /// Context that every worker must have been started with. Default: as the workers say
     #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_context: Option<u32>,

@@ -29,6 +29,7 @@ pub(crate) mod defaults {
     pub(crate) const MAX_QUEUE_WAIT_S: u64 = 30;
     pub(crate) const KV_INDEX_MIB: u64 = 1024;
     pub(crate) const DECISIONS: u32 = 4096;
+    pub(crate) const TRAFFIC_MIB: u64 = 32;
     pub(crate) const SCRAPE_MS: u64 = 100;
     pub(crate) const PICKER_ENCODED_KIB: u32 = 32;
 }
@@ -134,6 +135,8 @@ pub struct RoutingConfig {
     /// Where they are written, too.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub decision_log: Option<PathBuf>,
+    /// Most memory of the record of traffic; 0: none is kept.
+    pub traffic_bytes: u64,
 }
 
 /// What named objectives count: the higher, the sooner; 0 for those that are not named.
@@ -253,6 +256,7 @@ impl From<&SchedulerArgs> for Config {
                 kv_index_bytes: args.kv_index_mib << 20,
                 decisions: args.decisions,
                 decision_log: args.decision_log.clone(),
+                traffic_bytes: args.traffic_mib << 20,
             },
             drain_timeout: Duration::from_secs(args.drain_timeout),
             upstream: args.upstream.clone(),

@@ -3,11 +3,11 @@
 mod adapters;
 mod describe;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use baton_front::{
-    AdapterRefused, EndedBy, GenerateError, Generation, GenerationSpec, Generator, RequestEnd, RequestHead,
-    RequestWatch, ServedAdapter,
+    AdapterRefused, EndedBy, GenerateError, Generation, GenerationSpec, Generator, RecordedTraffic,
+    RequestEnd, RequestHead, RequestWatch, ServedAdapter,
 };
 use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream};
 use serde_json::Value;
@@ -97,6 +97,10 @@ impl Generator for FleetGenerator {
     fn decisions(&self, most: usize) -> Vec<Value> {
         let records = self.dispatcher.router().records(most);
         records.iter().filter_map(|record| serde_json::to_value(record).ok()).collect()
+    }
+
+    fn traffic(&self, span: Duration) -> Option<RecordedTraffic> {
+        self.dispatcher.router().traffic(span)
     }
 
     fn watch(&self, request: &RequestHead<'_>) -> Option<Box<dyn RequestWatch>> {

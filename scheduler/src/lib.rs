@@ -14,7 +14,7 @@
 //! token ids, and `generator` is what the front asks. A worker that registers belongs to the fleet as long as its stream talks. What decides is pure
 //! and elsewhere (`baton-policy`, `baton-kv-index`).
 //!
-//! Left out on purpose: KV bytes, fabrics, and any state about a request that outlives it.
+//! Left out on purpose: KV bytes, fabrics, and any state about a request that outlives it but for records of decisions and of traffic.
 //!
 //! # Invariants
 //! - Every request ends in exactly one way: an answer, an error with its status, or, once a stream has begun, an error
@@ -38,6 +38,7 @@ mod metrics;
 mod picker;
 mod router;
 mod run;
+mod traffic;
 
 pub use args::SchedulerArgs;
 pub use config::{Config, FleetLimits, PickerConfig, ProfileError, RoutingConfig};

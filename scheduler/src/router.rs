@@ -34,6 +34,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use baton_front::RecordedTraffic;
 use baton_policy::{
     admission::{Admission, Limits},
     decide::Decider,
@@ -54,7 +55,10 @@ pub(crate) use route::Route;
 pub(crate) use spans::{describe, traced};
 pub(crate) use workers::{Reach, WorkerFacts};
 
-use crate::epp::Epp;
+use crate::{
+    epp::Epp,
+    traffic::{self, Traffic},
+};
 use queue::Waiters;
 use sessions::Sessions;
 use workers::Slots;
@@ -69,6 +73,8 @@ pub(crate) struct RouterConfig {
     pub(crate) records: usize,
     /// Where they are written, too.
     pub(crate) log: Option<DecisionLog>,
+    /// For the record of traffic; 0: none is kept.
+    pub(crate) traffic_bytes: usize,
 }
 
 /// Routes requests.
@@ -77,6 +83,7 @@ pub(crate) struct Router {
     cache: CacheIndex,
     model: String,
     began: Instant,
+    traffic: Option<Arc<Traffic>>,
     pub(crate) metrics: RouterMetrics,
     pub(crate) epp: Arc<Epp>,
 }
@@ -120,7 +127,9 @@ impl Router {
             requests: 0,
             costs_version: 0,
         };
-        Self { known: Mutex::new(known), cache, model: config.model, began: Instant::now(), metrics, epp }
+        let traffic = (config.traffic_bytes > 0).then(|| Arc::new(Traffic::new(config.traffic_bytes)));
+        let (model, began) = (config.model, Instant::now());
+        Self { known: Mutex::new(known), cache, model, began, traffic, metrics, epp }
     }
 
     /// With defaults for everything.
@@ -130,7 +139,8 @@ impl Router {
         let (cache, _) = CacheIndex::start(limits).expect("a thread");
         let epp = Arc::new(Epp::new(vec![model.to_owned()]));
         let (model, profile, admission) = (model.to_owned(), Profile::default(), Limits::default());
-        let config = RouterConfig { model, profile, admission, records: 100, log: None };
+        let traffic_bytes = 1 << 20;
+        let config = RouterConfig { model, profile, admission, records: 100, log: None, traffic_bytes };
         Self::new(config, cache, RouterMetrics::new(&baton_process::Metrics::new()), epp)
     }
 
@@ -171,9 +181,21 @@ impl Router {
         };
     }
 
-    /// Shows how full the index of caches is.
-    pub(crate) fn show_index(&self) {
+    /// The requests of the last `span`; `None`: no record is kept.
+    pub(crate) fn traffic(&self, span: Duration) -> Option<RecordedTraffic> {
+        let record = self.traffic.as_ref()?;
+        let (now, held) = (self.now(), record.held());
+        let since = (now - span.as_secs_f64() * 1e3).max(held.since_ms);
+        let (lines, requests) = record.since(since);
+        Some(RecordedTraffic { requests, span: traffic::span(since, now), lines: Box::new(lines) })
+    }
+
+    /// Shows how full the index of caches and the record of traffic are.
+    pub(crate) fn show_memory(&self) {
         self.metrics.set_index(&self.cache.stats());
+        if let Some(traffic) = &self.traffic {
+            self.metrics.set_traffic(&traffic.held());
+        }
     }
 
     /// Looks after those who wait, until `stop`.

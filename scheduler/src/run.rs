@@ -137,6 +137,7 @@ impl Scheduler {
             admission: config.routing.admission(),
             records: config.routing.decisions as usize,
             log: decision_log(&config, metrics)?,
+            traffic_bytes: config.routing.traffic_bytes as usize,
         };
         let epp = Arc::new(Epp::new(served.names.clone()));
         let router = Arc::new(Router::new(routing, cache, RouterMetrics::new(metrics), epp.clone()));
@@ -144,10 +145,10 @@ impl Scheduler {
         let fleet =
             Fleet::new(served, config.fleet.clone(), router.clone(), scheduler_metrics.clone(), root.clone());
         let fleet = Arc::new(fleet.over(tls.dial()));
-        let (counted, indexed) = (fleet.clone(), router.clone());
+        let (counted, routed) = (fleet.clone(), router.clone());
         metrics.before_each_encode(move || {
             counted.count_pairs();
-            indexed.show_index();
+            routed.show_memory();
         });
         let dispatcher = Dispatcher::new(fleet.clone(), router.clone(), &config, scheduler_metrics.clone());
         let generator = FleetGenerator::new(fleet.clone(), dispatcher, config.aggregated);

@@ -9,12 +9,13 @@ use baton_simulator::{
     },
 };
 use baton_workload::{
-    Estimate as CountByLength, OptionsInvalid, Plan, PlanError, RateInvalid, Source, WorkloadArgs,
+    Estimate as CountByLength, OptionsInvalid, Plan, PlanError, RateInvalid, Source, Workload, WorkloadArgs,
 };
 use clap::builder::PossibleValuesParser;
 
 use crate::{
-    Objective, Options, Sample, Search, Split, live::LiveError, page, recommend, summary, table, values,
+    LiveArgs, LiveError, Objective, Options, Sample, Search, Split, page, recommend, summary, table, values,
+    workers::WorkersError,
 };
 
 /// What a worker is like.
@@ -93,6 +94,9 @@ pub struct SimulateArgs {
     json: bool,
 
     #[command(flatten)]
+    live: LiveArgs,
+
+    #[command(flatten)]
     workload: WorkloadArgs,
 }
 
@@ -105,6 +109,7 @@ and the pattern of its times count; its rate is varied.
 
 Examples:
   baton tune recommend --hardware p5en --served-model llama-3.1-70b --accelerators 4 --workers 8 --trace requests.jsonl
+  baton tune recommend --profile worker.json --workers 6 --live http://scheduler:8000
   baton tune recommend --profile worker.json --workers 6 --rate 10 --input-tokens 4000 --output-tokens 200 -n 4000 --values values.yaml")]
 pub struct RecommendArgs {
     #[command(flatten)]
@@ -137,6 +142,9 @@ pub struct RecommendArgs {
     values: Option<PathBuf>,
 
     #[command(flatten)]
+    live: LiveArgs,
+
+    #[command(flatten)]
     workload: WorkloadArgs,
 }
 
@@ -155,6 +163,9 @@ pub enum TuneError {
     /// Of the trace, or what else the plan is made from.
     #[error(transparent)]
     Plan(#[from] PlanError),
+    /// Of the traffic of a scheduler.
+    #[error(transparent)]
+    Live(#[from] LiveError),
     /// Requests that can't be simulated.
     #[error(transparent)]
     Traffic(#[from] TrafficError),
@@ -178,7 +189,7 @@ pub enum TuneError {
     NeverMet,
     /// Real workers.
     #[error(transparent)]
-    Live(#[from] LiveError),
+    Workers(#[from] WorkersError),
     /// A rate at which nobody can be put under load.
     #[error(transparent)]
     Rate(#[from] RateInvalid),
@@ -240,7 +251,8 @@ impl SimulateArgs {
     /// [`TuneError`].
     pub fn run(&self) -> Result<String, TuneError> {
         let search = self.fleet.search(self.profile.profile()?);
-        let plan = self.workload.workload()?.plan(&CountByLength::default())?;
+        let source = self.live.source(&self.workload)?;
+        let plan = source.workload.plan(&CountByLength::default())?;
         let split = Split { prefill: self.prefill.into(), decode: self.decode.into() };
         let simulated = search.simulate(split, &Traffic::of_plan(&plan)?, plan.seed())?;
         let summary = summary(&simulated, &search.objective);
@@ -248,7 +260,7 @@ impl SimulateArgs {
             return Ok(serde_json::to_string_pretty(&summary).unwrap_or_default() + "\n");
         }
         let head = format!("{split} of {}, {} routing\n\n", search.profile.name, search.routing.name());
-        Ok(head + &table(&summary, &search.objective))
+        Ok(source.head + &head + &table(&summary, &search.objective))
     }
 }
 
@@ -260,18 +272,18 @@ impl RecommendArgs {
     pub fn run(&self) -> Result<String, TuneError> {
         let search = self.fleet.search(self.profile.profile()?);
         let options = Options { workers: self.workers.into(), shift: self.shift_percent / 100.0 };
-        let told = recommend(&search, &self.samples()?, &options)?;
+        let source = self.live.source(&self.workload)?;
+        let told = recommend(&search, &self.samples(source.workload)?, &options)?;
         if let Some(path) = &self.json {
             write(path, &(serde_json::to_string_pretty(&told).unwrap_or_default() + "\n"))?;
         }
         if let Some(path) = &self.values {
             write(path, &values(told.split))?;
         }
-        Ok(page(&told, &search.profile, &search.objective))
+        Ok(source.head + &page(&told, &search.profile, &search.objective))
     }
 
-    fn samples(&self) -> Result<Vec<Sample>, TuneError> {
-        let mut workload = self.workload.workload()?;
+    fn samples(&self, mut workload: Workload) -> Result<Vec<Sample>, TuneError> {
         let first = sample(&workload.plan(&CountByLength::default())?, self.most_requests);
         let is_drawn = matches!(workload.source, Source::Synthetic(_));
         let mut samples = vec![first];

@@ -8,7 +8,7 @@
 //! refused or given up does not. Splits are compared on the same requests and seeds, so what is told is an interval of their ratio; when workers apart are not
 //! better beyond doubt, the answer is "aggregate", which is simpler to run.
 //!
-//! [`live`] measures real workers for a profile, and compares what is simulated with what they do; all else is pure but for reading profiles and traces.
+//! [`workers`] measures real workers for a profile, and compares what is simulated with what they do; all else is pure but for reading profiles and traces.
 //!
 //! Invariants: what is recommended depends on profile, traffic and seed alone.
 #![forbid(unsafe_code)]
@@ -17,17 +17,19 @@ mod args;
 mod bound;
 pub mod fit;
 mod goodput;
-pub mod live;
+mod live;
 mod objective;
 mod recommend;
 mod report;
 mod sample;
 mod simulate;
 mod split;
+pub mod workers;
 
 pub use args::{FleetArgs, ProfileArgs, RecommendArgs, SimulateArgs, TuneError};
 pub use bound::Bound;
 pub use goodput::{Goodput, Search};
+pub use live::{LiveArgs, LiveError};
 pub use objective::Objective;
 pub use recommend::{Compared, Next, Options, Ranked, Recommendation, Shift, ShiftKind, recommend};
 pub use report::{page, values};

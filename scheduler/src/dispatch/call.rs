@@ -62,6 +62,15 @@ impl Generation {
     /// # Cancel safety
     /// Cancel safe: an event is either returned or still to come.
     pub(crate) async fn next(&mut self) -> Result<GenerationEvent, GenerateError> {
+        let next = self.receive().await;
+        match &next {
+            Ok(event) => self.note(event),
+            Err(_) => self.route.failed(),
+        }
+        next
+    }
+
+    async fn receive(&mut self) -> Result<GenerationEvent, GenerateError> {
         loop {
             let message = tokio::select! {
                 biased;
@@ -80,10 +89,7 @@ impl Generation {
                 }
             };
             match event {
-                Ok(Some(event)) => {
-                    self.note(&event);
-                    return Ok(event);
-                }
+                Ok(Some(event)) => return Ok(event),
                 Ok(None) => {}
                 Err(failure) => return Err(WorkerFailed::new(self.decode.id(), failure).into()),
             }

@@ -8,12 +8,11 @@ use baton_policy::{
     estimate::Term,
 };
 
-use super::{
-    Ask, Refused, Route, Router,
-    cache::Prompt,
-    queue::{Offered, Place},
+use super::{Ask, Refused, Route, Router, cache::Prompt, queue::Offered, route::Admitted};
+use crate::{
+    epp::{self, Waiting},
+    traffic::{Arrived, Number},
 };
-use crate::epp::{self, Waiting};
 
 impl Router {
     /// Decides where `ask` goes, when it may go.
@@ -31,12 +30,13 @@ impl Router {
         let prompt = Arc::new(self.prompt(ask));
         let who = self.epp.who(ask.asked, &ask.tenant, ask.priority);
         let mut waiting;
-        let (offered, place, decision) = {
+        let (offered, admitted, decision) = {
             let mut known = self.lock();
             known.requests += 1;
             let number = known.requests;
-            let decision = known.decide(self, ask, &prompt, &[]).inspect_err(|_| self.epp.unplaced(&who))?;
             let expected = known.learner.outputs.expected(&ask.tenant, ask.max_tokens);
+            let traffic = self.note_arrival(ask, &prompt, expected);
+            let decision = known.decide(self, ask, &prompt, &[]).inspect_err(|_| self.epp.unplaced(&who))?;
             let asked = admission::Ask {
                 id: number,
                 tenant: ask.tenant.clone(),
@@ -49,13 +49,13 @@ impl Router {
             };
             waiting = Waiting::begin(&self.epp, &who, ask.bytes);
             let (offered, place) = self.offer(&mut known, asked);
-            (offered, place.map(Arc::new), decision)
+            (offered, Admitted { prompt, place: place.map(Arc::new), traffic }, decision)
         };
         match offered {
             Offered::Admitted => {
                 waiting.ended(epp::Outcome::Dispatched);
                 let mut known = self.lock();
-                Ok(known.commit(self, ask, who, prompt, place, decision))
+                Ok(known.commit(self, ask, who, admitted, decision))
             }
             Offered::Refused(refusal) => Err(self.refuse(refusal, waiting)),
             Offered::Waits(turn) => {
@@ -65,11 +65,18 @@ impl Router {
                     Ok(Err(refusal)) => Err(self.refuse(refusal, waiting)),
                     Ok(Ok(())) | Err(_) => {
                         waiting.ended(epp::Outcome::Dispatched);
-                        self.place(ask, prompt, place, &[])
+                        self.place(ask, admitted, &[])
                     }
                 }
             }
         }
+    }
+
+    /// Whatever becomes of a request, it has come. One without a body asks for nothing to be generated.
+    fn note_arrival(&self, ask: &Ask<'_>, prompt: &Prompt, expected_tokens: f64) -> Option<Number> {
+        let traffic = self.traffic.as_ref().filter(|_| ask.bytes > 0)?;
+        let (prompt_tokens, keys) = (ask.prompt_tokens, prompt.finest());
+        Some(traffic.arrived(&Arrived { at_ms: self.now(), prompt_tokens, keys, expected_tokens }))
     }
 
     fn refuse(&self, refusal: Refusal, waiting: Waiting) -> Refused {
@@ -85,25 +92,24 @@ impl Router {
         failed: Route,
         tried: &[String],
     ) -> Result<Route, Refused> {
-        let (prompt, place) = (failed.prompt.clone(), failed.place.clone());
+        let admitted = failed.admitted.clone();
         drop(failed);
-        self.place(ask, prompt, place, tried)
+        self.place(ask, admitted, tried)
     }
 
     fn place(
         self: &Arc<Self>,
         ask: &Ask<'_>,
-        prompt: Arc<Prompt>,
-        place: Option<Arc<Place>>,
+        admitted: Admitted,
         tried: &[String],
     ) -> Result<Route, Refused> {
         // Dropped after the lock is given back, if there is nobody.
-        let kept = place.clone();
+        let kept = admitted.place.clone();
         let who = self.epp.who(ask.asked, &ask.tenant, ask.priority);
         let decided = {
             let mut known = self.lock();
-            match known.decide(self, ask, &prompt, tried) {
-                Ok(decision) => Ok(known.commit(self, ask, who, prompt, place, decision)),
+            match known.decide(self, ask, &admitted.prompt, tried) {
+                Ok(decision) => Ok(known.commit(self, ask, who, admitted, decision)),
                 Err(refused) => {
                     self.epp.unplaced(&who);
                     Err(refused)

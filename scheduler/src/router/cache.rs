@@ -49,6 +49,13 @@ pub(super) struct Prompt {
     text: Option<PromptKeys>,
 }
 
+impl Prompt {
+    /// The keys of the smallest blocks that its tokens have; of its text, where those are not known.
+    pub(super) fn finest(&self) -> Option<&PromptKeys> {
+        self.tokens.iter().min_by_key(|keys| keys.block_tokens()).or(self.text.as_ref())
+    }
+}
+
 /// Numbers of text in a block; the larger, the fewer are looked at.
 const TEXT_BLOCK: u32 = 64;
 /// What was sent somewhere counts for so long, if it is known by its text only: a server that is in use forgets it in minutes.

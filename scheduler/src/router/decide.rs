@@ -9,7 +9,7 @@ use baton_policy::{
     view::{Cached, FleetView, Placed, RequestView, WorkerView},
 };
 
-use super::{Ask, Known, Refused, Route, Router, cache::Prompt, queue::Place};
+use super::{Ask, Known, Refused, Route, Router, cache::Prompt, route::Admitted};
 use crate::{
     epp::{Placement, Who},
     error::{GenerateError, NeverFits, NoDecodeWorker, NoSuchAdapter},
@@ -76,8 +76,7 @@ impl Known {
         router: &Arc<Router>,
         ask: &Ask<'_>,
         who: Who,
-        prompt: Arc<Prompt>,
-        place: Option<Arc<Place>>,
+        admitted: Admitted,
         decision: Decision,
     ) -> Route {
         let now = router.now();
@@ -98,7 +97,7 @@ impl Known {
         }
         for slot in [Some(decode), decision.prefill].into_iter().flatten() {
             if let Some((number, block_tokens)) = self.slots.number(slot) {
-                router.cache.guess(number, block_tokens, &prompt);
+                router.cache.guess(number, block_tokens, &admitted.prompt);
             }
         }
         router.epp.placed(
@@ -134,7 +133,8 @@ impl Known {
             request_id: ask.request_id.to_owned(),
             tenant: ask.tenant.clone(),
             who,
-            prompt,
+            admitted,
+            expected_tokens: expected,
             prompt_tokens,
             placed,
             lives,
@@ -147,7 +147,7 @@ impl Known {
             account: None,
             output_tokens: 0,
             is_complete: false,
-            place,
+            is_failed: false,
         }
     }
 

@@ -21,7 +21,8 @@ impl Known {
             (None, Some(ttft_ms)) => self.learn_from_outside(route, ttft_ms),
             (None, None) => {}
         }
-        if route.is_complete {
+        // Of an answer that nobody has looked at it is not known.
+        if route.is_complete && route.output_tokens > 0 {
             self.learner.outputs.add(&route.tenant, route.output_tokens);
         }
         if let Some(actual) = ttft_ms {

@@ -11,6 +11,8 @@ use prometheus_client::{
     registry::Unit,
 };
 
+use crate::traffic::Held;
+
 /// Handles; cheap to clone.
 #[derive(Clone)]
 pub(crate) struct RouterMetrics(Arc<Handles>);
@@ -27,6 +29,8 @@ struct Handles {
     text_blocks: Gauge,
     index_bytes: Gauge,
     index_evicted: Gauge,
+    traffic_requests: Gauge,
+    traffic_bytes: Gauge,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -58,6 +62,8 @@ impl RouterMetrics {
             text_blocks: Gauge::default(),
             index_bytes: Gauge::default(),
             index_evicted: Gauge::default(),
+            traffic_requests: Gauge::default(),
+            traffic_bytes: Gauge::default(),
         };
         metrics.register(|registry| {
             // What pickers have called it, and still do.
@@ -104,6 +110,9 @@ impl RouterMetrics {
             own.register("kv_index_bytes", "Memory of what is known of caches", handles.index_bytes.clone());
             let help = "Cached blocks that were forgotten to stay within the memory";
             own.register("kv_index_evicted_blocks", help, handles.index_evicted.clone());
+            let help = "Requests in the record of traffic";
+            own.register("traffic_requests", help, handles.traffic_requests.clone());
+            own.register("traffic_bytes", "Memory of that record", handles.traffic_bytes.clone());
         });
         Self(Arc::new(handles))
     }
@@ -120,12 +129,16 @@ impl RouterMetrics {
     }
 
     pub(super) fn set_queue(&self, queued: usize, reserved_tokens: u64) {
-        self.0.queued.set(i64::try_from(queued).unwrap_or(i64::MAX));
-        self.0.reserved_tokens.set(i64::try_from(reserved_tokens).unwrap_or(i64::MAX));
+        set(&self.0.queued, queued as u64);
+        set(&self.0.reserved_tokens, reserved_tokens);
+    }
+
+    pub(super) fn set_traffic(&self, held: &Held) {
+        set(&self.0.traffic_requests, held.requests as u64);
+        set(&self.0.traffic_bytes, held.bytes as u64);
     }
 
     pub(super) fn set_index(&self, [tokens, texts]: &[IndexStats; 2]) {
-        let set = |gauge: &Gauge, value: u64| gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
         set(&self.0.index_blocks, tokens.blocks as u64);
         set(&self.0.text_blocks, texts.blocks as u64);
         set(&self.0.index_bytes, (tokens.bytes + texts.bytes) as u64);
@@ -136,4 +149,8 @@ impl RouterMetrics {
         self.0.predicted_ttft.observe(predicted_ms / 1e3);
         self.0.ttft_error.observe((actual_ms - predicted_ms).abs() / 1e3);
     }
+}
+
+fn set(gauge: &Gauge, value: u64) {
+    gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
 }

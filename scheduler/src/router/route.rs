@@ -9,7 +9,17 @@ use baton_policy::view::Placed;
 use baton_proto::v1::Account;
 
 use super::{Known, Router, cache::Prompt, queue::Place};
-use crate::epp::Who;
+use crate::{epp::Who, traffic::Number};
+
+/// What a request has got, for all its attempts.
+#[derive(Clone)]
+pub(super) struct Admitted {
+    pub(super) prompt: Arc<Prompt>,
+    /// Among those who are let in; `None`: it needs none.
+    pub(super) place: Option<Arc<Place>>,
+    /// In the record of traffic.
+    pub(super) traffic: Option<Number>,
+}
 
 /// Where a request goes. What it counts for is taken away when this is dropped.
 pub(crate) struct Route {
@@ -29,7 +39,9 @@ pub(crate) struct Route {
     pub(super) request_id: String,
     pub(super) tenant: Arc<str>,
     pub(super) who: Who,
-    pub(super) prompt: Arc<Prompt>,
+    pub(super) admitted: Admitted,
+    /// Tokens that it was thought to generate.
+    pub(super) expected_tokens: u64,
     pub(super) prompt_tokens: u64,
     pub(super) placed: Placed,
     // Which lives of the two workers.
@@ -44,7 +56,7 @@ pub(crate) struct Route {
     pub(super) account: Option<Account>,
     pub(super) output_tokens: u64,
     pub(super) is_complete: bool,
-    pub(super) place: Option<Arc<Place>>,
+    pub(super) is_failed: bool,
 }
 
 impl Route {
@@ -105,6 +117,20 @@ impl Route {
         self.is_complete = true;
     }
 
+    /// It came to nothing, or to less than it would have.
+    pub(crate) fn failed(&mut self) {
+        self.is_failed = true;
+    }
+
+    /// Tokens that count as its answer: a client that left or saw a stop string has had what was generated; what failed, or was not seen, is taken for
+    /// as long as it was thought to be.
+    fn offered_tokens(&self) -> u64 {
+        match (self.is_failed, self.output_tokens) {
+            (false, seen @ 1..) => seen,
+            (_, seen) => seen.max(self.expected_tokens),
+        }
+    }
+
     fn prefill_done(&self, known: &mut Known, now: f64) {
         if known.slots.is((self.placed.prefill, self.lives.0)) {
             known.fleet.prefill_done(&self.placed, now);
@@ -125,6 +151,9 @@ impl Drop for Route {
             }
             known.settle(self)
         };
+        if let (Some(traffic), Some(number)) = (&self.router.traffic, self.admitted.traffic) {
+            traffic.answered(number, self.offered_tokens());
+        }
         if let Some(actual_ms) = ttft_ms {
             self.router.metrics.first_token(self.predicted_ttft_ms, actual_ms);
             let predicted = Duration::try_from_secs_f64(self.predicted_ttft_ms / 1e3).unwrap_or_default();

@@ -19,7 +19,8 @@ fn router(admission: Limits, disaggregate: Disaggregate) -> Arc<Router> {
     let limits = baton_kv_index::IndexLimits { bytes: 1 << 20, guess_seconds: 30 };
     let (cache, _) = CacheIndex::start(limits).unwrap();
     let profile = Profile { disaggregate, ..Profile::default() };
-    let config = RouterConfig { model: "m".to_owned(), profile, admission, records: 100, log: None };
+    let (model, traffic_bytes) = ("m".to_owned(), 1 << 20);
+    let config = RouterConfig { model, profile, admission, records: 100, log: None, traffic_bytes };
     let epp = Arc::new(Epp::new(vec!["m".to_owned()]));
     Arc::new(Router::new(config, cache, RouterMetrics::new(&baton_process::Metrics::new()), epp))
 }
@@ -264,4 +265,46 @@ impl Router {
     fn lock_slot(&self, id: &str) -> usize {
         self.lock().slots.of(id).unwrap()
     }
+}
+
+#[tokio::test]
+async fn all_that_came_is_traffic_with_the_answers_that_it_had_or_would_have_had() {
+    let router = fleet(Limits::default(), Disaggregate::Always);
+    let spec = WorkerSpec { model: "m".to_owned(), block_tokens: BLOCK, same_hashes: None };
+    let _tracked = router.cache().track("p1", spec).await.unwrap();
+    let prompt: Vec<u32> = (0..300).collect();
+    let come = |id: &str, tokens: usize, is_complete: bool, is_failed: bool| {
+        let mut route = now(&router, &Ask { max_tokens: 50, ..ask(id, &prompt) }).unwrap();
+        route.tokens(tokens);
+        if is_complete {
+            route.complete();
+        }
+        if is_failed {
+            route.failed();
+        }
+    };
+    come("failed at once", 0, false, true);
+    come("failed on its way", 3, false, true);
+    come("its client left", 3, false, false);
+    come("complete", 7, true, false);
+    come("nobody saw how long", 0, true, false);
+    let nobody = Ask { subset: Some(&[]), ..ask("refused", &prompt) };
+    assert!(now(&router, &nobody).is_err());
+    drop(now(&router, &Ask { bytes: 0, ..ask("asks for nothing", &prompt) }).unwrap());
+    let running = now(&router, &ask("running", &prompt)).unwrap();
+
+    let traffic = router.traffic(Duration::from_secs(10)).unwrap();
+    assert_eq!(traffic.requests, 7);
+    assert!(traffic.span < Duration::from_secs(10), "it has not run for so long: {:?}", traffic.span);
+    let text: Vec<u8> = traffic.lines.flatten().collect();
+    let rows: Vec<serde_json::Value> =
+        std::str::from_utf8(&text).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let tokens: Vec<_> = rows.iter().map(|row| row["output_tokens"].as_u64().unwrap()).collect();
+    assert_eq!(tokens, [50, 50, 3, 7, 7, 7, 7], "what is not known is what is allowed, then what others had");
+    let first = rows[0]["pieces"][0].clone();
+    assert!(
+        rows.iter().all(|row| row["pieces"][0] == first && row["pieces"].as_array().unwrap().len() == 5),
+        "{rows:?}"
+    );
+    drop(running);
 }

@@ -28,7 +28,7 @@ pub struct SourceArgs {
     /// Tokens of a prompt, after the prefix that it shares [default: 512]: a number, uniform:100-2000,
     /// normal:mean=500,stddev=100, lognormal:median=350,p99=1100 (or p90=, p95=, sigma=), exponential:mean=500 (these with
     /// min= and max= where wanted), histogram:1-100=5,101-200=3, or file:FILE with a value or a range and its weight a line
-    #[arg(long, visible_alias = "isl", value_name = "DISTRIBUTION", conflicts_with = "trace")]
+    #[arg(long, visible_alias = "isl", value_name = "DISTRIBUTION", conflicts_with = "recorded")]
     input_tokens: Option<Distribution<Tokens>>,
 
     /// Tokens of an answer, in the same way [default: 128, or as the trace says; given, it takes the place of what the trace says]
@@ -36,7 +36,7 @@ pub struct SourceArgs {
     output_tokens: Option<Distribution<Tokens>>,
 
     /// Let all prompts begin with one of some shared prefixes of so many tokens
-    #[arg(long, value_name = "DISTRIBUTION", conflicts_with = "trace")]
+    #[arg(long, value_name = "DISTRIBUTION", conflicts_with = "recorded")]
     prefix_tokens: Option<Distribution<Tokens>>,
 
     /// How many shared prefixes there are, each as frequent as the others
@@ -44,7 +44,7 @@ pub struct SourceArgs {
     prefix_groups: NonZeroU32,
 
     /// Make conversations of so many turns; each turn's prompt is all that was said before and --next-input-tokens more
-    #[arg(long, value_name = "DISTRIBUTION", conflicts_with = "trace")]
+    #[arg(long, value_name = "DISTRIBUTION", conflicts_with = "recorded")]
     turns: Option<Distribution<Tokens>>,
 
     /// Tokens that each turn after the first adds [default: as --input-tokens]
@@ -74,7 +74,7 @@ pub struct SourceArgs {
 
     /// Take requests from this file: a trace of Mooncake (JSONL) or Azure (CSV), conversations of ShareGPT, JSONL of one's own, or
     /// prompts, one a line
-    #[arg(long, value_name = "FILE", help_heading = "Trace")]
+    #[arg(long, value_name = "FILE", group = "recorded", help_heading = "Trace")]
     trace: Option<PathBuf>,
 
     /// The file's format: mooncake, azure, jsonl, sharegpt or lines [default: seen from its content]
@@ -82,27 +82,27 @@ pub struct SourceArgs {
     trace_format: Option<TraceFormat>,
 
     /// Multiply the trace's times: 0.5 replays it twice as fast
-    #[arg(long, value_name = "FACTOR", value_parser = parse_positive, requires = "trace", help_heading = "Trace")]
+    #[arg(long, value_name = "FACTOR", value_parser = parse_positive, requires = "recorded", help_heading = "Trace")]
     time_scale: Option<f64>,
 
     /// Spread requests with the same time evenly up to the next time: some traces have time stamps in steps of seconds
-    #[arg(long, requires = "trace", help_heading = "Trace")]
+    #[arg(long, requires = "recorded", help_heading = "Trace")]
     spread: bool,
 
     /// Begin so far into the trace, in its own time
-    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = parse_time, requires = "trace", help_heading = "Trace")]
+    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = parse_time, requires = "recorded", help_heading = "Trace")]
     trace_skip: Duration,
 
     /// Multiply the trace's lengths: 0.1 fits long prompts into a small model
-    #[arg(long, value_name = "FACTOR", value_parser = parse_positive, default_value_t = 1.0, requires = "trace", help_heading = "Trace")]
+    #[arg(long, value_name = "FACTOR", value_parser = parse_positive, default_value_t = 1.0, requires = "recorded", help_heading = "Trace")]
     token_scale: f64,
 
     /// Leave out the trace's requests that are longer than the model's context, prompt and answer together
-    #[arg(long, value_name = "TOKENS", requires = "trace", help_heading = "Trace")]
+    #[arg(long, value_name = "TOKENS", requires = "recorded", help_heading = "Trace")]
     max_context_tokens: Option<NonZeroU32>,
 
     /// Leave out turns of the trace's conversations after so many
-    #[arg(long, value_name = "N", default_value = "1000", requires = "trace", help_heading = "Trace")]
+    #[arg(long, value_name = "N", default_value = "1000", requires = "recorded", help_heading = "Trace")]
     max_turns: NonZeroU32,
 }
 
@@ -157,6 +157,11 @@ impl SourceArgs {
             (None, None) => CancelAfter::AnyToken,
         };
         self.cancel_share.map(|share| CancelShare { share, after })
+    }
+
+    /// Takes requests from this file of the project's own rows. An option of a command that leads here belongs to the group `recorded`, beside `--trace`.
+    pub fn take_rows(&mut self, path: PathBuf) {
+        (self.trace, self.trace_format) = (Some(path), Some(TraceFormat::Jsonl));
     }
 
     /// The root of all random numbers, which content is made from too.

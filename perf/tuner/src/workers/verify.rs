@@ -7,7 +7,7 @@ use baton_simulator::{Ending, Simulated, Traffic};
 use baton_workload::{Estimate, Load, RateProfile, Spacing, Workload};
 use serde::Serialize;
 
-use super::{Client, Fleet, LiveError};
+use super::{Client, Fleet, WorkersError};
 use crate::{Bound, Objective, Sample, Search, Split, TuneError, args::sample};
 
 /// What is compared, and for how long.
@@ -110,7 +110,7 @@ impl Trial<'_> {
         if simulated <= 0.0 {
             return Err(TuneError::NeverMet);
         }
-        let fleet = Fleet::up(self.split, &self.what.words).map_err(LiveError::from)?;
+        let fleet = Fleet::up(self.split, &self.what.words).map_err(WorkersError::from)?;
         let client = Client::open(fleet.target())?;
         let rate = simulated * self.what.load;
         // Schedulers learn what workers take: the first requests are placed by guesses.

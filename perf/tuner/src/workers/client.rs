@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Map;
 use tokio_util::sync::CancellationToken;
 
-use super::{LiveError, steps::Told};
+use super::{WorkersError, steps::Told};
 
 /// Speaks to one fleet.
 pub(crate) struct Client {
@@ -30,8 +30,8 @@ impl Client {
     /// Finds the fleet ready.
     ///
     /// # Errors
-    /// [`LiveError`].
-    pub(crate) fn open(target: &Target) -> Result<Self, LiveError> {
+    /// [`WorkersError`].
+    pub(crate) fn open(target: &Target) -> Result<Self, WorkersError> {
         let manner = Manner {
             shape: ApiShape::Completion,
             model: String::new(),
@@ -49,7 +49,7 @@ impl Client {
             asks_for_phases: true,
         })?;
         let told: Told = get(&bench, "/v1/steps")?;
-        let vocabulary = told.workers.first().ok_or(LiveError::NoWorkers)?.model.vocab_size;
+        let vocabulary = told.workers.first().ok_or(WorkersError::NoWorkers)?.model.vocab_size;
         let made = Content {
             tokenizer: None,
             text: TextContent::with_common_words(1.0, SEED),
@@ -61,13 +61,13 @@ impl Client {
     /// Sends what `workload` plans, and waits for the answers, which should meet `slo`. `name` is shown beside its progress, if there is one.
     ///
     /// # Errors
-    /// [`LiveError`].
+    /// [`WorkersError`].
     pub(crate) fn run(
         &self,
         workload: &Workload,
         slo: Slo,
         name: Option<String>,
-    ) -> Result<Document, LiveError> {
+    ) -> Result<Document, WorkersError> {
         let measure = Measure {
             shows_progress: name.is_some(),
             name: name.unwrap_or_default(),
@@ -87,8 +87,8 @@ impl Client {
     /// What workers' steps took.
     ///
     /// # Errors
-    /// [`LiveError`].
-    pub(crate) fn steps(&self) -> Result<Told, LiveError> {
+    /// [`WorkersError`].
+    pub(crate) fn steps(&self) -> Result<Told, WorkersError> {
         get(&self.bench, "/v1/steps")
     }
 
@@ -99,7 +99,7 @@ impl Client {
     }
 }
 
-fn get<T: DeserializeOwned>(bench: &Bench, path: &str) -> Result<T, LiveError> {
+fn get<T: DeserializeOwned>(bench: &Bench, path: &str) -> Result<T, WorkersError> {
     let body = bench.get(path)?;
-    serde_json::from_slice(&body).map_err(|source| LiveError::Unreadable { path: path.to_owned(), source })
+    serde_json::from_slice(&body).map_err(|source| WorkersError::Unreadable { path: path.to_owned(), source })
 }

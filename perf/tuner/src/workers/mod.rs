@@ -28,7 +28,7 @@ use crate::fit::FitError;
 
 /// Why nothing could be measured.
 #[derive(Debug, thiserror::Error)]
-pub enum LiveError {
+pub enum WorkersError {
     /// The workers did not come up.
     #[error(transparent)]
     Fleet(#[from] FleetError),

@@ -10,7 +10,7 @@ use baton_simulator::{
 use serde::Deserialize;
 
 use super::{
-    Client, Fleet, LiveError,
+    Client, Fleet, WorkersError,
     loads::{self, Room, Shown},
     steps::{Told, Worker},
 };
@@ -77,8 +77,8 @@ struct Moved {
 /// Starts a pair of workers, and an aggregated one, each by `baton up` with these options, and measures them.
 ///
 /// # Errors
-/// [`LiveError`].
-pub fn measure(words: &[String], how: &Thoroughness) -> Result<MeasuredProfile, LiveError> {
+/// [`WorkersError`].
+pub fn measure(words: &[String], how: &Thoroughness) -> Result<MeasuredProfile, WorkersError> {
     let mut gathered = Gathered::default();
     let pair = [words, &["--disaggregate".to_owned(), "always".to_owned()]].concat();
     let told = {
@@ -107,8 +107,8 @@ fn seeds(how: &Thoroughness) -> impl Iterator<Item = u64> {
     (0..u64::from(how.rounds)).map(move |round| first.wrapping_add(round * 7_919))
 }
 
-fn room(told: &Told) -> Result<Room, LiveError> {
-    let worker = told.workers.first().ok_or(LiveError::NoWorkers)?;
+fn room(told: &Told) -> Result<Room, WorkersError> {
+    let worker = told.workers.first().ok_or(WorkersError::NoWorkers)?;
     Ok(Room {
         context: worker.model.max_context_tokens,
         capacity: worker.kv().capacity_tokens,
@@ -118,7 +118,7 @@ fn room(told: &Told) -> Result<Room, LiveError> {
 
 impl Gathered {
     /// Requests that nobody disturbs: what is not steps, too.
-    fn alone(&mut self, client: &Client, loads: Vec<Shown>) -> Result<(), LiveError> {
+    fn alone(&mut self, client: &Client, loads: Vec<Shown>) -> Result<(), WorkersError> {
         for load in loads {
             let document = self.run(client, load)?;
             for record in &document.measured.records {
@@ -137,16 +137,16 @@ impl Gathered {
         Ok(())
     }
 
-    fn together(&mut self, client: &Client, loads: Vec<Shown>) -> Result<(), LiveError> {
+    fn together(&mut self, client: &Client, loads: Vec<Shown>) -> Result<(), WorkersError> {
         loads.into_iter().try_for_each(|load| self.run(client, load).map(drop))
     }
 
-    fn run(&mut self, client: &Client, Shown { name, workload }: Shown) -> Result<Document, LiveError> {
+    fn run(&mut self, client: &Client, Shown { name, workload }: Shown) -> Result<Document, WorkersError> {
         let _ = writeln!(std::io::stderr(), "{name} …");
         let document = client.run(&workload, Slo::default(), None)?;
         for record in &document.measured.records {
             if let Outcome::Failed { message, .. } = &record.outcome {
-                return Err(LiveError::Failed { load: name, message: message.clone() });
+                return Err(WorkersError::Failed { load: name, message: message.clone() });
             }
         }
         thread::sleep(REPORTED_AFTER);
@@ -174,8 +174,8 @@ impl Gathered {
         }
     }
 
-    fn profile(self, told: &Told) -> Result<MeasuredProfile, LiveError> {
-        let worker = told.workers.first().ok_or(LiveError::NoWorkers)?;
+    fn profile(self, told: &Told) -> Result<MeasuredProfile, WorkersError> {
+        let worker = told.workers.first().ok_or(WorkersError::NoWorkers)?;
         let times = fit::steps(&self.steps)?;
         let like = Transfer {
             latency_ms: 0.0,
