@@ -9,13 +9,18 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stdout, reason = "a report for a terminal")]
 
-use std::{collections::HashMap, path::Path, time::Instant};
+use std::{
+    collections::HashMap,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, bail};
 use baton_engine::{
     BlockId, BoundModel, Dtype, Forward, Isa, KvMemory, LoadOptions, LoraAdapter, Model, StepSequence,
     WeightFormat, physical_cores,
 };
+use rustix::time::{ClockId, clock_gettime};
 
 const BLOCK_TOKENS: usize = 16;
 
@@ -145,27 +150,25 @@ fn decode(forward: &mut BoundModel, batch: usize, context: usize, adapters: &[Lo
 /// Time since a moment: of the wall, or of this thread on a CPU when it does all the work.
 struct Clock {
     wall: Instant,
-    cpu_ns: Option<u64>,
+    cpu: Option<Duration>,
 }
 
 impl Clock {
     fn start(forward: &BoundModel) -> Self {
         let alone = forward.threads() == 1;
-        Self { wall: Instant::now(), cpu_ns: if alone { cpu_ns() } else { None } }
+        Self { wall: Instant::now(), cpu: alone.then(cpu_time) }
     }
 
     fn seconds(&self) -> f64 {
-        match (self.cpu_ns, cpu_ns()) {
-            (Some(start), Some(end)) => (end - start) as f64 / 1e9,
-            _ => self.wall.elapsed().as_secs_f64(),
-        }
+        let took = self.cpu.map_or_else(|| self.wall.elapsed(), |start| cpu_time() - start);
+        took.as_secs_f64()
     }
 }
 
-/// CPU time of this thread, from Linux.
-fn cpu_ns() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
-    text.split(' ').next()?.parse().ok()
+/// CPU time of this thread.
+fn cpu_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
 fn some_tokens(forward: &BoundModel, count: usize) -> Vec<u32> {

@@ -3,12 +3,13 @@
 //! Batch-invariant: each output is one accumulator that adds its products in the order of k, whatever the number of
 //! rows, the tile it falls into, or the thread that computes it. Work is split over n only.
 
-use std::ops::Range;
+use std::{cell::Cell, ops::Range};
 
 use super::{
     Element, Operands, PackedMatrix,
     arith::{Arith, multiversion},
     element::LANES,
+    row_tiles::row_tiles,
     threads::{Pointer, Threads},
 };
 
@@ -17,6 +18,13 @@ pub(super) const TASK_PANELS: usize = 8;
 /// Small tasks for each thread, after its large one: enough that a thread that lost its core for a while does not hold up the
 /// others.
 const SMALL_TASKS: usize = 4;
+/// Rows whose sums fit into AVX2's registers beside a panel's weights.
+const MAX_TILE_ROWS: usize = 6;
+
+thread_local! {
+    /// Rows of a tile as f32.
+    static WIDE: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+}
 
 /// What becomes of the products, `[rows, n]`.
 pub(crate) enum Output<'a> {
@@ -148,30 +156,46 @@ multiversion! {
 
 #[inline(always)]
 fn body<T: Element, A: Arith>(job: &Job<'_, T>, panels: Range<usize>) {
-    for panel in panels {
-        let mut row = 0;
-        while row + 4 <= job.rows {
-            tile::<T, A, 4>(job, row, panel);
-            row += 4;
+    let mut wide = WIDE.take();
+    for first in panels.clone().step_by(TASK_PANELS) {
+        let few = first..panels.end.min(first + TASK_PANELS);
+        for (row, height) in row_tiles(job.rows, MAX_TILE_ROWS) {
+            widen(job, row, height, &mut wide);
+            for panel in few.clone() {
+                match height {
+                    1 => tile::<T, A, 1>(job, &wide, row, panel),
+                    2 => tile::<T, A, 2>(job, &wide, row, panel),
+                    3 => tile::<T, A, 3>(job, &wide, row, panel),
+                    4 => tile::<T, A, 4>(job, &wide, row, panel),
+                    5 => tile::<T, A, 5>(job, &wide, row, panel),
+                    _ => tile::<T, A, MAX_TILE_ROWS>(job, &wide, row, panel),
+                }
+            }
         }
-        while row < job.rows {
-            tile::<T, A, 1>(job, row, panel);
-            row += 1;
-        }
+    }
+    WIDE.set(wide);
+}
+
+/// `height` rows as f32, once for some panels: to widen an element beside each product would take longer than the product.
+#[inline(always)]
+fn widen<T: Element>(job: &Job<'_, T>, row: usize, height: usize, wide: &mut Vec<f32>) {
+    wide.clear();
+    for row in row..row + height {
+        wide.extend(job.x[row * job.x_stride..][..job.k].iter().map(|x| x.to_f32()));
     }
 }
 
-/// `MR` rows by one panel.
+/// `MR` rows, widened, by one panel.
 #[inline(always)]
-fn tile<T: Element, A: Arith, const MR: usize>(job: &Job<'_, T>, row: usize, panel: usize) {
+fn tile<T: Element, A: Arith, const MR: usize>(job: &Job<'_, T>, wide: &[f32], row: usize, panel: usize) {
     let k = job.k;
-    let x: [&[T]; MR] = std::array::from_fn(|m| &job.x[(row + m) * job.x_stride..][..k]);
+    let x: [&[f32]; MR] = std::array::from_fn(|m| &wide[m * k..][..k]);
     let mut acc = [[0.0f32; LANES]; MR];
     for (step, w) in job.panel(panel).chunks_exact(LANES * T::GROUP).enumerate() {
         for within in 0..T::GROUP {
             let w = T::lanes(w, within);
             for m in 0..MR {
-                let x = x[m][step * T::GROUP + within].to_f32();
+                let x = x[m][step * T::GROUP + within];
                 for lane in 0..LANES {
                     acc[m][lane] = A::mul_add(x, w[lane], acc[m][lane]);
                 }

@@ -36,8 +36,10 @@ pub(super) struct Fitted {
 
 /// A piece has at least so many records.
 const LEAST_ROWS: usize = 4;
-/// A second piece must leave at most this share of the squares.
-const WORTH: f64 = 0.5;
+/// Two pieces must leave at most this share of the squares that one leaves.
+const WORTH: f64 = 0.6;
+/// Cuts of a piece, one within the other.
+const MOST_SPLITS: u32 = 2;
 
 /// In one piece.
 pub(super) fn single(what: &'static str, rows: &[Row]) -> Result<Fitted, FitError> {
@@ -46,35 +48,44 @@ pub(super) fn single(what: &'static str, rows: &[Row]) -> Result<Fitted, FitErro
     Ok(Fitted { residuals: residuals(rows, |_| coefficients), pieces: vec![(None, coefficients)] })
 }
 
-/// In one or two pieces.
+/// In as few pieces as explain it.
 pub(super) fn in_pieces(what: &'static str, rows: &[Row]) -> Result<Fitted, FitError> {
     check(what, rows)?;
     let mut rows = rows.to_vec();
     rows.sort_by_key(|row| row.size);
-    let all = solve(&rows);
-    let of_one = squares(&rows, &all);
-    let mut best: Option<(f64, usize, [f64; 3], [f64; 3])> = None;
-    for at in LEAST_ROWS..rows.len().saturating_sub(LEAST_ROWS - 1) {
-        let (low, high) = rows.split_at(at);
-        if low[at - 1].size == high[0].size {
-            continue;
-        }
-        let (first, second) = (solve(low), solve(high));
-        let sum = squares(low, &first) + squares(high, &second);
-        if sum < best.map_or(of_one * WORTH, |best| best.0) {
-            best = Some((sum, at, first, second));
-        }
-    }
+    let pieces = split(&rows, MOST_SPLITS);
+    let of = |row: &Row| {
+        let has = |end: Option<u64>| end.is_none_or(|end| row.size <= end);
+        pieces.iter().find(|(end, _)| has(*end)).map_or([0.0; 3], |(_, coefficients)| *coefficients)
+    };
+    Ok(Fitted { residuals: residuals(&rows, of), pieces })
+}
+
+/// Cut in two where that leaves least, if it is worth it, and each part again. `rows` are in order of their sizes.
+fn split(rows: &[Row], most: u32) -> Vec<(Option<u64>, [f64; 3])> {
+    let all = solve(rows);
+    let of_one = squares(rows, &all);
     // What one piece explains to a thousandth needs no other.
     let is_explained = of_one / rows.len() as f64 <= 1e-6;
-    Ok(match best.filter(|_| !is_explained) {
-        Some((_, at, first, second)) => {
-            let end = rows[at - 1].size;
-            let of = |row: &Row| if row.size <= end { first } else { second };
-            Fitted { residuals: residuals(&rows, of), pieces: vec![(Some(end), first), (None, second)] }
+    let mut best: Option<(f64, usize)> = None;
+    for at in LEAST_ROWS..rows.len().saturating_sub(LEAST_ROWS - 1) {
+        let (low, high) = rows.split_at(at);
+        if low[at - 1].size == high[0].size || most == 0 || is_explained {
+            continue;
         }
-        None => Fitted { residuals: residuals(&rows, |_| all), pieces: vec![(None, all)] },
-    })
+        let sum = squares(low, &solve(low)) + squares(high, &solve(high));
+        if sum < best.map_or(of_one * WORTH, |best| best.0) {
+            best = Some((sum, at));
+        }
+    }
+    let Some((_, at)) = best else { return vec![(None, all)] };
+    let (low, high) = rows.split_at(at);
+    let mut pieces = split(low, most - 1);
+    if let Some((end, _)) = pieces.last_mut() {
+        *end = Some(low[at - 1].size);
+    }
+    pieces.extend(split(high, most - 1));
+    pieces
 }
 
 fn check(what: &'static str, rows: &[Row]) -> Result<(), FitError> {

@@ -1,4 +1,4 @@
-//! Profiles from measurements: least squares of relative errors with coefficients that are not negative, in one or two pieces, and what is left unexplained.
+//! Profiles from measurements: least squares of relative errors with coefficients that are not negative, in up to four pieces, and what is left unexplained.
 
 mod least_squares;
 mod mixed;

@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
+use baton_load::Target;
 use baton_workload::WorkloadArgs;
 
-use super::{Thoroughness, Verification, measure, report, verify};
+use super::{Server, Thoroughness, Verification, measure, observe, report, verify};
 use crate::{
     FleetArgs, Split, TuneError,
     args::{self, positive},
@@ -20,6 +21,7 @@ will have. On a shared machine more rounds make up for disturbances.
 
 Examples:
   baton tune profile -o worker.json
+  baton tune profile -o worker.json --live http://scheduler:8000
   baton tune profile -o worker.json --rounds 3 -- --model ./my-model --threads 4 --kv-memory 2GiB --fabric libfabric:tcp")]
 pub struct MeasureArgs {
     /// Where the profile goes
@@ -37,6 +39,19 @@ pub struct MeasureArgs {
     /// Seed of what prompts say
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
+
+    /// Start nothing, and put no load on anything: take what the workers of this Baton scheduler have done lately. They should have had batches
+    /// of all sizes
+    #[arg(long, value_name = "URL", conflicts_with_all = ["rounds", "seed", "up"])]
+    live: Option<Target>,
+
+    /// An operator's key, where the scheduler asks for one
+    #[arg(long, env = "BATON_API_KEY", hide_env_values = true, value_name = "KEY")]
+    api_key: Option<String>,
+
+    /// Certificates that the scheduler's is checked against [default: the system's]
+    #[arg(long, env = "BATON_TLS_CA", value_name = "FILE")]
+    tls_ca: Option<PathBuf>,
 
     /// Options of `baton up` for the workers
     #[arg(last = true, value_name = "UP_OPTIONS")]
@@ -100,7 +115,13 @@ impl MeasureArgs {
     /// Workers that do not come up or do not serve, or a file that can't be written.
     pub fn run(&self) -> Result<String, TuneError> {
         let how = Thoroughness { rounds: self.rounds, seed: self.seed };
-        let mut measured = measure(&self.up, &how)?;
+        let mut measured = match &self.live {
+            Some(target) => {
+                let (api_key, ca) = (self.api_key.clone(), self.tls_ca.clone());
+                observe(&Server { target: target.clone(), api_key, ca })?
+            }
+            None => measure(&self.up, &how)?,
+        };
         if let Some(name) = &self.name {
             measured.profile.name.clone_from(name);
         }

@@ -1,6 +1,6 @@
 //! Load on a fleet, and questions to its scheduler.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use baton_load::{
     ApiShape, Bench, Extras, Form, Limits, Manner, Setup, Target,
@@ -9,11 +9,22 @@ use baton_load::{
 };
 use baton_results::{Document, Record, Slo};
 use baton_workload::{Content, IdContent, TextContent, Workload};
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Map;
 use tokio_util::sync::CancellationToken;
 
 use super::{WorkersError, steps::Told};
+
+/// A scheduler, and how it is spoken to.
+#[derive(Clone, Debug)]
+pub struct Server {
+    /// Its front.
+    pub target: Target,
+    /// An operator's key, if it asks for one.
+    pub api_key: Option<String>,
+    /// Certificates that its own is checked against, if not the system's.
+    pub ca: Option<PathBuf>,
+}
 
 /// Speaks to one fleet.
 pub(crate) struct Client {
@@ -31,18 +42,19 @@ impl Client {
     ///
     /// # Errors
     /// [`WorkersError`].
-    pub(crate) fn open(target: &Target) -> Result<Self, WorkersError> {
+    pub(crate) fn open(server: &Server) -> Result<Self, WorkersError> {
+        let key = server.api_key.iter().map(|key| ("authorization".to_owned(), format!("Bearer {key}")));
         let manner = Manner {
             shape: ApiShape::Completion,
             model: String::new(),
             is_stream: true,
             extras: Extras::ALL,
             body: Map::new(),
-            headers: Vec::new(),
+            headers: key.collect(),
         };
         let bench = Bench::open(Setup {
-            target: target.clone(),
-            ca: None,
+            target: server.target.clone(),
+            ca: server.ca.clone(),
             manner,
             limits: Limits::default(),
             token_ends: None,
@@ -90,6 +102,18 @@ impl Client {
     /// [`WorkersError`].
     pub(crate) fn steps(&self) -> Result<Told, WorkersError> {
         get(&self.bench, "/v1/steps")
+    }
+
+    /// The scheduler's last records.
+    ///
+    /// # Errors
+    /// [`WorkersError`].
+    pub(crate) fn decisions<T: DeserializeOwned>(&self) -> Result<Vec<T>, WorkersError> {
+        #[derive(Deserialize)]
+        struct List<T> {
+            data: Vec<T>,
+        }
+        Ok(get::<List<T>>(&self.bench, "/v1/decisions")?.data)
     }
 
     /// The scheduler's record of a request.

@@ -13,6 +13,7 @@ use std::{
 use baton_load::Target;
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::Server;
 use crate::Split;
 
 /// Lines of its log that are shown when it fails.
@@ -85,8 +86,8 @@ impl Fleet {
     }
 
     /// Its front.
-    pub(crate) fn target(&self) -> &Target {
-        &self.target
+    pub(crate) fn server(&self) -> Server {
+        Server { target: self.target.clone(), api_key: None, ca: None }
     }
 }
 

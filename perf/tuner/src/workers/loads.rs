@@ -33,7 +33,7 @@ const MOST: u32 = 16_384;
 
 /// Prompts one after the other, of every size.
 pub(crate) fn prompts(room: Room, seed: u64) -> Vec<Shown> {
-    let sizes = doublings(16).take_while(|&tokens| tokens <= room.longest(SHORT));
+    let sizes = doublings(2).take_while(|&tokens| tokens <= room.longest(SHORT));
     let shown = |tokens| Shown {
         name: format!("prompts of {tokens} tokens"),
         workload: closed(1, REPEATS, tokens, SHORT, None, seed),
@@ -154,7 +154,7 @@ mod tests {
                 );
             }
         }
-        assert_eq!(prompts(SMALL, 1).len(), 5, "16 to 256");
+        assert_eq!(prompts(SMALL, 1).len(), 8, "2 to 256");
         let names: Vec<String> = batches(SMALL, 1).into_iter().map(|load| load.name).collect();
         assert_eq!(names.len(), 7, "{names:?}");
     }

@@ -10,7 +10,7 @@ use baton_simulator::{
 use serde::Deserialize;
 
 use super::{
-    Client, Fleet, WorkersError,
+    Client, Fleet, Server, WorkersError,
     loads::{self, Room, Shown},
     steps::{Told, Worker},
 };
@@ -45,6 +45,8 @@ pub struct MeasuredProfile {
 
 /// Workers report this often; a little more.
 const REPORTED_AFTER: Duration = Duration::from_millis(450);
+/// Share of the requests that did not wait for others.
+const QUICKEST: f64 = 0.1;
 /// Hand-overs that are looked at: the shortest may not show a link's speed.
 const LEAST_BYTES: u64 = 4_096;
 
@@ -63,12 +65,16 @@ struct Gathered {
 
 /// What of a decision is of interest.
 #[derive(Debug, Deserialize)]
-struct Decision {
+pub(super) struct Decision {
     outcome: Option<Moved>,
 }
 
 #[derive(Debug, Deserialize)]
 struct Moved {
+    queue_ms: f64,
+    prefill_ms: f64,
+    ttft_ms: f64,
+    failed: bool,
     transfer_ms: f64,
     moved_bytes: u64,
     link_bytes_per_second: u64,
@@ -83,7 +89,7 @@ pub fn measure(words: &[String], how: &Thoroughness) -> Result<MeasuredProfile, 
     let pair = [words, &["--disaggregate".to_owned(), "always".to_owned()]].concat();
     let told = {
         let fleet = Fleet::up(Split { prefill: 1, decode: 1 }, &pair)?;
-        let client = Client::open(fleet.target())?;
+        let client = Client::open(&fleet.server())?;
         let room = room(&client.told)?;
         for round in seeds(how) {
             gathered.alone(&client, loads::prompts(room, round))?;
@@ -94,12 +100,34 @@ pub fn measure(words: &[String], how: &Thoroughness) -> Result<MeasuredProfile, 
     };
     // Who does both at a time.
     let fleet = Fleet::up(Split::aggregated(1), words)?;
-    let client = Client::open(fleet.target())?;
+    let client = Client::open(&fleet.server())?;
     for round in seeds(how) {
         gathered.together(&client, loads::mixed(room(&client.told)?, round))?;
     }
     drop(fleet);
     gathered.profile(&told)
+}
+
+/// Takes what the workers of a fleet have done lately, and puts no load on it.
+///
+/// # Errors
+/// [`WorkersError`]; also when they have done too little of some kind.
+pub fn observe(fleet: &Server) -> Result<MeasuredProfile, WorkersError> {
+    let client = Client::open(fleet)?;
+    let mut gathered = Gathered::default();
+    gathered.steps.extend(client.told.workers.iter().flat_map(Worker::records));
+    for Decision { outcome } in client.decisions()? {
+        let Some(moved) = outcome.filter(|moved| !moved.failed && moved.prefill_ms > 0.0) else { continue };
+        if moved.moved_bytes > 0 {
+            gathered.calls.push(moved.queue_ms);
+        }
+        gathered.requests.push((moved.ttft_ms - moved.queue_ms - moved.prefill_ms).max(0.0));
+        gathered.moved(&moved, &client.told);
+    }
+    // Most requests wait for others, and a call takes as long as where nobody did.
+    let quickest = Sorted::new(std::mem::take(&mut gathered.calls)).percentile(QUICKEST).unwrap_or(0.0);
+    gathered.calls.push(quickest);
+    gathered.profile(&client.told)
 }
 
 fn seeds(how: &Thoroughness) -> impl Iterator<Item = u64> {

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!  profile:  a pair and an aggregated worker ─► loads of every kind ─► /v1/steps, decisions ─► fit ─► Profile
+//!            or a fleet that serves, and what it did lately ─┘
 //!  verify:   splits ─► `baton up`, one after the other ─► the same requests live and simulated ─► how far apart, and which is best
 //! ```
 
@@ -16,9 +17,10 @@ mod verify;
 
 pub use args::{MeasureArgs, VerifyArgs};
 use client::Client;
+pub use client::Server;
 use fleet::Fleet;
 pub use fleet::FleetError;
-pub use measure::{MeasuredProfile, Thoroughness, measure};
+pub use measure::{MeasuredProfile, Thoroughness, measure, observe};
 pub use verify::{Both, Verification, Verified, regret, verify};
 
 use baton_load::{BenchError, GetError, modes::ModeError};

@@ -111,7 +111,7 @@ impl Trial<'_> {
             return Err(TuneError::NeverMet);
         }
         let fleet = Fleet::up(self.split, &self.what.words).map_err(WorkersError::from)?;
-        let client = Client::open(fleet.target())?;
+        let client = Client::open(&fleet.server())?;
         let rate = simulated * self.what.load;
         // Schedulers learn what workers take: the first requests are placed by guesses.
         self.live(&client, rate, "warm-up", 1)?;
