@@ -336,6 +336,7 @@ impl RequestRecord {
             queue_ms = millis(Duration::from_micros(timing.queue_us)),
             prefill_ms = millis(Duration::from_micros(timing.prefill_us)),
             transfer_ms = millis(Duration::from_micros(timing.transfer_us)),
+            decode_wait_ms = millis(Duration::from_micros(timing.decode_wait_us)),
             first_token_ms = millis(self.first_token.unwrap_or_default()),
             decode_ms = millis(self.decode_time(&timing)),
             total_ms = millis(total),

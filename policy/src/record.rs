@@ -36,6 +36,9 @@ pub struct Outcome {
     pub prefill_ms: Ms,
     /// From the last layer computed until it could generate.
     pub transfer_ms: Ms,
+    /// From then until the first step that generated for it.
+    #[serde(default)]
+    pub decode_wait_ms: Ms,
     /// Time to first token.
     pub ttft_ms: Ms,
     /// From the first token to the last.

@@ -34,6 +34,7 @@ impl Known {
             queue_ms: ms(timing.queue_us),
             prefill_ms: ms(timing.prefill_us),
             transfer_ms: ms(timing.transfer_us),
+            decode_wait_ms: ms(timing.decode_wait_us),
             ttft_ms: ttft_ms.unwrap_or(0.0),
             decode_ms: ms(timing.decode_us),
             output_tokens: route.output_tokens,
