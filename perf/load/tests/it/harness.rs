@@ -69,6 +69,7 @@ pub(crate) fn title() -> Title {
         load: Load::Closed { concurrency: 1 },
         slo: Slo::default(),
         trim: baton_load::trim(Duration::ZERO, Duration::ZERO),
+        warm_up_requests: 0,
         notes: BTreeMap::new(),
         calibration: None,
     }
