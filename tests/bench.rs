@@ -45,6 +45,9 @@ fn a_run_counts_what_a_deployment_gave_and_where_its_time_went() {
         assert!((20..=60).contains(&record["input"]["tokens"].as_u64().unwrap_or(0)), "{record}");
         assert_eq!(record["phases"]["prefill_worker"], "prefill-0", "{record}");
         assert_eq!(record["phases"]["decode_worker"], "decode-0", "{record}");
+        let phase =
+            |name: &str| record["phases"][name].as_u64().unwrap_or_else(|| panic!("no {name} in {record}"));
+        assert!((1..=phase("decode_us")).contains(&phase("decode_wait_us")), "{record}");
     }
 
     let (html, vllm) = (file("report.html"), file("vllm.json"));

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rustix::process::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::harness::{
     ANY, Ask, Client, ModelFolder, Process, Sent, Shape, eventually, prompt_of, start, words, worker_args,
@@ -38,6 +38,15 @@ fn decisions_are_in_the_file_with_what_then_happened_and_can_be_explained_from_t
         record if record["outcome"].is_object() => Ok(()),
         record => Err(record.to_string()),
     });
+    let asked = |ids: &[&str]| client.post("/v1/decisions", &json!({ "ids": ids }));
+    let told = asked(&["second.1", "nobody", "first"]).ok();
+    let found: Vec<&str> =
+        told["data"].as_array().into_iter().flatten().filter_map(|one| one["request_id"].as_str()).collect();
+    assert_eq!(found, ["second.1", "first"], "{told}");
+    assert!(
+        asked(&["x"; 1_001]).error(400)["message"].as_str().is_some_and(|text| text.contains("1000 at most"))
+    );
+    assert_eq!(client.post("/v1/decisions", &json!({ "id": "first" })).error(400)["param"], "ids");
     let (found, told) = explain(&["first", "--url", client.base()]);
     assert!(found && told.contains("decode-0"), "{told}");
 

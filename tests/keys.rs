@@ -122,6 +122,8 @@ fn who_has_a_key_is_served_counted_and_recorded_and_nobody_else() {
     }
 
     let metrics = Metrics::parse(&stranger.get("/metrics").body);
+    let unauthorized = [("error_code", "Unauthorized"), ("fairness_id", "default-flow")];
+    assert_eq!(metrics.sum("llm_d_epp_request_error_total", &unauthorized), Some(2.0));
     let of_alice = [("key", "alice"), ("team", "research")];
     assert_eq!(metrics.get("baton_tenant_prompt_tokens_total", &of_alice), 4.0);
     assert_eq!(metrics.get("baton_tenant_output_tokens_total", &of_alice), 4.0);

@@ -50,6 +50,14 @@ enum Blocks {
     Landing(Box<Landing>),
 }
 
+/// What this worker computes of a request.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Leg {
+    Both,
+    /// All after the first token.
+    Second,
+}
+
 /// What a session that is not running waits for.
 enum Happening {
     Command(Box<Command>),
@@ -134,7 +142,7 @@ impl Session<'_> {
                     Command::PrefillLocally(_) => {
                         let reservation = self.quiet(blocks).await?;
                         let submitted = self.worker.engine.submit_reserved(reservation, self.request.clone());
-                        return self.relay(submitted.map_err(refused)?).await;
+                        return self.relay(submitted.map_err(refused)?, Leg::Both).await;
                     }
                     Command::Open(_) => return Err(protocol("a session is opened once")),
                 },
@@ -265,10 +273,10 @@ impl Session<'_> {
         self.span.event("runnable", []);
         self.span.set_count("baton.transfer_bytes", received.bytes);
         self.send(Event::TransferDone(done)).await?;
-        self.relay(handle).await
+        self.relay(handle, Leg::Second).await
     }
 
-    async fn relay(&mut self, mut handle: SequenceHandle) -> Result<(), End> {
+    async fn relay(&mut self, mut handle: SequenceHandle, leg: Leg) -> Result<(), End> {
         loop {
             let event = tokio::select! {
                 biased;
@@ -308,7 +316,8 @@ impl Session<'_> {
                     let reason = finish_from_engine(reason);
                     self.span.set_count("baton.decode_us", timing.decode_us);
                     self.span.set("baton.outcome", "finished");
-                    let done = Done { reason: reason.into(), decode_us: timing.decode_us };
+                    let decode_wait_us = if leg == Leg::Second { timing.queue_us } else { 0 };
+                    let done = Done { reason: reason.into(), decode_us: timing.decode_us, decode_wait_us };
                     tracing::debug!(
                         request_id = self.request.id,
                         adapter = self.adapter(),

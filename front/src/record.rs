@@ -5,14 +5,15 @@ use std::{
     time::{Duration, Instant},
 };
 
+use axum::extract::Request;
 use baton_process::{Span, SpanKind, TraceContext};
 use baton_proto::v1::{Account, Timing};
 use baton_tenancy::Call;
-use http::HeaderMap;
+use http::{HeaderMap, header::CONTENT_LENGTH};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
-    EndedBy, GenerateError, Owner, RequestEnd, RequestHead, RequestWatch,
+    App, EndedBy, GenerateError, Owner, RequestEnd, RequestHead, RequestWatch,
     api_error::ApiError,
     completion::End,
     metrics::{FinishLabels, Handles, RequestLabels, gen_ai},
@@ -35,10 +36,23 @@ impl Unanswered {
     }
 }
 
-/// A request that was refused before anything but its headers was read.
-pub(crate) fn note_refused(metrics: &Handles, request_id: &str, endpoint: &'static str, error: &ApiError) {
+/// A request that was refused before anything but its headers was read. Whose it was is not told: who has no good key could say anything.
+pub(crate) fn note_refused(
+    app: &App,
+    request_id: &str,
+    endpoint: &'static str,
+    request: &Request,
+    error: &ApiError,
+) {
     let (status, outcome) = (error.status.as_u16(), error.outcome());
-    metrics.requests.get_or_create(&RequestLabels { endpoint, status, outcome }).inc();
+    app.metrics.requests.get_or_create(&RequestLabels { endpoint, status, outcome }).inc();
+    let nothing = HeaderMap::new();
+    let announced = request.headers().get(CONTENT_LENGTH).and_then(|bytes| bytes.to_str().ok()?.parse().ok());
+    let bytes = announced.unwrap_or_default();
+    let head = RequestHead { is_understood: false, adapter: None, owner: None, headers: &nothing, bytes };
+    if let Some(watch) = app.generator.watch(&head) {
+        watch.ended(&RequestEnd::refused(status));
+    }
     tracing::info!(request_id, endpoint, status, outcome, error = error.body.message, "request");
 }
 
@@ -336,6 +350,7 @@ impl RequestRecord {
             queue_ms = millis(Duration::from_micros(timing.queue_us)),
             prefill_ms = millis(Duration::from_micros(timing.prefill_us)),
             transfer_ms = millis(Duration::from_micros(timing.transfer_us)),
+            decode_wait_ms = millis(Duration::from_micros(timing.decode_wait_us)),
             first_token_ms = millis(self.first_token.unwrap_or_default()),
             decode_ms = millis(self.decode_time(&timing)),
             total_ms = millis(total),

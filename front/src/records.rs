@@ -1,19 +1,20 @@
-//! What operators ask of requests that have been: decisions on them, and the traffic that they were.
+//! What operators ask of requests that have been: decisions on them, by one or by many, and the traffic that they were.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
     body::Body,
-    extract::{Path, State},
+    extract::{Path, Request, State},
     http::{Uri, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
     routing::get,
 };
 use futures::stream;
+use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::{App, api_error::ApiError};
+use crate::{App, api_error::ApiError, body};
 
 /// How many requests an answer to `/v1/traffic` has.
 const REQUESTS: &str = "x-baton-traffic-requests";
@@ -24,7 +25,7 @@ const AN_HOUR: Duration = Duration::from_secs(3_600);
 
 pub(crate) fn routes() -> Router<Arc<App>> {
     Router::new()
-        .route("/v1/decisions", get(decisions))
+        .route("/v1/decisions", get(decisions).post(decisions_on))
         .route("/v1/decisions/{*id}", get(decision))
         .route("/v1/traffic", get(traffic))
 }
@@ -33,6 +34,30 @@ pub(crate) fn routes() -> Router<Arc<App>> {
 async fn decisions(State(app): State<Arc<App>>) -> Json<Value> {
     const MOST: usize = 100;
     Json(json!({ "object": "list", "data": app.generator.decisions(MOST) }))
+}
+
+/// Requests that are asked about in one call.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wanted {
+    ids: Vec<String>,
+}
+
+/// The decisions on some requests, as far as they are known, in the order in which they are asked for.
+async fn decisions_on(State(app): State<Arc<App>>, request: Request) -> Result<Json<Value>, ApiError> {
+    const MOST: usize = 1_000;
+    let (parts, body) = request.into_parts();
+    let body = body::read_bytes(&parts.headers, body, &app.config.limits).await?;
+    let Wanted { ids } = serde_json::from_slice(&body).map_err(|error| {
+        let message = format!("The body is not {{\"ids\": [\"…\", …]}}: {error}");
+        ApiError::invalid(message).param("ids")
+    })?;
+    if ids.len() > MOST {
+        let message = format!("There are {} ids; ask about {MOST} at most at a time", ids.len());
+        return Err(ApiError::invalid(message).param("ids"));
+    }
+    let known: Vec<Value> = ids.iter().filter_map(|id| app.generator.decision(id)).collect();
+    Ok(Json(json!({ "object": "list", "data": known })))
 }
 
 async fn decision(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Json<Value>, ApiError> {

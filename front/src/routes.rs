@@ -105,7 +105,7 @@ async fn generate(app: Arc<App>, request_id: String, shape: Shape, request: Requ
     let call = match access::begin(&app, &request, endpoint) {
         Ok(call) => call,
         Err(refused) => {
-            record::note_refused(&app.metrics, &request_id, endpoint, &refused);
+            record::note_refused(&app, &request_id, endpoint, &request, &refused);
             return access::refuse(refused, request).await;
         }
     };

@@ -40,6 +40,21 @@ pub struct RequestEnd {
     pub output_tokens: u64,
 }
 
+impl RequestEnd {
+    /// Of a request of which nothing was generated.
+    pub(crate) fn refused(status: u16) -> Self {
+        Self {
+            way: EndedBy::Error(status),
+            is_stream: false,
+            first_token: None,
+            response_bytes: 0,
+            prompt_tokens: 0,
+            cached_tokens: 0,
+            output_tokens: 0,
+        }
+    }
+}
+
 /// Who ended a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EndedBy {

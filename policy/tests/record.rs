@@ -44,7 +44,7 @@ fn a_record_holds_what_the_decision_was_made_of() {
 fn explain_reads_well() {
     let mut record = record("r1");
     record.outcome =
-        Some(Outcome { ttft_ms: 61.0, output_tokens: 180, decode_ms: 1_300.0, ..Outcome::default() });
+        Some(Outcome { ttft_ms: 61.0, output_tokens: 180, decode_wait_ms: 2.5, ..Outcome::default() });
     let text = explain(&record);
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!(lines[0], "request r1 (8000 prompt tokens, about 200 to generate) went to w0 then w2");
@@ -53,6 +53,10 @@ fn explain_reads_well() {
     assert!(lines[2].starts_with("→ ") && lines[2].contains("w0 then w2: "), "{text}");
     assert!(lines[2].contains("prefill ") && !lines[2].contains("session"), "{text}");
     assert!(lines[5].starts_with("then: first token after 61.0 ms"), "{text}");
+    assert!(lines[5].contains("decode wait 2.5 ms"), "{text}");
+    let old = serde_json::to_string(&record).unwrap().replace(r#""decode_wait_ms":2.5,"#, "");
+    let old: Record = serde_json::from_str(&old).expect("a record of before that was measured");
+    assert_eq!(old.outcome.unwrap().decode_wait_ms, 0.0);
 }
 
 #[test]

@@ -140,6 +140,7 @@ fn log(request_id: &str, adapter: Option<&str>, plan: &Plan, outcome: Outcome, a
         prefill_us = record.prefill_us,
         transfer_us = record.transfer_us,
         first_token_us = record.timing().first_token_us,
+        decode_wait_us = record.decode_wait_us,
         decode_us = record.decode_us,
         total_us = crate::control::micros(arrival.elapsed()),
         "request ended"

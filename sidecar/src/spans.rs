@@ -17,6 +17,7 @@ pub(crate) fn end(span: &mut Span, request_id: &str, plan: &Plan, outcome: Outco
         ("baton.queue_us", record.queue_us),
         ("baton.prefill_us", record.prefill_us),
         ("baton.transfer_us", record.transfer_us),
+        ("baton.decode_wait_us", record.decode_wait_us),
         ("baton.decode_us", record.decode_us),
         ("baton.transfer_bytes", record.transfer_bytes),
         ("baton.cached_tokens", u64::from(record.cached_prompt_tokens)),

@@ -58,6 +58,7 @@ fn account() -> Account {
             transfer_us: 3_000,
             first_token_us: 4_000,
             decode_us: 5_000,
+            decode_wait_us: 600,
         }),
         prefill_worker: "prefill-0".to_owned(),
         cached_prompt_tokens: 2,

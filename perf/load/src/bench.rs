@@ -47,6 +47,8 @@ pub struct Title {
     pub slo: Slo,
     /// What is left out at both ends.
     pub trim: Trim,
+    /// At the beginning so many requests are left out, if that is more.
+    pub warm_up_requests: u32,
     /// What else a reader should know.
     pub notes: BTreeMap<String, String>,
     /// The client's floor; without it the run is invalid.
@@ -159,6 +161,8 @@ impl Bench {
         let mut notes = title.notes;
         self.note(&mut notes, plan.requests().len() - driven.ended.len());
         let mut records = self.records(&job, &mut driven);
+        let intended = records.iter().map(|record| record.intended_us).collect();
+        let trim = with_warm_up(title.trim, title.warm_up_requests, intended);
         if self.setup.asks_for_phases {
             let pool = Arc::new(Pool::new(self.server.clone()));
             runtime()?.block_on(phases::join(&pool, &self.manner, &mut records));
@@ -180,7 +184,7 @@ impl Bench {
             },
             origin: Origin::Measured { client: driven.client, calibration: title.calibration },
             slo: title.slo,
-            trim: title.trim,
+            trim,
             utilisation: Vec::new(),
             validity,
             records,
@@ -241,8 +245,37 @@ fn runtime() -> io::Result<Runtime> {
     Builder::new_current_thread().enable_all().build()
 }
 
+/// `trim`, with so much time at the beginning that `requests` are left out, in the order in which they were to be sent. Those that were to be sent at the
+/// same time stay or go together.
+fn with_warm_up(trim: Trim, requests: u32, mut intended: Vec<Micros>) -> Trim {
+    if requests == 0 {
+        return trim;
+    }
+    intended.sort_unstable();
+    let (Some(&first), Some(&last)) = (intended.first(), intended.last()) else { return trim };
+    let begin = intended.get(requests as usize).copied().unwrap_or(Micros(last.0 + 1));
+    Trim { warm_up_us: trim.warm_up_us.max(begin.since(first)), ..trim }
+}
+
 /// For [`Title::trim`].
 #[must_use]
 pub fn trim(warm_up: Duration, cool_down: Duration) -> Trim {
     Trim { warm_up_us: Micros::from(warm_up), cool_down_us: Micros::from(cool_down) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn warm_up(requests: u32, intended: &[u64]) -> u64 {
+        let intended = intended.iter().map(|&at| Micros(at)).collect();
+        with_warm_up(trim(Duration::from_micros(5), Duration::ZERO), requests, intended).warm_up_us.0
+    }
+
+    #[test]
+    fn the_first_requests_are_left_out_by_the_time_of_the_next() {
+        let intended = [40, 10, 30, 30, 20];
+        assert_eq!([0, 1, 2, 3, 4, 5].map(|requests| warm_up(requests, &intended)), [5, 10, 20, 20, 30, 31]);
+        assert_eq!((warm_up(1, &[10, 12]), warm_up(3, &[])), (5, 5), "the longer of both counts");
+    }
 }

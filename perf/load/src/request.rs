@@ -95,14 +95,20 @@ impl Manner {
             body.insert("ignore_eos".to_owned(), json!(true));
         }
         body.extend(self.body.clone());
-        self.post(target, id, &Value::Object(body).to_string())
+        let extra = format!("accept: text/event-stream\r\nx-request-id: {id}\r\n");
+        self.write_post(target, self.path(), &extra, &Value::Object(body).to_string())
     }
 
-    fn post(&self, target: &Target, id: &str, body: &str) -> Vec<u8> {
+    /// The bytes of a request that says `body` to what is at `path`.
+    pub(crate) fn post(&self, target: &Target, path: &str, body: &Value) -> Vec<u8> {
+        self.write_post(target, path, "", &body.to_string())
+    }
+
+    fn write_post(&self, target: &Target, path: &str, extra: &str, body: &str) -> Vec<u8> {
         let mut head = format!(
-            "POST {} HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\naccept: text/event-stream\r\n\
-             user-agent: baton/{}\r\nx-request-id: {id}\r\ncontent-length: {}\r\n",
-            target.path_to(self.path()),
+            "POST {} HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\n{extra}user-agent: baton/{}\r\n\
+             content-length: {}\r\n",
+            target.path_to(path),
             target.authority(),
             env!("CARGO_PKG_VERSION"),
             body.len()

@@ -94,6 +94,14 @@ impl RateProfile {
         }
     }
 
+    /// The rate, if it is the same for ever.
+    pub fn rate(&self) -> Option<f64> {
+        match self.steps.as_slice() {
+            [step] if step.from == step.to && step.over == Duration::MAX => Some(step.from),
+            _ => None,
+        }
+    }
+
     /// When the last part ends; `None` for a rate that goes on for ever.
     pub fn length(&self) -> Option<Duration> {
         let length = self.steps.iter().try_fold(Duration::ZERO, |sum, step| sum.checked_add(step.over));

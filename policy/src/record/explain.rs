@@ -73,11 +73,12 @@ pub fn explain(record: &Record) -> String {
     if let Some(outcome) = &record.outcome {
         let _ = writeln!(
             text,
-            "then: first token after {:.1} ms (queue {:.1}, prefill {:.1}, transfer {:.1}), {} tokens in {:.1} ms, {} prompt tokens cached{}",
+            "then: first token after {:.1} ms (queue {:.1}, prefill {:.1}), transfer {:.1} and decode wait {:.1} ms, {} tokens in {:.1} ms, {} prompt tokens cached{}",
             outcome.ttft_ms,
             outcome.queue_ms,
             outcome.prefill_ms,
             outcome.transfer_ms,
+            outcome.decode_wait_ms,
             outcome.output_tokens,
             outcome.decode_ms,
             outcome.cached_tokens,

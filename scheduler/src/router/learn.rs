@@ -36,6 +36,7 @@ impl Known {
             transfer_ms: ms(timing.transfer_us),
             moved_bytes: account.map_or(0, |account| account.transfer_bytes),
             link_bytes_per_second: account.map_or(0, |account| account.link_bytes_per_second),
+            decode_wait_ms: ms(timing.decode_wait_us),
             ttft_ms: ttft_ms.unwrap_or(0.0),
             decode_ms: ms(timing.decode_us),
             output_tokens: route.output_tokens,

@@ -258,6 +258,7 @@ impl Plan {
 
     fn on_done(&mut self, done: &decode::Done) -> Vec<Action> {
         self.record.decode_us = done.decode_us;
+        self.record.decode_wait_us = done.decode_wait_us;
         self.finish(done.reason())
     }
 

@@ -49,6 +49,7 @@ pub(crate) struct Record {
     pub(crate) prefill_us: u64,
     pub(crate) transfer_us: u64,
     pub(crate) decode_us: u64,
+    pub(crate) decode_wait_us: u64,
     pub(crate) transfer_bytes: u64,
     pub(crate) link_bytes_per_second: u64,
     pub(crate) cached_prompt_tokens: u32,
@@ -69,6 +70,7 @@ impl Record {
             transfer_us: self.transfer_us,
             first_token_us: self.first_token_at.map_or(0, micros),
             decode_us: self.decode_us,
+            decode_wait_us: self.decode_wait_us,
         }
     }
 

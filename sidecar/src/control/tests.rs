@@ -149,7 +149,8 @@ fn prefilled() -> Input {
 }
 
 fn done() -> Input {
-    Input::Decode(decode::Event::Done(decode::Done { reason: FinishReason::Stop.into(), decode_us: 8_000 }))
+    let reason = FinishReason::Stop.into();
+    Input::Decode(decode::Event::Done(decode::Done { reason, decode_us: 8_000, decode_wait_us: 600 }))
 }
 
 #[test]
@@ -206,7 +207,8 @@ fn the_account_is_given_whenever_it_says_more() {
     plan.check(tokens(&[9]), &["emit [9]"]);
     assert_eq!(plan.0.news(), None, "nothing new");
     plan.check(done(), &["finished Stop, prefilled by p1"]);
-    assert_eq!(plan.0.account().timing.unwrap().decode_us, 8_000);
+    let timing = plan.0.account().timing.unwrap();
+    assert_eq!((timing.decode_us, timing.decode_wait_us), (8_000, 600));
 }
 
 #[test]

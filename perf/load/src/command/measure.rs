@@ -31,6 +31,10 @@ pub struct MeasureArgs {
     #[arg(long, default_value = "0s", value_name = "TIME", value_parser = humantime::parse_duration)]
     warm_up: Duration,
 
+    /// Leave out so many requests at the start, those that were to be sent first; with --warm-up, whichever is more
+    #[arg(long, visible_alias = "warmup-requests", default_value_t = 0, value_name = "N")]
+    warm_up_requests: u32,
+
     /// Leave out requests that were to be sent in this time before the end
     #[arg(long, default_value = "0s", value_name = "TIME", value_parser = humantime::parse_duration)]
     cool_down: Duration,
@@ -68,6 +72,7 @@ impl MeasureArgs {
                 e2e_ms: self.slo_e2e.map(millis),
             },
             trim: trim(self.warm_up, self.cool_down),
+            warm_up_requests: self.warm_up_requests,
             notes: self.notes.iter().cloned().collect(),
             calibrates: !self.no_calibration,
             shows_progress: !self.quiet,

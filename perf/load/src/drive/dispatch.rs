@@ -11,7 +11,7 @@ use baton_workload::{Plan, Start};
 use rustix::thread::set_current_timer_slack;
 use tokio_util::sync::CancellationToken;
 
-use super::{Event, Job, Preparer, Threads};
+use super::{Event, Job, Preparer, Threads, report::Report};
 use crate::{
     call::{Call, Ended, How, perform},
     clock::Stamp,
@@ -38,7 +38,8 @@ pub(super) struct Dispatcher<'a> {
     later: Box<dyn Iterator<Item = u32> + 'a>,
     /// Ordered, not here yet.
     ordered: usize,
-    ready: HashMap<u32, Vec<u8>>,
+    /// `None`: of those that could not be made.
+    ready: HashMap<u32, Option<Vec<u8>>>,
     ahead_tokens: u64,
     stop: CancellationToken,
     ended: Vec<Ended>,
@@ -181,6 +182,11 @@ impl<'a> Dispatcher<'a> {
             }
         };
         let planned = &self.job.plan.requests()[due.index as usize];
+        self.ahead_tokens = self.ahead_tokens.saturating_sub(planned.prompt.tokens());
+        let report = Report::new(self.events.clone(), due);
+        self.live.sent(self.schedule.in_flight());
+        // Without it, the report that is dropped says that it failed.
+        let Some(request) = request else { return self.order_ahead() };
         let call = Call {
             due,
             request,
@@ -189,13 +195,8 @@ impl<'a> Dispatcher<'a> {
             keeps_output: self.job.keeps_output,
             timeout: self.job.limits.request_timeout,
         };
-        let (events, stop) = (self.events.clone(), self.stop.clone());
-        self.threads.spawn(due.index, async move |pool| {
-            // Who asked for it waits until it has it.
-            let _ = events.send(Event::Ended(Box::new(perform(call, pool, stop).await)));
-        });
-        self.live.sent(self.schedule.in_flight());
-        self.ahead_tokens = self.ahead_tokens.saturating_sub(planned.prompt.tokens());
+        let stop = self.stop.clone();
+        self.threads.spawn(due.index, async move |pool| report.ended(perform(call, pool, stop).await));
         self.order_ahead();
     }
 

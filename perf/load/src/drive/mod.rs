@@ -8,6 +8,7 @@
 
 mod dispatch;
 mod preparer;
+mod report;
 mod threads;
 
 use std::{
@@ -90,10 +91,10 @@ pub(crate) struct Driven {
 
 /// What the dispatcher is told.
 pub(crate) enum Event {
-    /// A request's bytes.
+    /// A request's bytes; `None`: making them failed, by a mistake in this program.
     Prepared {
         index: u32,
-        request: Vec<u8>,
+        request: Option<Vec<u8>>,
     },
     Ended(Box<Ended>),
     Interrupted,

@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::mpsc,
     thread::{self, JoinHandle},
     time::Duration,
@@ -63,15 +64,20 @@ impl Drop for Preparer {
     }
 }
 
+fn prepare(job: &Job, index: u32, answers: &Answers) -> Vec<u8> {
+    let planned = &job.plan.requests()[index as usize];
+    let prompt = job.content.prompt(&job.plan, planned, answers);
+    let id = job.request_id(index);
+    job.manner.request(job.server.target(), &id, prompt, planned.output_tokens)
+}
+
 fn prepare_all(job: &Job, inbox: &mpsc::Receiver<Order>, events: &mpsc::Sender<Event>) {
     let mut answers = Answers::new();
     while let Ok(order) = inbox.recv() {
         match order {
             Order::Prepare(index) => {
-                let planned = &job.plan.requests()[index as usize];
-                let prompt = job.content.prompt(&job.plan, planned, &answers);
-                let id = job.request_id(index);
-                let request = job.manner.request(job.server.target(), &id, prompt, planned.output_tokens);
+                // What it borrows is only read.
+                let request = catch_unwind(AssertUnwindSafe(|| prepare(job, index, &answers))).ok();
                 if events.send(Event::Prepared { index, request }).is_err() {
                     return;
                 }

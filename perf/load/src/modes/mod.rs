@@ -35,6 +35,8 @@ pub struct Measure {
     pub slo: Slo,
     /// What is left out at both ends.
     pub trim: Trim,
+    /// Requests that are left out at the beginning, if that is more.
+    pub warm_up_requests: u32,
     /// What else a reader should know.
     pub notes: BTreeMap<String, String>,
     /// Runs are preceded by one against the built-in null server; without it they are invalid.
@@ -164,6 +166,7 @@ impl Prepared {
             load: self.load.clone(),
             slo: measure.slo,
             trim: measure.trim,
+            warm_up_requests: measure.warm_up_requests,
             notes: measure.notes.clone(),
             calibration,
         };

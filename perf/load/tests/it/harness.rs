@@ -69,6 +69,7 @@ pub(crate) fn title() -> Title {
         load: Load::Closed { concurrency: 1 },
         slo: Slo::default(),
         trim: baton_load::trim(Duration::ZERO, Duration::ZERO),
+        warm_up_requests: 0,
         notes: BTreeMap::new(),
         calibration: None,
     }
@@ -99,6 +100,15 @@ pub(crate) fn chunk_tokens(record: &Record) -> Vec<u32> {
 pub(crate) struct Scripted {
     pub(crate) address: SocketAddr,
     bodies: Arc<Mutex<Vec<String>>>,
+    asked: Arc<Mutex<Vec<String>>>,
+}
+
+/// How a server tells where requests' time went.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tells {
+    Nothing,
+    OneByOne,
+    Many,
 }
 
 /// What it does with a request.
@@ -120,18 +130,33 @@ pub(crate) enum Then {
 
 impl Scripted {
     pub(crate) fn start(scripts: Vec<Script>) -> Self {
+        Self::telling(scripts, Tells::Nothing)
+    }
+
+    pub(crate) fn telling(scripts: Vec<Script>, tells: Tells) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let bodies = Arc::new(Mutex::new(Vec::new()));
-        let (shared, kept) = (Arc::new(Mutex::new(scripts)), bodies.clone());
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let (shared, kept, noted) = (Arc::new(Mutex::new(scripts)), bodies.clone(), asked.clone());
         // Ends with the test's process: it only waits for connections.
         thread::spawn(move || {
             for connection in listener.incoming() {
-                let (scripts, bodies) = (shared.clone(), kept.clone());
-                thread::spawn(move || serve(connection.unwrap(), &scripts, &bodies));
+                let (scripts, bodies, asked) = (shared.clone(), kept.clone(), noted.clone());
+                thread::spawn(move || {
+                    serve(connection.unwrap(), &scripts, &bodies, |head, body| {
+                        asked.lock().unwrap().push(head.split(' ').next().unwrap().to_owned());
+                        tell(tells, head, body)
+                    });
+                });
             }
         });
-        Self { address, bodies }
+        Self { address, bodies, asked }
+    }
+
+    /// The methods by which it was asked about decisions.
+    pub(crate) fn asked(&self) -> Vec<String> {
+        self.asked.lock().unwrap().clone()
     }
 
     /// The requests for tokens so far.
@@ -140,8 +165,17 @@ impl Scripted {
     }
 }
 
-fn serve(mut connection: TcpStream, scripts: &Mutex<Vec<Script>>, bodies: &Mutex<Vec<String>>) {
+fn serve(
+    mut connection: TcpStream,
+    scripts: &Mutex<Vec<Script>>,
+    bodies: &Mutex<Vec<String>>,
+    tell: impl Fn(&str, &str) -> String,
+) {
     while let Some((head, body)) = read_request(&mut connection) {
+        if head.contains(" /v1/decisions") {
+            connection.write_all(tell(&head, &body).as_bytes()).unwrap();
+            continue;
+        }
         if head.starts_with("GET") {
             let models = r#"{"data":[{"id":"m"}]}"#;
             let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{models}", models.len());
@@ -169,6 +203,32 @@ fn serve(mut connection: TcpStream, scripts: &Mutex<Vec<Script>>, bodies: &Mutex
                 return;
             }
         }
+    }
+}
+
+/// A decision on each request that is asked about, as far as it is told.
+fn tell(tells: Tells, head: &str, body: &str) -> String {
+    let times = r#""queue_ms":1,"prefill_ms":2,"transfer_ms":3,"decode_wait_ms":4,"ttft_ms":5,"decode_ms":6"#;
+    let decision = |id: &str| {
+        format!(
+            r#"{{"request_id":{id},"choices":[{{"prefill":"p","decode":"d"}}],"winner":0,"outcome":{{{times},"failed":false}}}}"#
+        )
+    };
+    let told = match (tells, head.starts_with("POST")) {
+        (Tells::Many, true) => {
+            let ids = body.split_once('[').unwrap().1.split_once(']').unwrap().0;
+            let all: Vec<String> = ids.split(',').map(decision).collect();
+            Some(format!(r#"{{"object":"list","data":[{}]}}"#, all.join(",")))
+        }
+        (Tells::OneByOne, false) => {
+            let id = head.split(' ').nth(1).unwrap().rsplit('/').next().unwrap();
+            Some(decision(&format!("{id:?}")))
+        }
+        _ => None,
+    };
+    match told {
+        Some(told) => format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{told}", told.len()),
+        None => "HTTP/1.1 405 Method Not Allowed\r\ncontent-length: 0\r\n\r\n".to_owned(),
     }
 }
 

@@ -1,8 +1,9 @@
-//! A session's next turn says the answer to the one before.
+//! What requests say: a session's next turn the answer to the one before; and one that can't be written fails alone.
 
 use std::{sync::Arc, time::Duration};
 
 use baton_load::{Answers, Content, Message, Prompt};
+use baton_results::Outcome;
 use baton_workload::{Fill, Pacing, Piece, Plan, Planned, Start};
 use tokio_util::sync::CancellationToken;
 
@@ -51,4 +52,36 @@ fn the_next_turn_has_the_answer_in_it() {
     let [first, second] = document.measured.records.as_slice() else { panic!("two turns") };
     assert_eq!(second.intended_us.0, first.end_us.unwrap().0 + 50_000);
     assert_eq!((second.session, second.turn), (Some(0), 1));
+}
+
+/// Has a mistake in it.
+struct Broken;
+
+impl Content for Broken {
+    fn prompt(&self, _: &Plan, request: &Planned, _: &Answers) -> Prompt {
+        assert_ne!(request.index, 2, "on purpose");
+        Prompt::Messages(vec![Message { role: "user", content: "hello".to_owned() }])
+    }
+}
+
+#[test]
+fn a_request_that_cannot_be_written_fails_and_the_run_ends() {
+    let answer = events(&[r#"{"choices":[{"delta":{"content":"a"}}]}"#, "[DONE]"]);
+    let server = Scripted::start(vec![Script { answer, then: Then::Close }]);
+    let plan = super::harness::closed(5, 2, 1);
+    let document =
+        run_saying(setup(server.address), plan, Arc::new(Broken), &CancellationToken::new()).unwrap();
+    let mut records = document.measured.records;
+    records.sort_by_key(|record| record.index);
+    assert_eq!(records.len(), 5);
+    for record in records {
+        match record.outcome {
+            Outcome::Failed { message, .. } => {
+                assert!(record.index == 2 && message.contains("mistake"), "{message}")
+            }
+            outcome => {
+                assert!(record.index != 2 && matches!(outcome, Outcome::Complete { .. }), "{outcome:?}")
+            }
+        }
+    }
 }
