@@ -65,6 +65,32 @@ fn a_server_that_is_not_there_is_named() {
 }
 
 #[test]
+fn workers_are_measured_and_a_split_is_verified_on_them() {
+    let model = ModelFolder::made_up(Shape::TINY);
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = |name: &str| folder.path().join(name).display().to_string();
+    let (profile, json) = (file("worker.json"), file("verified.json"));
+    let up = ["--", "--model", &model.arg(), "--max-running", "4", "--compute-percent", "50"];
+    let page = baton(&[&["tune", "profile", "-o", &profile, "--rounds", "1"], &up[..]].concat());
+    assert!(page.contains("tokens/s in steps of"), "{page}");
+    let measured = read(&profile);
+    assert_eq!((&measured["source"], &measured["limits"]["running"]), (&"measured".into(), &4.into()));
+    assert!(measured["prefill"][0]["per_token_ms"].as_f64().is_some_and(|ms| ms >= 0.0), "{measured}");
+    assert!(measured["transfer"]["bytes_per_second"].as_f64().is_some_and(|speed| speed > 1e5), "{measured}");
+
+    let what = ["tune", "verify", "--profile", &profile, "--split", "1:1", "--seconds", "2", "--json", &json];
+    let load = ["--rate", "1", "--input-tokens", "40", "--output-tokens", "8"];
+    let page = baton(&[&what, &load[..], &up[..]].concat());
+    assert!(page.contains("1P:1D"), "{page}");
+    let verified = &read(&json)[0];
+    for figure in ["ttft_p50_ms", "ttft_p99_ms", "tpot_ms"] {
+        let of = |kind: &str| verified[figure][kind].as_f64().filter(|ms| *ms > 0.0);
+        assert!(of("simulated").is_some() && of("live").is_some(), "{figure}: {verified}");
+    }
+    assert_eq!(verified["failed"], 0, "{verified}");
+}
+
+#[test]
 fn a_split_is_recommended_and_written_as_values() {
     let folder = tempfile::tempdir().expect("a folder");
     let values = folder.path().join("values.yaml").display().to_string();

@@ -77,6 +77,7 @@ fn config() -> impl Strategy<Value = EngineConfig> {
                 growth_tokens,
                 prefix_cache,
                 layer_group,
+                compute_percent: 100,
             }
         },
     )

@@ -88,6 +88,7 @@ impl Client {
             made: self.made.clone(),
             slo,
             trim: trim(Duration::ZERO, Duration::ZERO),
+            warm_up_requests: 0,
             notes: BTreeMap::new(),
             // What the client adds is part of what is measured here.
             calibrates: false,
