@@ -17,6 +17,7 @@ mod context;
 mod export;
 mod setup;
 mod span;
+mod tls;
 
 pub use args::TraceArgs;
 pub use context::TraceContext;

@@ -1,5 +1,7 @@
 //! Options.
 
+use std::path::PathBuf;
+
 use clap::Args;
 
 /// Stands last in a subcommand's help, after its own options.
@@ -8,9 +10,14 @@ const HEADING: &str = "Traces";
 /// Trace options that every subcommand takes.
 #[derive(Args, Clone, Debug, Default)]
 pub struct TraceArgs {
-    /// OpenTelemetry collector that spans of requests are sent to by gRPC, such as http://127.0.0.1:4317 [default: no traces]
+    /// OpenTelemetry collector that spans of requests are sent to by gRPC, such as http://127.0.0.1:4317, or https for TLS [default: no
+    /// traces]
     #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL", global = true, help_heading = HEADING)]
     pub otlp_endpoint: Option<String>,
+
+    /// Certificates that an https collector's is checked against [default: the system's]
+    #[arg(long, env = "OTEL_EXPORTER_OTLP_CERTIFICATE", value_name = "FILE", global = true, help_heading = HEADING)]
+    pub otlp_ca: Option<PathBuf>,
 
     /// Share of traces that are recorded, of those that begin here, 0 to 1; clients that send a traceparent decide for themselves [default: 1]
     #[arg(long, env = "BATON_TRACE_SAMPLE_RATIO", value_name = "RATIO", global = true, help_heading = HEADING, value_parser = parse_ratio)]
@@ -27,6 +34,7 @@ impl TraceArgs {
         let ratio = self.trace_sample_ratio.map(|ratio| ratio.to_string());
         let words = [
             ("--otlp-endpoint", self.otlp_endpoint.clone()),
+            ("--otlp-ca", self.otlp_ca.as_ref().map(|path| path.display().to_string())),
             ("--trace-sample-ratio", ratio),
             ("--otel-resource-attributes", self.otel_resource_attributes.clone()),
         ];

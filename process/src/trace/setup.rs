@@ -1,6 +1,7 @@
 //! Starting and ending traces of a process.
 
 use std::{
+    path::Path,
     sync::{LazyLock, OnceLock},
     time::Duration,
 };
@@ -13,11 +14,15 @@ use opentelemetry_sdk::{
 };
 use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Endpoint;
+use tonic::{
+    codegen::http::Uri,
+    transport::{Channel, Endpoint},
+};
 
 use super::{
     args::TraceArgs,
     export::{Exporter, QUEUE, Queue, SpanCounts},
+    tls::Https,
 };
 use crate::Metrics;
 
@@ -35,10 +40,12 @@ static COUNTS: LazyLock<SpanCounts> = LazyLock::new(SpanCounts::default);
 pub enum BadTraceOption {
     /// The collector's URL.
     #[error(
-        "--otlp-endpoint {0:?}: expected http://HOST:PORT of a collector that takes OTLP over gRPC (4317 is usual); \
-         for TLS run a collector beside this process"
+        "--otlp-endpoint {0:?}: expected http://HOST:PORT or https://HOST:PORT of a collector that takes OTLP over gRPC (4317 is usual)"
     )]
     Endpoint(String),
+    /// What its certificate is to be checked against.
+    #[error("--otlp-ca: the collector's certificate could not be checked: {0}")]
+    Certificates(String),
     /// The attributes.
     #[error("--otel-resource-attributes: expected KEY=VALUE,… and found {0:?}")]
     Attribute(String),
@@ -58,18 +65,14 @@ pub fn start_traces(args: &TraceArgs, service: &'static str) -> Result<Traces, B
     let Some(url) = args.otlp_endpoint.as_deref().filter(|url| !url.is_empty()) else {
         return Ok(Traces::default());
     };
-    let bad = || BadTraceOption::Endpoint(url.to_owned());
-    let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|_| bad())?;
-    if endpoint.uri().scheme_str() != Some("http") || endpoint.uri().host().is_none() {
-        return Err(bad());
-    }
+    let channel = channel(url, args.otlp_ca.as_deref())?;
     let attributes = attributes(args.otel_resource_attributes.as_deref().unwrap_or_default())?;
     // A name in the attributes is the operator's word.
     let resource = Resource::builder_empty().with_service_name(service).with_attributes(attributes).build();
     let (sender, ended) = mpsc::channel(QUEUE);
     let exporter = Exporter {
         ended,
-        client: TraceServiceClient::new(endpoint.connect_timeout(CONNECT_PATIENCE).connect_lazy()),
+        client: TraceServiceClient::new(channel),
         resource: (&resource).into(),
         counts: COUNTS.clone(),
         is_failing: false,
@@ -86,6 +89,24 @@ pub fn start_traces(args: &TraceArgs, service: &'static str) -> Result<Traces, B
     let _ = TRACER.set(provider.tracer("baton"));
     tracing::info!(collector = url, "spans of requests are sent to a collector");
     Ok(Traces { exporting: Some((exporting, stop)) })
+}
+
+/// Connects at the first call.
+fn channel(url: &str, ca: Option<&Path>) -> Result<Channel, BadTraceOption> {
+    let bad = || BadTraceOption::Endpoint(url.to_owned());
+    let origin: Uri = url.parse().map_err(|_| bad())?;
+    let authority = origin.authority().filter(|authority| !authority.host().is_empty()).ok_or_else(bad)?;
+    // Whether it is over TLS, the connector decides; what requests say of it is its origin.
+    let endpoint = Endpoint::from_shared(format!("http://{authority}")).map_err(|_| bad())?;
+    let endpoint = endpoint.origin(origin.clone()).connect_timeout(CONNECT_PATIENCE);
+    match origin.scheme_str() {
+        Some("http") => Ok(endpoint.connect_lazy()),
+        Some("https") => {
+            let https = Https::new(ca).map_err(BadTraceOption::Certificates)?;
+            Ok(endpoint.connect_with_connector_lazy(https))
+        }
+        _ => Err(bad()),
+    }
 }
 
 impl Traces {
@@ -136,7 +157,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_collector_that_cannot_be_called_is_refused() {
-        for url in ["127.0.0.1:4317", "https://collector:4317", "http://", "nonsense"] {
+        for url in ["127.0.0.1:4317", "ftp://collector:4317", "http://", "nonsense"] {
             let args = TraceArgs { otlp_endpoint: Some(url.to_owned()), ..TraceArgs::default() };
             let error = start_traces(&args, "test").unwrap_err();
             assert_eq!(error, BadTraceOption::Endpoint(url.to_owned()));
