@@ -12,7 +12,12 @@ use rustls::{
     crypto::aws_lc_rs,
     pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
 };
-use tokio::{net::TcpListener, sync::mpsc, time::timeout};
+use tokio::{
+    io::{copy_bidirectional, duplex},
+    net::TcpListener,
+    sync::mpsc,
+    time::timeout,
+};
 use tokio_rustls::TlsAcceptor;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, transport::Server};
@@ -31,7 +36,7 @@ impl TraceService for Names {
         let resources = request.into_inner().resource_spans.into_iter();
         let spans = resources.flat_map(|spans| spans.scope_spans).flat_map(|spans| spans.spans);
         spans.for_each(|span| drop(self.0.send(span.name)));
-        Ok(Response::default())
+        Ok(Response::new(ExportTraceServiceResponse::default()))
     }
 }
 
@@ -53,8 +58,10 @@ async fn collector() -> (u16, String, mpsc::UnboundedReceiver<String>) {
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             // Who does not trust the certificate hangs up.
-            if let Ok(stream) = acceptor.accept(stream).await {
-                let _ = accepted.send(Ok::<_, std::io::Error>(stream)).await;
+            if let Ok(mut stream) = acceptor.accept(stream).await {
+                let (mut ours, theirs) = duplex(1 << 16);
+                tokio::spawn(async move { copy_bidirectional(&mut stream, &mut ours).await });
+                let _ = accepted.send(Ok::<_, std::io::Error>(theirs)).await;
             }
         }
     });

@@ -56,6 +56,8 @@ impl Prompt {
     }
 }
 
+/// Tokens of a block, where workers do not say otherwise.
+const USUAL_BLOCK: u32 = 16;
 /// Numbers of text in a block; the larger, the fewer are looked at.
 const TEXT_BLOCK: u32 = 64;
 /// What was sent somewhere counts for so long, if it is known by its text only: a server that is in use forgets it in minutes.
@@ -113,9 +115,12 @@ impl CacheIndex {
             .map(|indexer| indexer.handle().reader().read(baton_kv_index::Index::stats))
     }
 
-    /// Keys of a prompt, at every block size that there is.
+    /// Keys of a prompt, at every block size that there is; before there is any, at the usual one, by which the record of traffic knows it.
     pub(super) fn prompt(&self, scope: &Scope<'_>, tokens: &[u32], text: &[u32]) -> Prompt {
-        let sizes: Vec<u32> = self.indexer.handle().reader().read(|index| index.block_sizes().collect());
+        let mut sizes: Vec<u32> = self.indexer.handle().reader().read(|index| index.block_sizes().collect());
+        if sizes.is_empty() {
+            sizes.push(USUAL_BLOCK);
+        }
         let keys = |size| PromptKeys::new(scope, size, tokens);
         Prompt {
             tokens: if tokens.is_empty() { Vec::new() } else { sizes.into_iter().map(keys).collect() },
