@@ -5,12 +5,7 @@ use std::sync::Arc;
 use baton_simulator::{Profile, Routing, Simulated, System, Traffic, simulate};
 use serde::Serialize;
 
-use crate::{Objective, Sample, Split, TuneError};
-
-/// Rates are found to this ratio.
-const PRECISION: f64 = 1.02;
-/// Rates are looked for up to so many doublings from the first guess, either way.
-const MOST_DOUBLINGS: u32 = 12;
+use crate::{Objective, Sample, Split, TuneError, highest::highest};
 
 /// How fleets are simulated.
 #[derive(Clone, Debug)]
@@ -55,7 +50,8 @@ impl Search {
         met as f64 / simulated.len().max(1) as f64
     }
 
-    /// The highest rate at which `split` meets the objective, near `guess` at first; the order and the relative times of the requests stay.
+    /// The highest rate at which `split` meets the objective, near `guess` at first, though it may miss it at some that are lower; the order
+    /// and the relative times of the requests stay.
     ///
     /// # Errors
     /// [`TuneError`]: also when the requests have no times.
@@ -72,35 +68,9 @@ impl Search {
             let simulated = self.simulate(split, &base.scaled(own / rate), seed)?;
             Ok(self.attained(&simulated) >= self.objective.share)
         };
-        let mut rate = guess.max(1e-6);
-        let (mut good, mut bad) = (None, None);
-        let mut factor = 1.25;
-        for _ in 0..MOST_DOUBLINGS {
-            if is_good(rate)? {
-                good = Some(rate);
-                if bad.is_some() {
-                    break;
-                }
-                rate *= factor;
-            } else {
-                bad = Some(rate);
-                if good.is_some() {
-                    break;
-                }
-                rate /= factor;
-            }
-            factor = (factor * factor).min(4.0);
-        }
-        let (Some(mut good), Some(mut bad)) = (good, bad) else {
-            return Ok(match good {
-                Some(per_second) => Goodput { per_second, is_never: false },
-                None => Goodput { per_second: 0.0, is_never: true },
-            });
-        };
-        while bad / good > PRECISION {
-            let middle = (bad * good).sqrt();
-            if is_good(middle)? { good = middle } else { bad = middle }
-        }
-        Ok(Goodput { per_second: good, is_never: false })
+        Ok(match highest(guess, is_good)? {
+            Some(per_second) => Goodput { per_second, is_never: false },
+            None => Goodput { per_second: 0.0, is_never: true },
+        })
     }
 }

@@ -17,6 +17,7 @@ mod args;
 mod bound;
 pub mod fit;
 mod goodput;
+mod highest;
 mod live;
 mod objective;
 mod recommend;
