@@ -34,6 +34,8 @@ pub(crate) struct Client {
     pub(crate) told: Told,
 }
 
+/// Token ids that are sent: the first ones, as a model may have more than its tokenizer.
+const IDS: u32 = 256;
 /// Of prompts' content, which does not matter.
 const SEED: u64 = 1;
 
@@ -61,7 +63,7 @@ impl Client {
             asks_for_phases: true,
         })?;
         let told: Told = get(&bench, "/v1/steps")?;
-        let vocabulary = told.workers.first().ok_or(WorkersError::NoWorkers)?.model.vocab_size;
+        let vocabulary = told.workers.first().ok_or(WorkersError::NoWorkers)?.model.vocab_size.min(IDS);
         let made = Content {
             tokenizer: None,
             text: TextContent::with_common_words(1.0, SEED),
