@@ -6,7 +6,7 @@ use baton_workload::Workload;
 use super::{Measure, ModeError, Prepared};
 use crate::Bench;
 
-/// Runs the same plan on both in pairs whose order alternates (ABBA), so that a slow drift of the machine is in both alike; `done` is told
+/// Runs the same plan on both, each pair with other words, in pairs whose order alternates (ABBA), so that a slow drift of the machine is in both alike; `done` is told
 /// of each run. Blocks.
 ///
 /// # Errors
@@ -20,18 +20,21 @@ pub fn compare(
     if pairs < 2 {
         return Err(NotComparable::TooFew(pairs as usize).into());
     }
-    let prepared = Prepared::new(workload, a.1, None)?;
+    let mut prepared = Prepared::new(workload, a.1, None, 0)?;
     // The load is the same in all runs, and so is the client.
     let calibration = prepared.calibrate(a.0, a.1)?;
-    let mut run = |(bench, measure): (&Bench, &Measure)| {
+    let mut run = |prepared: &Prepared, (bench, measure): (&Bench, &Measure)| {
         let document = prepared.run(bench, measure, calibration.clone())?;
         done(&document);
         Ok::<_, ModeError>(document)
     };
     let mut documents = Vec::new();
     for pair in 0..pairs {
+        // What one pair has left in caches is no help to the next.
+        prepared.say_other_words(a.1, pair.into())?;
         let is_a_first = pair % 2 == 0;
-        let (first, second) = if is_a_first { (run(a)?, run(b)?) } else { (run(b)?, run(a)?) };
+        let [first, second] = if is_a_first { [a, b] } else { [b, a] };
+        let (first, second) = (run(&prepared, first)?, run(&prepared, second)?);
         if a.1.interrupt.is_cancelled() {
             break;
         }

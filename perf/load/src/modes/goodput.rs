@@ -31,7 +31,8 @@ pub fn goodput(
     let mut search = Search::new(spec);
     let mut documents = Vec::new();
     while let Some(rate) = search.next_rate().filter(|_| !measure.interrupt.is_cancelled()) {
-        let document = run_at(bench, &with_rate(workload, rate)?, measure, Some(rate))?;
+        let round = documents.len() as u64;
+        let document = run_at(bench, &with_rate(workload, rate)?, measure, Some(rate), round)?;
         if measure.interrupt.is_cancelled() {
             // Half a run says nothing about its rate.
             break;

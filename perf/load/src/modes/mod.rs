@@ -72,17 +72,18 @@ pub enum ModeError {
 /// # Errors
 /// [`ModeError`].
 pub fn run(bench: &Bench, workload: &Workload, measure: &Measure) -> Result<Document, ModeError> {
-    run_at(bench, workload, measure, None)
+    run_at(bench, workload, measure, None, 0)
 }
 
-/// As [`run`], of a workload with this rate.
+/// As [`run`], of a workload with this rate; each round has other words, so that none finds in caches what another has left there.
 fn run_at(
     bench: &Bench,
     workload: &Workload,
     measure: &Measure,
     rate: Option<f64>,
+    round: u64,
 ) -> Result<Document, ModeError> {
-    let prepared = Prepared::new(workload, measure, rate)?;
+    let prepared = Prepared::new(workload, measure, rate, round)?;
     let calibration = prepared.calibrate(bench, measure)?;
     prepared.run(bench, measure, calibration)
 }
@@ -108,10 +109,15 @@ struct Prepared {
 }
 
 impl Prepared {
-    fn new(workload: &Workload, measure: &Measure, rate: Option<f64>) -> Result<Self, ModeError> {
+    fn new(workload: &Workload, measure: &Measure, rate: Option<f64>, round: u64) -> Result<Self, ModeError> {
         let plan = workload.plan(&*measure.made)?;
-        let content = content(measure.form, &measure.made)?;
+        let content = content(measure.form, &measure.made.in_round(round))?;
         Ok(Self { load: describe::load(workload, &plan, rate), plan: Arc::new(plan), content })
+    }
+
+    fn say_other_words(&mut self, measure: &Measure, round: u64) -> Result<(), ModeError> {
+        self.content = content(measure.form, &measure.made.in_round(round))?;
+        Ok(())
     }
 
     fn calibrate(&self, bench: &Bench, measure: &Measure) -> Result<Option<Calibration>, ModeError> {
@@ -173,5 +179,62 @@ impl Prepared {
         let measured = bench.run(&self.plan, &self.content, title, &measure.interrupt, &live)?;
         drop(progress);
         Ok(Document::new(measured))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{num::NonZeroU32, time::Duration};
+
+    use baton_workload::{Content, Distribution, IdContent, Source, Synthetic, TextContent};
+
+    use super::*;
+    use crate::{Answers, Prompt, trim};
+
+    #[test]
+    fn rounds_send_the_same_plan_in_other_words() {
+        let measure = Measure {
+            name: String::new(),
+            command: Vec::new(),
+            form: Form::TokenIds,
+            made: Arc::new(Content {
+                tokenizer: None,
+                text: TextContent::with_common_words(1.0, 1),
+                ids: Some(IdContent::with_vocabulary(1_000, 1).unwrap()),
+            }),
+            slo: Slo::default(),
+            trim: trim(Duration::ZERO, Duration::ZERO),
+            warm_up_requests: 0,
+            notes: BTreeMap::new(),
+            calibrates: false,
+            shows_progress: false,
+            interrupt: CancellationToken::new(),
+        };
+        let workload = Workload {
+            seed: 1,
+            load: Load::Closed { concurrency: NonZeroU32::MIN },
+            requests: NonZeroU32::new(3),
+            duration: None,
+            source: Source::Synthetic(Synthetic {
+                input: Distribution::fixed(40),
+                output: Distribution::fixed(2),
+                prefixes: None,
+                sessions: None,
+            }),
+            cancel: None,
+        };
+        let sent = |round: u64| {
+            let prepared = Prepared::new(&workload, &measure, None, round).unwrap();
+            let prompt = |request| prepared.content.prompt(&prepared.plan, request, &Answers::new());
+            let prompts: Vec<Prompt> = prepared.plan.requests().iter().map(prompt).collect();
+            (prepared.plan.sha256().to_string(), prompts)
+        };
+        let (first, second) = (sent(0), sent(1));
+        assert_eq!(first, sent(0));
+        assert_eq!(first.0, second.0);
+        for (one, other) in first.1.iter().zip(&second.1) {
+            let (Prompt::Tokens(one), Prompt::Tokens(other)) = (one, other) else { panic!("{one:?}") };
+            assert_ne!(one[0], other[0]);
+        }
     }
 }

@@ -42,11 +42,11 @@ pub fn sweep(
         }
     };
     let mut documents = Vec::new();
-    for (workload, rate) in points {
+    for ((workload, rate), round) in points.into_iter().zip(0..) {
         if measure.interrupt.is_cancelled() {
             break;
         }
-        let document = run_at(bench, &workload, measure, rate)?;
+        let document = run_at(bench, &workload, measure, rate, round)?;
         done(&document);
         documents.push(document);
     }

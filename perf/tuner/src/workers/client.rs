@@ -29,7 +29,7 @@ pub struct Server {
 /// Speaks to one fleet.
 pub(crate) struct Client {
     bench: Bench,
-    made: Arc<Content>,
+    made: Content,
     /// As it was at first.
     pub(crate) told: Told,
 }
@@ -69,7 +69,7 @@ impl Client {
             text: TextContent::with_common_words(1.0, SEED),
             ids: Some(IdContent::with_vocabulary(vocabulary, SEED)?),
         };
-        Ok(Self { bench, made: Arc::new(made), told })
+        Ok(Self { bench, made, told })
     }
 
     /// Sends what `workload` plans, and waits for the answers, which should meet `slo`. `name` is shown beside its progress, if there is one.
@@ -87,7 +87,8 @@ impl Client {
             name: name.unwrap_or_default(),
             command: Vec::new(),
             form: Form::TokenIds,
-            made: self.made.clone(),
+            // No run finds in caches what another has left there.
+            made: Arc::new(self.made.in_round(workload.seed)),
             slo,
             trim: trim(Duration::ZERO, Duration::ZERO),
             warm_up_requests: 0,

@@ -64,6 +64,19 @@ impl ContentArgs {
     }
 }
 
+impl Content {
+    /// The same of other words, but for texts out of files: what is sent in another round of the same plan, so that a server's prefix cache finds only what
+    /// the plan says. Round 0 is this one.
+    #[must_use]
+    pub fn in_round(&self, round: u64) -> Self {
+        Self {
+            tokenizer: self.tokenizer.clone(),
+            text: self.text.in_round(round),
+            ids: self.ids.as_ref().map(|ids| ids.in_round(round)),
+        }
+    }
+}
+
 impl CountTokens for Content {
     fn count(&self, text: &str) -> u32 {
         match &self.tokenizer {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use baton_tokenizer::Tokenizer;
 
-use super::pattern::Pattern;
+use super::pattern::{Pattern, seed_of_round};
 use crate::plan::{Fill, Plan, Prompt};
 
 /// Fewer tokens to choose from would make prompts alike.
@@ -63,6 +63,12 @@ impl IdContent {
             true => Err(VocabularyTooSmall { tokens: size }),
             false => Ok(Self { seed, ids, tokenizer }),
         }
+    }
+
+    /// The same of other tokens; round 0 is this one.
+    #[must_use]
+    pub fn in_round(&self, round: u64) -> Self {
+        Self { seed: seed_of_round(self.seed, round), ..self.clone() }
     }
 
     /// Appends a made piece's tokens.

@@ -17,6 +17,11 @@ pub(super) struct Pattern {
     spare: Option<u32>,
 }
 
+/// Of another round of content; round 0 keeps `seed`.
+pub(super) fn seed_of_round(seed: u64, round: u64) -> u64 {
+    if round == 0 { seed } else { Stream::new(seed, Purpose::ContentRound, round).next_u64() }
+}
+
 impl Pattern {
     pub(super) fn new(seed: u64, id: u64, first: usize, rest: usize) -> Self {
         debug_assert!(first > 0 && rest > 0 && first <= u32::MAX as usize && rest <= u32::MAX as usize);

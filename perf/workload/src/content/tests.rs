@@ -199,3 +199,19 @@ fn token_ids_of_texts_need_a_tokenizer() {
     let content = IdContent::with_vocabulary(1000, 5).unwrap();
     assert_eq!(content.prompt(&plan, &prompt, |_| Some([70, 71])), Err(TextWithoutTokenizer));
 }
+
+#[test]
+fn another_round_says_other_things_from_the_first_token_on() {
+    let content = IdContent::with_vocabulary(1_000, 5).unwrap();
+    let piece = |round: u64| {
+        let mut ids = Vec::new();
+        content.in_round(round).piece(7, 50, &mut ids);
+        ids
+    };
+    let mut plain = Vec::new();
+    content.piece(7, 50, &mut plain);
+    assert_eq!(piece(0), plain);
+    assert_eq!(piece(3), piece(3));
+    assert_ne!((piece(1)[0], piece(2)[0]), (plain[0], plain[0]));
+    assert_ne!(piece(1)[3..], piece(2)[3..]);
+}

@@ -2,7 +2,10 @@
 
 use baton_tokenizer::Tokenizer;
 
-use super::{pattern::Pattern, words::Words};
+use super::{
+    pattern::{Pattern, seed_of_round},
+    words::Words,
+};
 use crate::plan::{Fill, Plan, Planned, Prompt, Role};
 
 /// Makes prompts of words: as texts, or as the messages of a conversation.
@@ -55,6 +58,12 @@ impl TextContent {
     /// take a word for.
     pub fn with_common_words(tokens_per_word: f64, seed: u64) -> Self {
         Self { seed, words: Words::common(), tokens_per_word: tokens_per_word.max(0.01) }
+    }
+
+    /// The same of other words; round 0 is this one.
+    #[must_use]
+    pub fn in_round(&self, round: u64) -> Self {
+        Self { seed: seed_of_round(self.seed, round), ..self.clone() }
     }
 
     /// Whether made prompts have exactly as many tokens as planned. If not, their lengths are estimates.

@@ -18,6 +18,7 @@ pub(crate) enum Purpose {
     Content = 9,
     PrefixTokens = 10,
     ContentOffset = 11,
+    ContentRound = 12,
 }
 
 /// A stream of random numbers: xoshiro256++ by Blackman and Vigna, seeded through SplitMix64 as they advise.
