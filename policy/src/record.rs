@@ -36,15 +36,15 @@ pub struct Outcome {
     pub prefill_ms: Ms,
     /// From the last layer computed until it could generate.
     pub transfer_ms: Ms,
+    /// From then until the first step that generated for it.
+    #[serde(default)]
+    pub decode_wait_ms: Ms,
     /// Bytes of KV blocks that were moved.
     #[serde(default)]
     pub moved_bytes: u64,
     /// Of the link while they were, as the prefill worker saw it; 0: nobody did.
     #[serde(default)]
     pub link_bytes_per_second: u64,
-    /// From then until the first step that generated for it.
-    #[serde(default)]
-    pub decode_wait_ms: Ms,
     /// Time to first token.
     pub ttft_ms: Ms,
     /// From the first token to the last.

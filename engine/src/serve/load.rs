@@ -73,11 +73,11 @@ pub struct SpeculationTotals {
 
 impl DecodeTotals {
     /// A step of `sequences` with `context_tokens` together took so long.
-    pub(super) fn note(&mut self, sequences: usize, context_tokens: usize, took: Duration) {
+    pub(super) fn note(&mut self, sequences: u64, context_tokens: u64, took: Duration) {
         self.steps += 1;
         self.us += u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        self.sequences += sequences as u64;
-        self.context_tokens += context_tokens as u64;
+        self.sequences += sequences;
+        self.context_tokens += context_tokens;
     }
 }
 

@@ -26,7 +26,8 @@ impl Core {
         }
         let mut drafts = self.draft();
         let plan = self.plan(&drafts);
-        let shape = drafts.is_empty().then(|| self.shape(&plan));
+        let shape = self.shape(&plan);
+        let has_drafts = !drafts.is_empty();
         let Self { forward, shared, running, totals, scratch, drafter, pace, .. } = self;
         let started = Instant::now();
         for (arrival, _) in &plan {
@@ -62,17 +63,12 @@ impl Core {
         throttle.into_iter().for_each(Throttle::end);
 
         let now = Instant::now();
-        let prompt =
-            |(arrival, count): &(Arrival, usize)| (!running[arrival].is_decoding()).then_some(*count);
-        let (prompts, prompt_tokens) =
-            plan.iter().filter_map(prompt).fold((0, 0), |(n, tokens), count| (n + 1, tokens + count));
-        pace.observe(plan.len() - prompts, prompt_tokens, now - started);
-        if prompts == 0 {
-            let context: usize = plan.iter().map(|(arrival, _)| running[arrival].position()).sum();
-            totals.decode.note(plan.len(), context, now - started);
+        pace.observe(shape.sequences as usize, shape.prompt_tokens as usize, now - started);
+        if shape.prompt_tokens == 0 {
+            totals.decode.note(shape.sequences, shape.context_tokens, now - started);
         }
         if let Some(drafter) = drafter
-            && prompts == 0
+            && shape.prompt_tokens == 0
         {
             let rows = plan.iter().map(|(_, count)| count).sum();
             drafter.observe_step(rows, plan.len(), now - started);
@@ -94,7 +90,7 @@ impl Core {
                 running.remove(&arrival);
             }
         }
-        if let Some(shape) = shape {
+        if !has_drafts {
             self.shared.steps.note(shape, begun.elapsed());
         }
     }
