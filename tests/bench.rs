@@ -88,6 +88,18 @@ fn workers_are_measured_and_a_split_is_verified_on_them() {
         assert!(of("simulated").is_some() && of("live").is_some(), "{figure}: {verified}");
     }
     assert_eq!(verified["failed"], 0, "{verified}");
+
+    // The same workers, told to take as long as others would.
+    let mut slow = measured;
+    slow["decode"] =
+        serde_json::json!([{ "fixed_ms": 25.0, "per_sequence_ms": 0.0, "per_context_token_ms": 0.0 }]);
+    std::fs::write(&profile, slow.to_string()).expect("a profile");
+    let page = baton(&[&what, &load[..], &["--paced"], &up[..5]].concat());
+    assert!(page.contains("1P:1D"), "{page}");
+    let verified = &read(&json)[0];
+    let tpot = verified["tpot_ms"]["live"].as_f64().expect("a time");
+    assert!((24.0..50.0).contains(&tpot), "{verified}");
+    assert!(verified["steps_p90"].as_f64().is_some_and(|share| share > 0.9), "{verified}");
 }
 
 #[test]

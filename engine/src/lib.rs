@@ -20,5 +20,5 @@ pub use serve::{
     EngineTotals, FailureKind, FinishReason, FirstToken, GeneratedToken, MAX_DRAFT_TOKENS, NgramLookup,
     ParameterError, PrefillHandle, PrefillSink, Prefilled, Propose, Reservation, SamplingParams,
     SequenceEvent, SequenceFailure, SequenceHandle, SequenceRequest, SequenceTiming, SharedPrefillSink,
-    Shutdown, Speculation, SpeculationTotals, StepSample, StepShape, SubmitError, TokenLogprobs,
+    Shutdown, Speculation, SpeculationTotals, Speed, StepSample, SubmitError, TokenLogprobs,
 };

@@ -1,11 +1,17 @@
 //! Command line of both workers; every limit has its default here.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use baton_engine::{Dtype, WeightFormat};
 use baton_kv_events::{Endpoint, Format};
 use baton_kv_transfer::FabricSpec;
 use baton_membership::Schedulers;
+use baton_profile::{Profile, ProfileError};
 use baton_tls::TlsArgs;
 
 use crate::{ByteSize, LoraModule, SpeculativeConfig};
@@ -101,6 +107,12 @@ pub struct WorkerArgs {
     /// small machine
     #[arg(long, default_value_t = 100, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(1..=100))]
     pub compute_percent: u8,
+
+    /// Take as long for each step as this profile says, from `baton tune profile` or an estimate by `baton tune recommend
+    /// --write-profile`, computing all the same: a fleet as on hardware that one does not have. Steps take longer where
+    /// computing does; hand-overs take what they take
+    #[arg(long, value_name = "FILE", value_parser = read_profile, conflicts_with_all = ["compute_percent", "speculative_config"])]
+    pub pace: Option<Arc<Profile>>,
 
     /// Compute every prompt in full, rather than keep KV blocks for requests that begin the same
     #[arg(long)]
@@ -201,6 +213,10 @@ fn parse_label(text: &str) -> Result<(String, String), String> {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
         _ => Err("use KEY=VALUE, such as topology.kubernetes.io/zone=eu-1a".to_owned()),
     }
+}
+
+fn read_profile(path: &str) -> Result<Arc<Profile>, ProfileError> {
+    Profile::read(Path::new(path)).map(Arc::new)
 }
 
 fn parse_dtype(text: &str) -> Result<Dtype, String> {

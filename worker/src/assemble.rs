@@ -4,7 +4,7 @@ use std::{path::Path, sync::Mutex};
 
 use baton_engine::{
     CacheObserver, Engine, EngineConfig, Forward, KvLayout, LoadOptions, LoadProgress, LoraAdapters, Model,
-    physical_cores,
+    Speed, physical_cores,
 };
 use baton_grammar::Grammars;
 use baton_kv_transfer::{KvGeometry, TransferConfig, TransferNode};
@@ -182,6 +182,17 @@ fn num_blocks(args: &WorkerArgs, layout: &KvLayout, max_context_tokens: usize) -
     Ok(num_blocks)
 }
 
+fn speed(args: &WorkerArgs) -> Speed {
+    match (&args.pace, args.compute_percent) {
+        (Some(profile), _) => {
+            tracing::info!(profile = profile.name, "steps take what a profile says");
+            Speed::Profile(profile.clone())
+        }
+        (None, 100) => Speed::Full,
+        (None, percent) => Speed::Share(percent),
+    }
+}
+
 fn engine_config(args: &WorkerArgs) -> EngineConfig {
     EngineConfig {
         max_step_tokens: args.max_step_tokens as usize,
@@ -189,7 +200,7 @@ fn engine_config(args: &WorkerArgs) -> EngineConfig {
         max_running: args.max_running as usize,
         max_waiting: args.max_waiting as usize,
         prefix_cache: !args.no_prefix_cache,
-        compute_percent: args.compute_percent,
+        speed: speed(args),
         ..EngineConfig::default()
     }
 }

@@ -40,11 +40,10 @@ fn some_of(samples: &[StepSample]) -> impl Iterator<Item = &StepSample> {
 
 fn step(sample: &StepSample) -> Step {
     let shape = sample.shape;
-    let count = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
     Step {
-        prompt_tokens: count(shape.prompt_tokens),
+        prompt_tokens: u32::try_from(shape.prompt_tokens).unwrap_or(u32::MAX),
         pairs: shape.pairs,
-        sequences: count(shape.sequences),
+        sequences: shape.sequences,
         context_tokens: shape.context_tokens,
         us: u64::try_from(sample.took.as_micros()).unwrap_or(u64::MAX),
     }
@@ -54,13 +53,13 @@ fn step(sample: &StepSample) -> Step {
 mod tests {
     use std::time::Duration;
 
-    use baton_engine::StepShape;
+    use baton_profile::StepShape;
 
     use super::*;
 
     fn samples(count: u64) -> Vec<StepSample> {
         let shape = |sequences| StepShape { sequences, ..StepShape::default() };
-        let sample = |n| StepSample { shape: shape(n), took: Duration::from_micros(n) };
+        let sample = |n: u64| StepSample { shape: shape(n as u32), took: Duration::from_micros(n) };
         (0..count).map(sample).collect()
     }
 

@@ -59,6 +59,12 @@ pub(crate) struct WorkerOptions {
     #[arg(long, value_name = "PERCENT", value_parser = value_parser!(u8).range(1..=100))]
     #[serde(skip_serializing_if = "Option::is_none")]
     compute_percent: Option<u8>,
+
+    /// Take as long for each step as this profile says, from `baton tune profile` or an estimate by `baton tune recommend --write-profile`,
+    /// computing all the same: a fleet as on hardware that one does not have
+    #[arg(long, value_name = "FILE", conflicts_with = "compute_percent")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pace: Option<String>,
 }
 
 impl WorkerOptions {
@@ -75,6 +81,7 @@ impl WorkerOptions {
             max_step_tokens,
             prefill_chunk_tokens,
             compute_percent,
+            pace,
         } = self;
         let number = |number: Option<u32>| number.map(|number| number.to_string());
         let options = [
@@ -87,6 +94,7 @@ impl WorkerOptions {
             ("--max-step-tokens", number(*max_step_tokens)),
             ("--prefill-chunk-tokens", number(*prefill_chunk_tokens)),
             ("--compute-percent", number(compute_percent.map(u32::from))),
+            ("--pace", pace.clone()),
         ];
         let given = options.into_iter().filter(|(_, value)| value.is_some());
         given.chain(no_prefix_cache.then_some(("--no-prefix-cache", None))).collect()

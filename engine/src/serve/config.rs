@@ -1,7 +1,9 @@
 //! The limits that a running engine keeps.
 
+use super::Speed;
+
 /// Limits of an engine. Each must be at least 1.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct EngineConfig {
     /// Tokens computed in one step: running sequences take one each, prompts share the rest. When running sequences leave
     /// less than one block's worth, prompts still get that much, so that they are never starved.
@@ -22,9 +24,8 @@ pub struct EngineConfig {
     /// Layers that are reported to a [`PrefillSink`](super::PrefillSink) in one call. The default of 1 leaves it to the sink to
     /// group them, which knows where they go.
     pub layer_group: usize,
-    /// Share of its processors' time that it computes, in percent (1 to 100): less makes it as slow as on processors that are so much
-    /// slower.
-    pub compute_percent: u8,
+    /// How long steps take.
+    pub speed: Speed,
 }
 
 impl Default for EngineConfig {
@@ -37,7 +38,7 @@ impl Default for EngineConfig {
             growth_tokens: 64,
             prefix_cache: true,
             layer_group: 1,
-            compute_percent: 100,
+            speed: Speed::Full,
         }
     }
 }
@@ -52,19 +53,20 @@ impl EngineConfig {
             growth_tokens,
             prefix_cache: _,
             layer_group,
-            compute_percent,
-        } = *self;
+            speed,
+        } = self;
         for (name, value) in [
-            ("max_step_tokens", max_step_tokens),
+            ("max_step_tokens", *max_step_tokens),
             ("mixed_prompt_tokens", mixed_prompt_tokens.unwrap_or(1)),
-            ("max_running", max_running),
-            ("max_waiting", max_waiting),
-            ("growth_tokens", growth_tokens),
-            ("layer_group", layer_group),
-            ("compute_percent", usize::from(compute_percent)),
+            ("max_running", *max_running),
+            ("max_waiting", *max_waiting),
+            ("growth_tokens", *growth_tokens),
+            ("layer_group", *layer_group),
         ] {
             assert!(value >= 1, "EngineConfig::{name} must be at least 1");
         }
-        assert!(compute_percent <= 100, "EngineConfig::compute_percent must be at most 100");
+        if let Speed::Share(percent) = speed {
+            assert!((1..=100).contains(percent), "Speed::Share must be from 1 to 100");
+        }
     }
 }

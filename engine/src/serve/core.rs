@@ -16,6 +16,7 @@ use super::{
     sequence::Sequence,
     shared::{Progress, Shared},
     speculation::Drafter,
+    throttle::Throttle,
     waiting::Waiting,
 };
 use crate::model::Forward;
@@ -32,6 +33,7 @@ pub(super) struct Core {
     observer: Option<Box<dyn CacheObserver>>,
     pub(super) drafter: Option<Drafter>,
     pub(super) pace: Pace,
+    pub(super) throttle: Throttle,
 }
 
 impl Core {
@@ -43,6 +45,7 @@ impl Core {
     ) -> Self {
         Self {
             forward,
+            throttle: Throttle::new(shared.config.speed.clone()),
             shared,
             waiting: BTreeMap::new(),
             running: BTreeMap::new(),
@@ -79,7 +82,9 @@ impl Core {
             self.expire(Instant::now());
             self.admit();
             self.grow_or_preempt();
-            if !self.running.is_empty() {
+            if self.running.is_empty() {
+                self.throttle.rest();
+            } else {
                 self.step();
             }
             self.forget_drafts();

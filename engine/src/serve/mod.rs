@@ -54,4 +54,5 @@ pub use load::{DecodeTotals, EngineLoad, EngineState, EngineTotals, Shutdown, Sp
 pub use params::ParameterError;
 pub use reservation::Reservation;
 pub use speculation::{DraftModel, DraftRequest, MAX_DRAFT_TOKENS, NgramLookup, Propose, Speculation};
-pub use step_log::{StepSample, StepShape};
+pub use step_log::StepSample;
+pub use throttle::Speed;

@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use baton_profile::StepShape;
+
 use super::{
     core::Core,
     mailbox::Arrival,
@@ -9,8 +11,6 @@ use super::{
     schedule::{self, StepLimits, Work},
     sequence::{FinalBlocks, Life},
     speculation::{DraftLimits, Drafts},
-    step_log::StepShape,
-    throttle::Throttle,
 };
 use crate::model::StepSequence;
 
@@ -18,7 +18,6 @@ impl Core {
     /// Computes one step and sends what it gave.
     pub(super) fn step(&mut self) {
         let begun = Instant::now();
-        let throttle = Throttle::begin(self.shared.config.compute_percent);
         let layout = self.shared.layout;
         // What somebody else has computed since they were let in, they need not compute again.
         for sequence in self.running.values_mut() {
@@ -27,8 +26,9 @@ impl Core {
         let mut drafts = self.draft();
         let plan = self.plan(&drafts);
         let shape = self.shape(&plan);
+        let timed = self.throttle.begin(&shape);
         let has_drafts = !drafts.is_empty();
-        let Self { forward, shared, running, totals, scratch, drafter, pace, .. } = self;
+        let Self { forward, shared, running, totals, scratch, drafter, pace, throttle, .. } = self;
         let started = Instant::now();
         for (arrival, _) in &plan {
             if let Some(sequence) = running.get_mut(arrival) {
@@ -57,15 +57,18 @@ impl Core {
             .filter_map(|(arrival, count)| running[arrival].final_blocks(*count, &layout))
             .collect();
         let logits = forward.step(&batch, &mut |layer| {
+            if !final_blocks.is_empty() {
+                timed.wait((layer + 1) as f64 / layout.layers as f64);
+            }
             report_layer(layer, layout.layers, shared.config.layer_group, &final_blocks);
         });
         totals.steps += 1;
-        throttle.into_iter().for_each(Throttle::end);
+        throttle.end(&timed);
 
         let now = Instant::now();
         pace.observe(shape.sequences as usize, shape.prompt_tokens as usize, now - started);
         if shape.prompt_tokens == 0 {
-            totals.decode.note(shape.sequences, shape.context_tokens, now - started);
+            totals.decode.note(shape.sequences.into(), shape.context_tokens, now - started);
         }
         if let Some(drafter) = drafter
             && shape.prompt_tokens == 0
@@ -100,8 +103,8 @@ impl Core {
         for (arrival, count) in plan {
             let sequence = &self.running[arrival];
             match sequence.is_decoding() {
-                true => shape.sequence(sequence.position()),
-                false => shape.prompt(*count, sequence.position()),
+                true => shape.sequence(sequence.position() as u64),
+                false => shape.prompt(*count as u64, sequence.position() as u64),
             }
         }
         shape

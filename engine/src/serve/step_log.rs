@@ -6,21 +6,10 @@ use std::{
     time::Duration,
 };
 
+use baton_profile::StepShape;
+
 /// Steps that are kept.
 const KEPT: usize = 256;
-
-/// What a step computed.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct StepShape {
-    /// Tokens of prompts.
-    pub prompt_tokens: u64,
-    /// New tokens of prompts, each with the tokens before it: `new` after `cached` make `new * (cached + new / 2)`.
-    pub pairs: f64,
-    /// Sequences that generated a token.
-    pub sequences: u64,
-    /// Tokens whose keys and values those sequences had.
-    pub context_tokens: u64,
-}
 
 /// A step, with all that an engine does for it.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -40,20 +29,6 @@ struct Kept {
     /// All that there ever were.
     seen: u64,
     last: VecDeque<StepSample>,
-}
-
-impl StepShape {
-    /// With a prompt's part: `new` tokens after `cached`.
-    pub(super) fn prompt(&mut self, new: usize, cached: usize) {
-        self.prompt_tokens += new as u64;
-        self.pairs += new as f64 * (cached as f64 + new as f64 / 2.0);
-    }
-
-    /// With a sequence that generates, which has `context` tokens.
-    pub(super) fn sequence(&mut self, context: usize) {
-        self.sequences += 1;
-        self.context_tokens += context as u64;
-    }
 }
 
 impl StepLog {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use baton_engine::{
-    EngineConfig, HashForward, SamplingParams, SequenceEvent, SequenceHandle, SequenceRequest,
+    EngineConfig, HashForward, SamplingParams, SequenceEvent, SequenceHandle, SequenceRequest, Speed,
 };
 use proptest::prelude::*;
 use tokio::task::{JoinHandle, JoinSet, yield_now};
@@ -77,7 +77,7 @@ fn config() -> impl Strategy<Value = EngineConfig> {
                 growth_tokens,
                 prefix_cache,
                 layer_group,
-                compute_percent: 100,
+                speed: Speed::Full,
             }
         },
     )

@@ -23,13 +23,11 @@
 
 mod engine;
 mod flight;
-pub mod profile;
 mod route;
 mod system;
 mod traffic;
 mod world;
 
-pub use profile::Profile;
 pub use system::{RoleChange, Routing, System, SystemError, Worker};
 pub use traffic::{Cancel, PromptPiece, SimRequest, Start, Traffic, TrafficError};
 pub use world::{Ending, Served, Simulated, WorkerUse, simulate};

@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use baton_policy::{admission, profile::Profile as RoutingProfile, view::Role};
-
-use crate::profile::Profile;
+use baton_profile::{Profile, ValueError};
 
 /// What is simulated.
 #[derive(Clone, Debug)]
@@ -77,16 +76,12 @@ pub enum SystemError {
     )]
     Change(usize),
     /// A profile's number that can't be.
-    #[error("worker {worker}: its profile's `{field}` is {value}, but must be {must}")]
+    #[error("worker {worker}: in its profile, {source}")]
     Profile {
         /// Whose.
         worker: usize,
-        /// Which field.
-        field: &'static str,
-        /// What it says.
-        value: f64,
-        /// What it must be.
-        must: &'static str,
+        /// Which number.
+        source: ValueError,
     },
 }
 
@@ -147,12 +142,7 @@ impl System {
             }
         }
         for (worker, Worker { profile, .. }) in self.workers.iter().enumerate() {
-            profile.check().map_err(|(field, value, must)| SystemError::Profile {
-                worker,
-                field,
-                value,
-                must,
-            })?;
+            profile.check().map_err(|source| SystemError::Profile { worker, source })?;
         }
         Ok(())
     }

@@ -2,12 +2,11 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use baton_simulator::{
-    Profile, Routing, SimRequest, SystemError, Traffic, TrafficError,
-    profile::{
-        ACCELERATORS, Accelerator, Assumptions, Estimate, EstimateError, MODELS, ModelShape, ProfileError,
-    },
+use baton_profile::{
+    ACCELERATORS, Accelerator, Assumptions, Estimate, EstimateError, MODELS, ModelShape, Profile,
+    ProfileError,
 };
+use baton_simulator::{Routing, SimRequest, SystemError, Traffic, TrafficError};
 use baton_workload::{
     Estimate as CountByLength, OptionsInvalid, Plan, PlanError, RateInvalid, Source, Workload, WorkloadArgs,
 };

@@ -3,7 +3,8 @@
 use std::collections::HashSet;
 
 use baton_policy::dice::Dice;
-use baton_simulator::{Profile, SimRequest};
+use baton_profile::Profile;
+use baton_simulator::SimRequest;
 
 use crate::{Objective, Sample, Split};
 
@@ -48,7 +49,7 @@ impl Bound {
             let step_ms = profile.decode.step_ms(sequences, tokens as u64);
             let is_possible = tokens <= profile.kv.capacity_tokens as f64 && step_ms <= objective.tpot_ms;
             if is_possible || sequences == 1 {
-                let hidden = profile.mixed_hidden * profile.decode.piece(sequences).fixed_ms;
+                let hidden = step_ms.min(profile.prefill.step_ms(sequences.into(), 0.0));
                 decode_ms = decode_ms.min(step_ms / f64::from(sequences));
                 beside_ms = beside_ms.min((step_ms - hidden) / f64::from(sequences));
             }

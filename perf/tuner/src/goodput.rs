@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use baton_simulator::{Profile, Routing, Simulated, System, Traffic, simulate};
+use baton_profile::Profile;
+use baton_simulator::{Routing, Simulated, System, Traffic, simulate};
 use serde::Serialize;
 
 use crate::{Objective, Sample, Split, TuneError, highest::highest};
@@ -43,13 +44,6 @@ impl Search {
         Ok(simulate(&system, traffic)?)
     }
 
-    /// Share of the requests that met the objective.
-    #[must_use]
-    pub fn attained(&self, simulated: &Simulated) -> f64 {
-        let met = simulated.served().filter(|served| self.objective.is_met(served)).count();
-        met as f64 / simulated.len().max(1) as f64
-    }
-
     /// The highest rate at which `split` meets the objective, near `guess` at first, though it may miss it at some that are lower; the order
     /// and the relative times of the requests stay.
     ///
@@ -66,7 +60,7 @@ impl Search {
         let base = sample.traffic()?;
         let is_good = |rate: f64| -> Result<bool, TuneError> {
             let simulated = self.simulate(split, &base.scaled(own / rate), seed)?;
-            Ok(self.attained(&simulated) >= self.objective.share)
+            Ok(self.objective.attained(simulated.served()) >= self.objective.share)
         };
         Ok(match highest(guess, is_good)? {
             Some(per_second) => Goodput { per_second, is_never: false },

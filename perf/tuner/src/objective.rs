@@ -22,6 +22,13 @@ impl Default for Objective {
 }
 
 impl Objective {
+    /// Share of the requests that met it, 0 to 1.
+    #[must_use]
+    pub fn attained(&self, served: impl ExactSizeIterator<Item = Served>) -> f64 {
+        let all = served.len().max(1);
+        served.filter(|served| self.is_met(served)).count() as f64 / all as f64
+    }
+
     /// Whether a request met it. Who was refused did not; who was given up by its client did, if what came was in time.
     #[must_use]
     pub fn is_met(&self, served: &Served) -> bool {

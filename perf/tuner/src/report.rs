@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use baton_simulator::{Profile, profile::Source};
+use baton_profile::{Profile, Source};
 
 use crate::{Objective, Options, Recommendation, ShiftKind, Split, recommend::Shift};
 

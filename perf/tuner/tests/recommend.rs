@@ -3,10 +3,8 @@
 use std::sync::Arc;
 
 use baton_policy::dice::Dice;
-use baton_simulator::{
-    Profile, Routing, SimRequest, Start,
-    profile::{Accelerator, Assumptions, Estimate, ModelShape},
-};
+use baton_profile::{Accelerator, Assumptions, Estimate, ModelShape, Profile};
+use baton_simulator::{Routing, SimRequest, Start};
 use baton_tuner::{
     Bound, Compared, Goodput, Objective, Options, Sample, Search, Split, TuneError, page, recommend, values,
 };
@@ -56,7 +54,7 @@ fn goodput_is_where_the_objective_is_just_met() {
     let attained = |rate: f64| {
         let own = sample.per_second().expect("it has times");
         let traffic = sample.traffic().expect("good requests").scaled(own / rate);
-        search.attained(&search.simulate(split, &traffic, 0).expect("a good system"))
+        search.objective.attained(search.simulate(split, &traffic, 0).expect("a good system").served())
     };
     assert!(attained(found) >= 0.9 && attained(found * 1.03) < 0.9, "{found}");
     let far = search.goodput(split, &sample, 0, 900.0).expect("it has times").per_second;

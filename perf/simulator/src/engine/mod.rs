@@ -20,12 +20,12 @@ use std::{
     sync::Arc,
 };
 
+use baton_profile::Profile;
 pub(crate) use cache::{Cache, Holders};
 use run::{LongestSteps, Run};
 
 use crate::{
     flight::{Flight, Hold, NEVER},
-    profile::Profile,
     traffic::Traffic,
 };
 

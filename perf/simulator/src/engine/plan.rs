@@ -1,7 +1,7 @@
 //! What the next steps compute, and what they take.
 
 use super::{Engine, Shared, run::Run};
-use crate::profile::{Profile, pairs};
+use baton_profile::{Profile, StepShape, pairs};
 
 /// A step with prompts is to take so many times as long as without, where nobody says how many tokens of prompts it has; least tokens; and of so many steps
 /// one is without prompts. All as in the engine (`engine/src/serve/pace.rs`), which finds by trying what is computed here.
@@ -89,22 +89,16 @@ impl Engine {
 
     // Whole chunks of the first prompt.
     fn plan_chunks(&mut self, chunk: u32, steps: u32, now: f64, shared: &mut Shared<'_>) {
-        let Profile { prefill, decode, mixed_hidden, .. } = &*self.profile;
+        let Profile { prefill, decode, .. } = &*self.profile;
         let sequences = self.sequences();
         let done = u64::from(self.prompts[0].done);
         let first_pairs = pairs(u64::from(chunk), done);
-        let first = self.profile.step_ms(u64::from(chunk), first_pairs, sequences, self.context);
-        let per_pair_ms = prefill.piece(u64::from(chunk)).per_pair_ms;
+        let first = self.step_ms(chunk, first_pairs);
+        let per_pair_ms = prefill.piece(u64::from(chunk) + u64::from(sequences)).per_pair_ms;
         let mut grows = per_pair_ms * f64::from(chunk) * f64::from(chunk);
         let mut steps = steps;
         if sequences > 0 {
-            let piece = decode.piece(sequences);
-            grows += piece.per_context_token_ms * f64::from(sequences);
-            let prompts = prefill.step_ms(u64::from(chunk), first_pairs);
-            // What is hidden is the same in each step only when it is bound by the weights.
-            if *mixed_hidden > 0.0 && prompts < piece.fixed_ms {
-                steps = 1;
-            }
+            grows += decode.piece(sequences).per_context_token_ms * f64::from(sequences);
             steps = steps.min(self.steps_until_end());
             if self.profile.limits.mixed_prompt_tokens.is_none() {
                 steps = steps.min(QUIET_EVERY - self.mixed_in_a_row).min(PACED_STEPS);
@@ -130,13 +124,23 @@ impl Engine {
         }
         let tokens = budget - left;
         let sequences = self.sequences();
-        let first = self.profile.step_ms(u64::from(tokens), sum, sequences, self.context);
+        let first = self.step_ms(tokens, sum);
         let context = self.context;
         let packed = budget;
         self.set(
             Run { began: now, first, grows: 0.0, steps: 1, chunk: 0, packed, sequences, context },
             shared,
         );
+    }
+
+    // With prompts, beside all who generate.
+    fn step_ms(&self, prompt_tokens: u32, pairs: f64) -> f64 {
+        self.profile.step_ms(&StepShape {
+            prompt_tokens: u64::from(prompt_tokens),
+            pairs,
+            sequences: self.sequences(),
+            context_tokens: self.context,
+        })
     }
 
     fn set(&mut self, run: Run, shared: &mut Shared<'_>) {
@@ -197,31 +201,20 @@ impl Engine {
         limits.step_tokens.saturating_sub(sequences).min(most).max(block.min(most))
     }
 
+    // As many as make a step so many times as long: the largest root of a quadratic in each piece.
     fn paced_tokens(&self, most: u32) -> u32 {
-        let Profile { prefill, decode, mixed_hidden, .. } = &*self.profile;
+        let Profile { prefill, decode, .. } = &*self.profile;
         let sequences = self.sequences();
-        let added = (STRETCH - 1.0) * decode.step_ms(sequences, self.context);
-        let fixed = decode.piece(sequences).fixed_ms;
-        let hidden = if *mixed_hidden < 1.0 && added / (1.0 - mixed_hidden) <= fixed {
-            added / (1.0 - mixed_hidden) - added
-        } else {
-            mixed_hidden * fixed
-        };
-        let may_take = added + hidden;
+        let rows = f64::from(sequences);
+        let may_take = (STRETCH - 1.0) * decode.step_ms(sequences, self.context)
+            + prefill.step_ms(u64::from(sequences), 0.0);
         let done = f64::from(self.prompts.front().map_or(0, |prompt| prompt.done));
-        let mut tokens = 0.0_f64;
-        let mut begin = 0.0;
+        let (mut tokens, mut begin) = (0.0_f64, 0.0);
         for piece in prefill.pieces() {
-            let end = piece.up_to_tokens.map_or(f64::INFINITY, |end| end as f64);
+            let end = piece.up_to_tokens.map_or(f64::INFINITY, |end| end as f64 - rows);
+            let left = may_take - piece.fixed_ms - piece.per_token_ms * rows;
             let per_token = piece.per_token_ms + piece.per_pair_ms * done;
-            let left = may_take - piece.fixed_ms;
-            let fits = if left < 0.0 {
-                0.0
-            } else if per_token > 0.0 {
-                left / per_token
-            } else {
-                end
-            };
+            let fits = if left < 0.0 { 0.0 } else { root(piece.per_pair_ms / 2.0, per_token, left) };
             if fits > begin {
                 tokens = tokens.max(fits.min(end));
             }
@@ -229,4 +222,10 @@ impl Engine {
         }
         (tokens.min(f64::from(most)) as u32).clamp(LEAST_TOKENS.min(most), most)
     }
+}
+
+// Where `a·x² + b·x` is `c`, none of them negative; without end if it never is.
+fn root(a: f64, b: f64, c: f64) -> f64 {
+    let sum = b + (b * b + 4.0 * a * c).sqrt();
+    if sum > 0.0 { 2.0 * c / sum } else { f64::INFINITY }
 }

@@ -12,11 +12,11 @@ use baton_policy::{
     profile::Profile as RoutingProfile,
     view::{Cached, FleetView, Links, Objective, Placed, Report, RequestView, Role, WorkerView},
 };
+use baton_profile::Profile;
 
 use super::{Place, Seen, Verdict};
 use crate::{
     engine::{Holders, Totals},
-    profile::Profile,
     system::Worker,
     traffic::Prepared,
 };

@@ -4,10 +4,8 @@
 use std::sync::Arc;
 
 use baton_policy::dice::Dice;
-use baton_simulator::{
-    Profile, PromptPiece, SimRequest, Start, Traffic,
-    profile::{Accelerator, Assumptions, Estimate, ModelShape},
-};
+use baton_profile::{Accelerator, Assumptions, Estimate, ModelShape, Profile};
+use baton_simulator::{PromptPiece, SimRequest, Start, Traffic};
 
 /// Llama-3.1-8B on one H100.
 pub(crate) fn profile() -> Profile {

@@ -1,6 +1,7 @@
 //! The same system, step by step and token by token: no sums, no inverses, no caches; requests in turn.
 
-use baton_simulator::{Profile, SimRequest, Start};
+use baton_profile::{Profile, StepShape};
+use baton_simulator::{SimRequest, Start};
 
 /// What is compared.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -279,7 +280,7 @@ impl<'a> World<'a> {
             }
         };
         let mut left = limits.step_tokens.saturating_sub(sequences).min(most).max(block.min(most));
-        let (mut tokens, mut pairs) = (0, 0.0);
+        let mut shape = StepShape { sequences, context_tokens: context, ..StepShape::default() };
         for sequence in &self.workers[worker].running {
             if sequence.is_decoding(prompt(sequence.request)) {
                 continue;
@@ -288,15 +289,14 @@ impl<'a> World<'a> {
             if chunk == 0 {
                 break;
             }
-            tokens += chunk;
-            pairs += f64::from(chunk) * (f64::from(sequence.computed) + f64::from(chunk) / 2.0);
+            shape.prompt(chunk.into(), sequence.computed.into());
             plan.push((sequence.arrival, chunk));
             left -= chunk;
         }
         if plan.is_empty() {
             return;
         }
-        let took = profile.step_ms(u64::from(tokens), pairs, sequences, context);
+        let took = profile.step_ms(&shape);
         for sequence in &mut self.workers[worker].running {
             if sequence.computed == 0 && plan.iter().any(|(arrival, _)| *arrival == sequence.arrival) {
                 let data = &mut self.first_data[sequence.request];
@@ -304,7 +304,7 @@ impl<'a> World<'a> {
             }
         }
         let worker = &mut self.workers[worker];
-        if sequences > 0 && tokens > 0 {
+        if sequences > 0 && shape.prompt_tokens > 0 {
             worker.mixed_in_a_row += 1;
         } else if sequences > 0 {
             worker.mixed_in_a_row = 0;
@@ -321,8 +321,9 @@ impl<'a> World<'a> {
         let done =
             self.workers[worker].running.iter().find(is_prompt).map_or(0, |sequence| sequence.computed);
         let fits = |tokens: u32| {
-            let pairs = f64::from(tokens) * (f64::from(done) + f64::from(tokens) / 2.0);
-            self.profile.step_ms(u64::from(tokens), pairs, sequences, context) <= 1.6 * quiet
+            let mut shape = StepShape { sequences, context_tokens: context, ..StepShape::default() };
+            shape.prompt(tokens.into(), done.into());
+            self.profile.step_ms(&shape) <= 1.6 * quiet
         };
         (4..=most).rev().find(|&tokens| fits(tokens)).unwrap_or(4.min(most))
     }

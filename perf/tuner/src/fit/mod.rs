@@ -1,26 +1,20 @@
 //! Profiles from measurements: least squares of relative errors with coefficients that are not negative, in up to four pieces, and what is left unexplained.
 
 mod least_squares;
-mod mixed;
 
-use baton_simulator::profile::{DecodePiece, DecodeTimes, PieceError, PrefillPiece, PrefillTimes, Transfer};
+use baton_profile::{
+    DecodePiece, DecodeTimes, PieceError, PrefillPiece, PrefillTimes, StepShape, Transfer, step_ms,
+};
 use serde::{Deserialize, Serialize};
 
 pub use least_squares::Residuals;
 use least_squares::{Fitted, Row, in_pieces, single};
 
 /// A step of an engine.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct StepRecord {
-    /// Tokens of prompts that it computed.
-    pub prompt_tokens: u64,
-    /// Of each prompt's new tokens with those before them: `new * (cached + new / 2)`, summed.
-    pub pairs: f64,
-    /// Sequences that generated a token.
-    pub sequences: u32,
-    /// Tokens that those had, together.
-    pub context_tokens: u64,
+    /// What it computed.
+    pub shape: StepShape,
     /// What it took.
     pub seconds: f64,
 }
@@ -32,13 +26,11 @@ pub struct StepTimes {
     pub prefill: PrefillTimes,
     /// Of steps that only generate.
     pub decode: DecodeTimes,
-    /// As [`Profile::mixed_hidden`](baton_simulator::Profile::mixed_hidden).
-    pub mixed_hidden: f64,
     /// Of steps that only computed prompts.
     pub prefill_residuals: Residuals,
     /// Of steps that only generated.
     pub decode_residuals: Residuals,
-    /// Of steps that did both; none, if there were none.
+    /// Of steps that did both, to which nothing is fitted; none, if there were none.
     pub mixed_residuals: Option<Residuals>,
 }
 
@@ -97,24 +89,27 @@ pub enum FitError {
 /// # Errors
 /// [`FitError`].
 pub fn steps(records: &[StepRecord]) -> Result<StepTimes, FitError> {
-    let only = |prompts: bool| {
+    let such = |prompts: bool, generation: bool| {
         let is_such = move |record: &&StepRecord| {
-            (record.prompt_tokens > 0, record.sequences > 0) == (prompts, !prompts)
+            (record.shape.prompt_tokens > 0, record.shape.sequences > 0) == (prompts, generation)
         };
         records.iter().filter(is_such)
     };
-    let (prefill, prefill_residuals) = prefill(only(true))?;
-    let (decode, decode_residuals) = decode(only(false))?;
-    let mixed = records.iter().filter(|record| record.prompt_tokens > 0 && record.sequences > 0);
-    let (mixed_hidden, mixed_residuals) = mixed::hidden(mixed, &prefill, &decode);
-    Ok(StepTimes { prefill, decode, mixed_hidden, prefill_residuals, decode_residuals, mixed_residuals })
+    let (prefill, prefill_residuals) = prefill(such(true, false))?;
+    let (decode, decode_residuals) = decode(such(false, true))?;
+    let error = |record: &StepRecord| {
+        let ms = step_ms(&prefill, &decode, &record.shape);
+        (ms / (record.seconds * 1e3) - 1.0).abs()
+    };
+    let mixed_residuals = Residuals::new(such(true, true).map(error).collect());
+    Ok(StepTimes { prefill, decode, prefill_residuals, decode_residuals, mixed_residuals })
 }
 
 fn prefill<'a>(records: impl Iterator<Item = &'a StepRecord>) -> Result<(PrefillTimes, Residuals), FitError> {
     let what = "steps with prompts";
     let rows = records.map(|record| Row {
-        size: record.prompt_tokens,
-        features: [1.0, record.prompt_tokens as f64, record.pairs],
+        size: record.shape.prompt_tokens,
+        features: [1.0, record.shape.prompt_tokens as f64, record.shape.pairs],
         value: record.seconds * 1e3,
     });
     let fitted = in_pieces(what, &rows.collect::<Vec<_>>())?;
@@ -131,8 +126,8 @@ fn prefill<'a>(records: impl Iterator<Item = &'a StepRecord>) -> Result<(Prefill
 fn decode<'a>(records: impl Iterator<Item = &'a StepRecord>) -> Result<(DecodeTimes, Residuals), FitError> {
     let what = "steps of generation";
     let rows = records.map(|record| Row {
-        size: u64::from(record.sequences),
-        features: [1.0, f64::from(record.sequences), record.context_tokens as f64],
+        size: u64::from(record.shape.sequences),
+        features: [1.0, f64::from(record.shape.sequences), record.shape.context_tokens as f64],
         value: record.seconds * 1e3,
     });
     let fitted = in_pieces(what, &rows.collect::<Vec<_>>())?;

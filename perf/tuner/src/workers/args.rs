@@ -10,7 +10,7 @@ use crate::{
     FleetArgs, Split, TuneError,
     args::{self, positive},
 };
-use baton_simulator::Profile;
+use baton_profile::Profile;
 
 /// Options of `baton tune profile`.
 #[derive(clap::Args, Clone, Debug)]
@@ -67,6 +67,7 @@ What follows -- are options of `baton up`: those with which the profile was meas
 
 Examples:
   baton tune verify --profile worker.json --workers 3 --rate 1 --input-tokens 400 --output-tokens 60
+  baton tune verify --profile h200.json --paced --workers 3 --trace requests.jsonl
   baton tune verify --profile worker.json --split 1:2 --split 0:3 --probes 5 --trace requests.jsonl -- --model ./my-model --threads 4")]
 pub struct VerifyArgs {
     /// The profile of the workers, from `baton tune profile`
@@ -95,6 +96,11 @@ pub struct VerifyArgs {
     /// Runs that look for each split's goodput; 0: only times are compared
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=20))]
     probes: u32,
+
+    /// Workers take as long for each step as the profile says (--pace), so what is held against the simulation is all but the times of
+    /// steps: for profiles of other hardware, and for machines whose own times vary
+    #[arg(long)]
+    paced: bool,
 
     /// Write all that was found here, as JSON
     #[arg(long, value_name = "FILE")]
@@ -143,6 +149,7 @@ impl VerifyArgs {
             load: self.load,
             seconds: self.seconds,
             probes: self.probes,
+            pace: self.paced.then(|| self.profile.clone()),
             words: self.up.clone(),
         };
         let verified = verify(&search, &self.workload.workload()?, &what)?;

@@ -2,11 +2,8 @@
 
 use std::{collections::HashSet, io::Write as _, thread, time::Duration};
 
+use baton_profile::{Overhead, Profile, Source, StepShape, Transfer};
 use baton_results::{Document, Micros, Outcome, Phases, Slo, Sorted};
-use baton_simulator::{
-    Profile,
-    profile::{Overhead, Source, Transfer},
-};
 use serde::Deserialize;
 
 use super::{
@@ -179,8 +176,9 @@ impl Gathered {
         }
         thread::sleep(REPORTED_AFTER);
         for record in client.steps()?.workers.iter().flat_map(Worker::records) {
-            let StepRecord { prompt_tokens, pairs, sequences, context_tokens, seconds } = record;
-            let key = [prompt_tokens, pairs.to_bits(), sequences.into(), context_tokens, seconds.to_bits()];
+            let StepShape { prompt_tokens, pairs, sequences, context_tokens } = record.shape;
+            let key =
+                [prompt_tokens, pairs.to_bits(), sequences.into(), context_tokens, record.seconds.to_bits()];
             if self.seen.insert(key) {
                 self.steps.push(record);
             }
@@ -226,7 +224,6 @@ impl Gathered {
             source: Source::Measured,
             prefill: times.prefill,
             decode: times.decode,
-            mixed_hidden: times.mixed_hidden,
             transfer: Transfer { latency_ms, ..link },
             kv: worker.kv(),
             limits: worker.limits(),

@@ -11,6 +11,7 @@ mod client;
 mod fleet;
 mod loads;
 mod measure;
+mod past;
 mod report;
 mod steps;
 mod verify;

@@ -2,6 +2,8 @@
 
 use std::{fmt::Write as _, path::Path};
 
+use baton_profile::StepShape;
+
 use super::{Both, MeasuredProfile, Verified, regret};
 use crate::fit::Residuals;
 
@@ -28,7 +30,13 @@ pub(super) fn profile(measured: &MeasuredProfile, path: &Path) -> String {
     let says =
         format!("{:.2} ms a step of one sequence, {:.2} ms of {batch}", generation(1), generation(batch));
     line("generation", says, Some(decode));
-    line("both in a step", format!("{:.0} % hidden", profile.mixed_hidden * 100.0), mixed.as_ref());
+    let mut both = StepShape { sequences: 8, context_tokens: 8 * 256, ..StepShape::default() };
+    both.prompt(64, 0);
+    line(
+        "both in a step",
+        format!("{:.2} ms of 8 sequences and 64 tokens", profile.step_ms(&both)),
+        mixed.as_ref(),
+    );
     let link = profile.transfer;
     let says = format!("{:.2} GB/s, then {:.2} ms", link.bytes_per_second / 1e9, link.latency_ms);
     line("hand-over", says, transfer.as_ref());
@@ -67,6 +75,14 @@ pub(super) fn verification(verified: &[Verified]) -> String {
             both(&split.tpot_ms),
             both(&split.goodput),
         );
+        let _ = writeln!(
+            text,
+            "            steps took {:.2} of what the profile says (p90 {:.2})",
+            split.steps_p50, split.steps_p90
+        );
+        if let Some(unlike) = &split.unlike {
+            let _ = writeln!(text, "            {unlike}: simulate workers as they are");
+        }
         if split.failed > 0 {
             let _ = writeln!(
                 text,

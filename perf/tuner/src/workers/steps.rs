@@ -1,6 +1,6 @@
 //! What a scheduler knows of its workers' steps: `/v1/steps`.
 
-use baton_simulator::profile::{KvMemory, Limits};
+use baton_profile::{KvMemory, Limits, Profile, StepShape};
 use serde::Deserialize;
 
 use crate::fit::StepRecord;
@@ -52,10 +52,7 @@ impl Worker {
     /// Its steps.
     pub(crate) fn records(&self) -> impl Iterator<Item = StepRecord> {
         self.steps.iter().map(|&Step(prompt_tokens, pairs, sequences, context_tokens, us)| StepRecord {
-            prompt_tokens,
-            pairs,
-            sequences,
-            context_tokens,
+            shape: StepShape { prompt_tokens, pairs, sequences, context_tokens },
             seconds: us as f64 / 1e6,
         })
     }
@@ -82,6 +79,12 @@ impl Worker {
         }
     }
 
+    /// How it differs from `profile`'s worker; nothing, where it does not.
+    pub(crate) fn unlike(&self, profile: &Profile) -> Option<String> {
+        let (is, was) = ((self.limits(), self.kv()), (profile.limits, profile.kv));
+        (is != was).then(|| format!("workers have {is:?}, those of the profile {was:?}"))
+    }
+
     /// From its start to its first request, seconds.
     pub(crate) fn startup_s(&self) -> f64 {
         f64::from(self.engine.start_ms) / 1e3
@@ -103,8 +106,9 @@ mod tests {
         .unwrap();
         let [worker] = &told.workers[..] else { panic!("{told:?}") };
         let records: Vec<StepRecord> = worker.records().collect();
-        assert_eq!(records[0].prompt_tokens, 64);
-        assert_eq!((records[1].sequences, records[1].context_tokens, records[1].seconds), (1, 64, 2_501e-6));
+        assert_eq!(records[0].shape.prompt_tokens, 64);
+        let generated = StepShape { sequences: 1, context_tokens: 64, ..StepShape::default() };
+        assert_eq!((records[1].shape, records[1].seconds), (generated, 2_501e-6));
         assert_eq!(worker.limits(), Limits { growth_tokens: 32, ..Limits::default() });
         assert_eq!((worker.kv().blocks(), worker.layers(), worker.startup_s()), (2_048, 4, 0.397));
     }

@@ -1,13 +1,17 @@
 //! Splits that run for real, beside what is simulated for them: the same requests, at the same times.
 
-use std::{io::Write as _, num::NonZeroU32};
+use std::{io::Write as _, num::NonZeroU32, path::PathBuf};
 
 use baton_results::{Document, Slo, Sorted, Stats};
-use baton_simulator::{Ending, Simulated, Traffic};
+use baton_simulator::{Ending, Served, SimRequest};
 use baton_workload::{Estimate, Load, RateProfile, Spacing, Workload};
 use serde::Serialize;
 
-use super::{Client, Fleet, WorkersError};
+use super::{
+    Client, Fleet, WorkersError,
+    past::Past,
+    steps::{Told, Worker},
+};
 use crate::{Bound, Objective, Sample, Search, Split, TuneError, args::sample};
 
 /// What is compared, and for how long.
@@ -21,6 +25,8 @@ pub struct Verification {
     pub seconds: f64,
     /// Runs that look for the live goodput, each halving where it may be; 0: it is not looked for.
     pub probes: u32,
+    /// Workers are told to take as long for each step as this profile says, which is the search's.
+    pub pace: Option<PathBuf>,
     /// Options of `baton up`.
     pub words: Vec<String>,
 }
@@ -55,6 +61,12 @@ pub struct Verified {
     pub attained: Both,
     /// Goodput, requests a second; live only if it was looked for.
     pub goodput: Both,
+    /// What live steps took by what the profile says: median.
+    pub steps_p50: f64,
+    /// The same at p90.
+    pub steps_p90: f64,
+    /// How the workers differ from the profile's, if they do.
+    pub unlike: Option<String>,
 }
 
 /// Live goodput is looked for from this to that share of the simulated one.
@@ -110,32 +122,37 @@ impl Trial<'_> {
         if simulated <= 0.0 {
             return Err(TuneError::NeverMet);
         }
-        let fleet = Fleet::up(self.split, &self.what.words).map_err(WorkersError::from)?;
+        let pace = self.what.pace.iter().map(|path| format!("--pace={}", path.display()));
+        let words: Vec<String> = self.what.words.iter().cloned().chain(pace).collect();
+        let fleet = Fleet::up(self.split, &words).map_err(WorkersError::from)?;
         let client = Client::open(&fleet.server())?;
         let rate = simulated * self.what.load;
         // Schedulers learn what workers take: the first requests are placed by guesses.
-        self.live(&client, rate, "warm-up", 1)?;
-        let (document, times) = self.live(&client, rate, &format!("{rate:.2} requests/s"), 0)?;
+        let mut past = Past::new(self.search, self.split);
+        let (_, requests) = self.live(&client, rate, "warm-up", 1)?;
+        past.run(requests)?;
+        let (document, requests) = self.live(&client, rate, &format!("{rate:.2} requests/s"), 0)?;
+        let times = past.run(requests)?;
+        let told = client.steps()?;
         let goodput = Both { simulated, live: self.goodput(&client, simulated)? };
-        Ok(self.compared(rate, &document, &times, goodput))
+        Ok(self.compared(rate, &document, &times, goodput, &told))
     }
 
-    /// The same requests live and simulated.
+    /// What came of a run, and its requests.
     fn live(
         &self,
         client: &Client,
         rate: f64,
         name: &str,
         seed: u64,
-    ) -> Result<(Document, Simulated), TuneError> {
+    ) -> Result<(Document, Vec<SimRequest>), TuneError> {
         let requests = (rate * self.what.seconds).max(LEAST) as u32;
         let workload = at_rate(self.workload, rate, requests, seed)?;
-        let plan = workload.plan(&Estimate::default())?;
-        let simulated = self.search.simulate(self.split, &Traffic::of_plan(&plan)?, plan.seed())?;
+        let requests = SimRequest::of_plan(&workload.plan(&Estimate::default())?);
         let Objective { ttft_ms, tpot_ms, .. } = self.search.objective;
         let slo = Slo { ttft_ms: Some(ttft_ms), tpot_ms: Some(tpot_ms), e2e_ms: None };
         let document = client.run(&workload, slo, Some(format!("{}, {name}", self.split)))?;
-        Ok((document, simulated))
+        Ok((document, requests))
     }
 
     /// By halving; what is right at the range's end stands for all beyond.
@@ -159,8 +176,20 @@ impl Trial<'_> {
         Ok((good * bad).sqrt())
     }
 
-    fn compared(&self, rate: f64, document: &Document, simulated: &Simulated, goodput: Both) -> Verified {
-        let served: Vec<_> = simulated.served().filter(|served| served.ending == Ending::Complete).collect();
+    fn compared(
+        &self,
+        rate: f64,
+        document: &Document,
+        simulated: &[Served],
+        goodput: Both,
+        told: &Told,
+    ) -> Verified {
+        let profile = &self.search.profile;
+        let records = told.workers.iter().flat_map(Worker::records);
+        let steps = Sorted::new(
+            records.map(|record| record.seconds * 1e3 / profile.step_ms(&record.shape)).collect(),
+        );
+        let served: Vec<_> = simulated.iter().filter(|served| served.ending == Ending::Complete).collect();
         let latency = &document.summary.latency;
         let (ttft, tpot) = (latency.ttft_ms, latency.tpot_ms);
         let ttfts = Sorted::new(served.iter().filter_map(|served| served.ttft_ms).collect()).stats();
@@ -178,8 +207,14 @@ impl Trial<'_> {
             ttft_p50_ms: both(ttfts, ttft, |stats| stats.p50),
             ttft_p99_ms: both(ttfts, ttft, |stats| stats.p99),
             tpot_ms: both(tpots, tpot, |stats| stats.mean),
-            attained: Both { simulated: self.search.attained(simulated), live: attained(document) },
+            attained: Both {
+                simulated: self.search.objective.attained(simulated.iter().copied()),
+                live: attained(document),
+            },
             goodput,
+            steps_p50: steps.percentile(0.5).unwrap_or(f64::NAN),
+            steps_p90: steps.percentile(0.9).unwrap_or(f64::NAN),
+            unlike: told.workers.iter().find_map(|worker| worker.unlike(profile)),
         }
     }
 }

@@ -1,13 +1,21 @@
 //! Profiles as files, and estimates of hardware.
 
-mod common;
-
 use std::path::Path;
 
-use baton_simulator::{
-    Profile,
-    profile::{ACCELERATORS, Accelerator, Assumptions, Estimate, MODELS, ModelShape},
+use baton_profile::{
+    ACCELERATORS, Accelerator, Assumptions, Estimate, MODELS, ModelShape, Profile, StepShape,
 };
+
+/// Llama-3.1-8B on one H100.
+fn estimated() -> Profile {
+    let (Some(accelerator), Some(model)) = (Accelerator::by_name("p5"), ModelShape::by_name("llama-3.1-8b"))
+    else {
+        panic!("published shapes have names")
+    };
+    Estimate { accelerator, accelerators: 1, model, assumptions: Assumptions::default() }
+        .profile()
+        .expect("8 billion parameters fit")
+}
 
 fn parse(text: &str) -> Result<Profile, String> {
     Profile::parse(text, Path::new("p.json")).map_err(|error| error.to_string())
@@ -15,33 +23,31 @@ fn parse(text: &str) -> Result<Profile, String> {
 
 #[test]
 fn what_is_written_is_read() {
-    let profile = common::profile();
+    let profile = estimated();
     assert_eq!(parse(&profile.to_json()), Ok(profile));
 }
 
 #[test]
 fn what_is_wrong_is_named_with_its_place() {
-    let text = common::profile().to_json();
+    let text = estimated().to_json();
     let changed = |from: &str, to: &str| {
         assert!(text.contains(from), "{from} is not in {text}");
         parse(&text.replacen(from, to, 1)).expect_err("it is wrong")
     };
-    let version = changed("\"version\": 1", "\"version\": 2");
-    assert!(version.starts_with("p.json: this is \"baton-profile\", version 2"), "{version}");
+    let version = changed("\"version\": 2", "\"version\": 1");
+    assert!(version.starts_with("p.json: this is \"baton-profile\", version 1"), "{version}");
     let unknown = changed("\"startup_s\"", "\"start_up\"");
     assert!(unknown.starts_with("p.json:") && unknown.contains("start_up"), "{unknown}");
     let negative = changed("\"fixed_ms\": ", "\"fixed_ms\": -");
     assert!(negative.contains("piece 1"), "{negative}");
     let block = changed("\"block_tokens\": 16", "\"block_tokens\": 0");
     assert!(block.contains("`kv.block_tokens` is 0"), "{block}");
-    let share = changed("\"mixed_hidden\": 1.0", "\"mixed_hidden\": 1.5");
-    assert!(share.contains("from 0 to 1"), "{share}");
     assert!(parse("{").expect_err("no JSON").starts_with("p.json:1: "));
 }
 
 #[test]
 fn pieces_must_say_what_every_step_takes() {
-    let text = common::profile().to_json();
+    let text = estimated().to_json();
     let end = text.find("\"up_to_tokens\"").expect("two pieces");
     let line = text[end..].lines().next().expect("a line");
     let endless = parse(&text.replacen(line, "\"up_to_tokens\": null,", 1)).expect_err("two without end");
@@ -50,7 +56,7 @@ fn pieces_must_say_what_every_step_takes() {
 
 #[test]
 fn estimates_follow_from_data_sheets() {
-    let profile = common::profile();
+    let profile = estimated();
     // 16 GB over 3.35 TB/s at 70 %, and 32 layers of 25 us.
     let step = profile.decode.step_ms(1, 0);
     assert!((step - (16.06e9 / (3.35e12 * 0.7) * 1e3 + 0.8)).abs() < 1e-4, "{step}");
@@ -87,14 +93,15 @@ fn every_machine_and_model_has_an_estimate_or_says_what_it_needs() {
 
 #[test]
 fn a_prompt_takes_the_sum_of_its_steps() {
-    let profile = common::profile();
+    let profile = estimated();
     let chunk = u64::from(profile.limits.step_tokens);
     let (cached, mut done, mut sum) = (96, 0, 0.0);
     let new = 3 * chunk + 777;
     while done < new {
         let tokens = chunk.min(new - done);
-        sum +=
-            profile.prefill.step_ms(tokens, tokens as f64 * ((cached + done) as f64 + tokens as f64 / 2.0));
+        let mut step = StepShape::default();
+        step.prompt(tokens, cached + done);
+        sum += profile.step_ms(&step);
         done += tokens;
     }
     assert!((profile.prompt_ms(new, cached) / sum - 1.0).abs() < 1e-12);

@@ -1,14 +1,21 @@
-//! What work takes at a pair of workers: a small JSON file, measured or estimated.
+//! What work takes at a pair of workers: a small JSON file, measured (`baton tune profile`) or estimated from data sheets ([`Estimate`]).
+//!
+//! The simulator computes with it, the tuner fits it to what workers report, and a worker told to (`--pace`) takes as long for each step as it says.
+//!
+//! Left out: times that vary by chance, and whatever depends on more than a step's [`StepShape`].
+#![forbid(unsafe_code)]
 
 mod cost;
 mod estimate;
 mod file;
 mod hardware;
+mod shape;
 
-pub use cost::{DecodePiece, DecodeTimes, PieceError, PrefillPiece, PrefillTimes};
+pub use cost::{DecodePiece, DecodeTimes, PieceError, PrefillPiece, PrefillTimes, step_ms};
 pub use estimate::{Assumptions, Estimate, EstimateError};
-pub use file::{FORMAT, ProfileError, VERSION};
+pub use file::{FORMAT, ProfileError, VERSION, ValueError};
 pub use hardware::{ACCELERATORS, Accelerator, MODELS, ModelShape};
+pub use shape::{StepShape, pairs};
 
 use serde::{Deserialize, Serialize};
 
@@ -24,10 +31,6 @@ pub struct Profile {
     pub prefill: PrefillTimes,
     /// Steps of those who generate.
     pub decode: DecodeTimes,
-    /// In a step with both, the weights are read once: this share (0 to 1) of the shorter one, of the prompts' time and of what a step of
-    /// generation takes at least, is hidden behind the longer one.
-    #[serde(default)]
-    pub mixed_hidden: f64,
     /// Moving KV blocks.
     pub transfer: Transfer,
     /// A worker's KV memory.
@@ -137,19 +140,10 @@ impl KvMemory {
 }
 
 impl Profile {
-    /// A step that computes `new_tokens` of prompts with `pairs` (see [`PrefillPiece`]) beside `sequences` of `context_tokens` together, ms.
+    /// A step that computes this, ms.
     #[must_use]
-    pub fn step_ms(&self, new_tokens: u64, pairs: f64, sequences: u32, context_tokens: u64) -> f64 {
-        match (new_tokens, sequences) {
-            (0, 0) => 0.0,
-            (0, _) => self.decode.step_ms(sequences, context_tokens),
-            (_, 0) => self.prefill.step_ms(new_tokens, pairs),
-            _ => {
-                let prompts = self.prefill.step_ms(new_tokens, pairs);
-                let hidden = self.mixed_hidden * prompts.min(self.decode.piece(sequences).fixed_ms);
-                prompts + self.decode.step_ms(sequences, context_tokens) - hidden
-            }
-        }
+    pub fn step_ms(&self, shape: &StepShape) -> f64 {
+        step_ms(&self.prefill, &self.decode, shape)
     }
 
     /// A whole prompt alone: `new_tokens` after `cached_tokens`, in as many steps as it takes, ms.
@@ -163,13 +157,11 @@ impl Profile {
             let tokens = full * chunk;
             ms += piece.fixed_ms * full as f64
                 + piece.per_token_ms * tokens as f64
-                + piece.per_pair_ms * cost::pairs(tokens, cached_tokens);
+                + piece.per_pair_ms * pairs(tokens, cached_tokens);
         }
         if rest > 0 {
-            ms += self.prefill.step_ms(rest, cost::pairs(rest, cached_tokens + full * chunk));
+            ms += self.prefill.step_ms(rest, pairs(rest, cached_tokens + full * chunk));
         }
         ms
     }
 }
-
-pub(crate) use cost::pairs;

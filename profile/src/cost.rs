@@ -2,8 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Steps with up to so many tokens of prompts: `fixed + tokens·per_token + pairs·per_pair`. A pair is a new token and one before it: `new` tokens
-/// after `cached` make `new·(cached + new/2)`.
+use crate::StepShape;
+
+/// Steps with up to so many tokens of prompts: `fixed + tokens·per_token + pairs·per_pair`, with [pairs](crate::StepShape::pairs).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PrefillPiece {
@@ -63,10 +64,21 @@ pub enum PieceError {
     },
 }
 
-/// Pairs of `new` tokens after `cached` ones.
+/// A step that computes this, ms. In one with both, sequences that generate are so many more rows of what is multiplied with the weights: they take what
+/// as many tokens of a prompt would take there, and what a step of generation takes beyond that.
 #[must_use]
-pub(crate) fn pairs(new: u64, cached: u64) -> f64 {
-    new as f64 * (cached as f64 + new as f64 / 2.0)
+pub fn step_ms(prefill: &PrefillTimes, decode: &DecodeTimes, shape: &StepShape) -> f64 {
+    let StepShape { prompt_tokens, pairs, sequences, context_tokens } = *shape;
+    match (prompt_tokens, sequences) {
+        (0, 0) => 0.0,
+        (0, _) => decode.step_ms(sequences, context_tokens),
+        (_, 0) => prefill.step_ms(prompt_tokens, pairs),
+        _ => {
+            let rows = u64::from(sequences);
+            let added = prefill.step_ms(rows + prompt_tokens, pairs) - prefill.step_ms(rows, 0.0);
+            decode.step_ms(sequences, context_tokens) + added.max(0.0)
+        }
+    }
 }
 
 impl PrefillTimes {

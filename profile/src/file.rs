@@ -9,7 +9,7 @@ use super::Profile;
 /// What a profile's file says it is.
 pub const FORMAT: &str = "baton-profile";
 /// The version that is written, and the only one that is read.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Why a profile can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -41,17 +41,25 @@ pub enum ProfileError {
         version: u32,
     },
     /// A number that can't be.
-    #[error("{}: `{field}` is {value}, but must be {must}", path.display())]
+    #[error("{}: {source}", path.display())]
     Value {
         /// Which file.
         path: PathBuf,
-        /// Which field.
-        field: &'static str,
-        /// What it says.
-        value: f64,
-        /// What it must be.
-        must: &'static str,
+        /// Which number.
+        source: ValueError,
     },
+}
+
+/// A number that can't be.
+#[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
+#[error("`{field}` is {value}, but must be {must}")]
+pub struct ValueError {
+    /// Which field.
+    pub field: &'static str,
+    /// What it says.
+    pub value: f64,
+    /// What it must be.
+    pub must: &'static str,
 }
 
 /// A file: format and version first, then the profile's own fields.
@@ -101,8 +109,6 @@ impl Profile {
             source: super::Source,
             prefill: super::PrefillTimes,
             decode: super::DecodeTimes,
-            #[serde(default)]
-            mixed_hidden: f64,
             transfer: super::Transfer,
             kv: super::KvMemory,
             #[serde(default)]
@@ -118,19 +124,13 @@ impl Profile {
             source: file.source,
             prefill: file.prefill,
             decode: file.decode,
-            mixed_hidden: file.mixed_hidden,
             transfer: file.transfer,
             kv: file.kv,
             limits: file.limits,
             overhead: file.overhead,
             startup_s: file.startup_s,
         };
-        profile.check().map_err(|(field, value, must)| ProfileError::Value {
-            path: path.to_owned(),
-            field,
-            value,
-            must,
-        })?;
+        profile.check().map_err(|source| ProfileError::Value { path: path.to_owned(), source })?;
         Ok(profile)
     }
 
@@ -141,8 +141,11 @@ impl Profile {
         serde_json::to_string_pretty(&written).unwrap_or_default() + "\n"
     }
 
-    /// Which field says what can't be, and what it must be.
-    pub(crate) fn check(&self) -> Result<(), (&'static str, f64, &'static str)> {
+    /// Whether all numbers can be, as in a file that was read.
+    ///
+    /// # Errors
+    /// The first one that can't.
+    pub fn check(&self) -> Result<(), ValueError> {
         let Self { transfer, kv, limits, overhead, .. } = self;
         let not_negative = [
             ("transfer.latency_ms", transfer.latency_ms),
@@ -164,19 +167,20 @@ impl Profile {
         ];
         for (field, value) in not_negative {
             if !value.is_finite() || value < 0.0 {
-                return Err((field, value, "finite and not negative"));
+                return Err(ValueError { field, value, must: "finite and not negative" });
             }
         }
         for (field, value) in positive {
             if !value.is_finite() || value <= 0.0 {
-                return Err((field, value, "more than 0"));
+                return Err(ValueError { field, value, must: "more than 0" });
             }
         }
-        if !(0.0..=1.0).contains(&self.mixed_hidden) {
-            return Err(("mixed_hidden", self.mixed_hidden, "from 0 to 1"));
-        }
         if kv.blocks() == 0 || kv.blocks() > u64::from(u32::MAX / 2) {
-            return Err(("kv.capacity_tokens", kv.capacity_tokens as f64, "from one to two billion blocks"));
+            return Err(ValueError {
+                field: "kv.capacity_tokens",
+                value: kv.capacity_tokens as f64,
+                must: "from one to two billion blocks",
+            });
         }
         Ok(())
     }

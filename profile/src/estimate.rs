@@ -5,7 +5,7 @@
 //! ```text
 //! step with n tokens of prompts   o + max(n·flop_per_token / gF, weights / gM) + pairs·flop_per_pair / gF
 //! step of b sequences, K context  o + max(weights / gM, b·flop_per_token / gF) + K·kv_bytes / gM
-//! step with both                  the weights are read once (mixed_hidden 1)
+//! step with both                  its n + b rows in one `max`, all pairs and all context
 //! KV tokens                       (share·memory·g − weights) / kv_bytes
 //! link                            g · network · efficiency
 //! start                           weights / loading + a constant
@@ -149,7 +149,6 @@ impl Estimate {
             source: Source::Estimated,
             prefill,
             decode,
-            mixed_hidden: 1.0,
             transfer: Transfer {
                 latency_ms: assumptions.transfer_latency_ms,
                 bytes_per_second: count * accelerator.network_bytes_per_second * assumptions.network,
