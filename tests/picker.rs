@@ -217,3 +217,72 @@ fn servers_that_do_not_register_are_found_in_a_file_and_chosen_by_cache_and_load
     drop((gateway, c));
     stop(vec![scheduler]);
 }
+
+#[test]
+fn a_picker_needs_no_model() {
+    let server = FakeVllm::start("a");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("servers.yaml");
+    std::fs::write(&file, listed(&[&server], &["a"])).unwrap();
+    let line = ["scheduler", "--listen", ANY, "--registry-listen", ANY];
+    let picking = [&line[..], &["--picker-listen", ANY, "--servers", file.to_str().unwrap()]].concat();
+    let named = [&picking[..], &["--served-model-name", "whatever it is"]].concat();
+    let with_upstream = [&named[..], &["--upstream", "upstreams.yaml"]].concat();
+    for (args, missing) in
+        [(&line[..], "--model"), (&picking, "--served-model-name"), (&with_upstream, "--model")]
+    {
+        let refused = Process::run(args);
+        assert!(!refused.status.success() && refused.stderr.contains(missing), "{}", refused.stderr);
+    }
+    let (scheduler, at) = start(&words(&named));
+    let operators = Client::new(format!("http://{}", at("http")));
+    let gateway = Gateway::start(&[&at("picker")], &[&server.address.to_string()]);
+    for turn in 0..2 {
+        let client = gateway.client.saying("x-request-id", &format!("turn-{turn}"));
+        eventually("the gateway finds somebody", || match client.post(CHAT, &conversation(0, turn)) {
+            reply if reply.status == 200 => Ok(()),
+            reply => Err(reply.body),
+        });
+        assert_eq!(decision(&operators, &format!("turn-{turn}"))["winner"], 0);
+    }
+    assert_eq!(operators.get("/ready").status, 200);
+    // What came is known by its text.
+    let traffic = operators.get("/v1/traffic");
+    let rows: Vec<Value> = traffic.body.lines().map(|row| serde_json::from_str(row).expect("JSON")).collect();
+    let [first, second] = &rows[rows.len() - 2..] else { panic!("{}", traffic.body) };
+    let pieces = |row: &Value| row["pieces"].as_array().unwrap().clone();
+    assert!(pieces(first).len() > 5 && pieces(first)[..5] == pieces(second)[..5], "{}", traffic.body);
+    // It answers no requests itself.
+    let refused = operators.post(CHAT, &conversation(0, 0)).error(404);
+    assert_eq!(refused["code"], "no_model", "{refused}");
+    assert!(operators.get("/metrics").body.contains("llm_d_epp_request_total"));
+    drop((gateway, server));
+    stop(vec![scheduler]);
+}
+
+#[test]
+fn a_picker_without_a_model_reaches_workers_of_that_name() {
+    let model = ModelFolder::bundled();
+    let line = ["scheduler", "--listen", ANY, "--registry-listen", ANY, "--picker-listen", ANY];
+    let (scheduler, at) = start(&words(&[&line[..], &["--served-model-name", "baton-courier"]].concat()));
+    let operators = Client::new(format!("http://{}", at("http")));
+    let not_yet = operators.get("/ready").error(503);
+    assert!(not_yet["message"].as_str().unwrap().contains("no server"), "{not_yet}");
+    let (picker, registry) = (at("picker"), at("registry"));
+    let line = ["sidecar", "--listen", ANY, "--admin-listen", ANY, "--registry", &registry];
+    let (sidecar, at) =
+        start(&words(&[&line[..], &["--http-listen", ANY, "--model", &model.arg()]].concat()));
+    let decode = start(&worker_args("decode-worker", "decode", &model, &at("grpc"))).0;
+    eventually("the decode worker can be chosen", || match operators.get("/ready") {
+        reply if reply.status == 200 => Ok(()),
+        reply => Err(reply.body),
+    });
+    let gateway = Gateway::start(&[&picker], &[&at("http")]);
+    let ask = json!({ "messages": [{ "role": "user", "content": "Where to?" }], "max_tokens": 3 });
+    let answer = gateway.client.saying("x-request-id", "asked").post(CHAT, &ask);
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    let decided = decision(&operators, "asked");
+    assert_eq!(decided["choices"][0]["decode"], "decode", "{decided}");
+    drop((gateway, decode, sidecar));
+    stop(vec![scheduler]);
+}

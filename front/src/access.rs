@@ -18,7 +18,7 @@ use axum::{
 };
 use baton_tenancy::{About, Call, Tenant};
 
-use crate::{App, Owner, api_error::ApiError, body, id::RequestId};
+use crate::{App, Owner, api_error::ApiError, body, id::RequestId, operators::OperatorState};
 
 /// Where clients of other APIs put their key.
 const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
@@ -96,8 +96,12 @@ pub(crate) async fn refuse(refused: ApiError, request: Request) -> Response {
 }
 
 /// Lets through who may see what operators see.
-pub(crate) async fn admins_only(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
-    match app.edge.tenancy.identify_admin(credential(request.headers()).as_deref()) {
+pub(crate) async fn admins_only(
+    State(state): State<Arc<OperatorState>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    match state.tenancy.identify_admin(credential(request.headers()).as_deref()) {
         Ok(_) => next.run(request).await,
         Err(refusal) => ApiError::from(refusal).into_response(),
     }

@@ -96,6 +96,13 @@ impl ApiError {
         Self::new(StatusCode::NOT_FOUND, INVALID, Some("no_traffic_record"), message)
     }
 
+    pub(crate) fn no_model(path: &str) -> Self {
+        let message = format!(
+            "There is nothing at {path}: this scheduler has no --model and only picks servers for gateways; send requests to the gateway"
+        );
+        Self::new(StatusCode::NOT_FOUND, INVALID, Some("no_model"), message)
+    }
+
     pub(crate) fn unknown_path(path: &str) -> Self {
         let message =
             format!("There is nothing at {path}; see /v1/models, /v1/chat/completions, /v1/completions");

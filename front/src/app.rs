@@ -1,6 +1,6 @@
 //! The front, put together.
 
-use std::{net::SocketAddr, sync::Arc, time::SystemTime};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::SystemTime};
 
 use axum::{Router, serve::Listener};
 use baton_grammar::{GrammarError, Grammars};
@@ -10,15 +10,14 @@ use baton_tokenizer::Tokenizer;
 use tokio::sync::Semaphore;
 
 use crate::{
-    Edge, FrontConfig, FrontMetrics, Generator, ModelText,
-    access::{ClientAddr, Peers},
-    metrics::Handles,
-    routes,
+    Edge, FrontConfig, FrontMetrics, Generator, ModelText, OperatorFront, metrics::Handles, operators, routes,
 };
 
 /// What every handler needs.
 pub(crate) struct App {
     pub(crate) config: FrontConfig,
+    /// The model's folder.
+    pub(crate) folder: PathBuf,
     pub(crate) tokenizer: Arc<Tokenizer>,
     /// What the model writes around its answers.
     pub(crate) formats: Formats,
@@ -29,8 +28,7 @@ pub(crate) struct App {
     pub(crate) generator: Arc<dyn Generator>,
     pub(crate) edge: Edge,
     pub(crate) metrics: Arc<Handles>,
-    pub(crate) registry: Metrics,
-    pub(crate) readiness: Readiness,
+    pub(crate) operators: OperatorFront,
     /// One permit a completion in flight; none free: 429.
     pub(crate) inflight: Arc<Semaphore>,
     /// One permit a prompt being encoded off the async threads; none free: wait.
@@ -53,11 +51,15 @@ impl Front {
         readiness: Readiness,
         edge: Edge,
     ) -> Self {
-        let ModelText { tokenizer, formats, marks, grammars } = text;
+        let ModelText { folder, tokenizer, formats, marks, grammars } = text;
+        let limits = config.limits.clone();
+        let operators =
+            OperatorFront::new(generator.clone(), registry, readiness, edge.tenancy.clone(), limits);
         let encoders = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let max_inflight = usize::try_from(config.limits.max_inflight).unwrap_or(usize::MAX);
         Self(Arc::new(App {
             config,
+            folder,
             tokenizer,
             formats,
             marks,
@@ -65,8 +67,7 @@ impl Front {
             generator,
             edge,
             metrics: metrics.0,
-            registry,
-            readiness,
+            operators,
             inflight: Arc::new(Semaphore::new(max_inflight)),
             encoders: Arc::new(Semaphore::new(encoders)),
             started_at: SystemTime::now()
@@ -89,7 +90,6 @@ impl Front {
         listener: L,
         stop: impl Future<Output = ()> + Send + 'static,
     ) -> std::io::Result<()> {
-        let service = self.router().into_make_service_with_connect_info::<ClientAddr>();
-        axum::serve(Peers(listener), service).with_graceful_shutdown(stop).await
+        operators::serve(self.router(), listener, stop).await
     }
 }

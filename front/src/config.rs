@@ -1,6 +1,6 @@
 //! The front's configuration: made once, from the options; everything else is handed what it needs of it.
 
-use std::{path::PathBuf, str::FromStr, time::Duration};
+use std::{path::Path, str::FromStr, time::Duration};
 
 use baton_parsers::{ReasoningFormat, ToolFormat};
 use serde::Serialize;
@@ -18,9 +18,7 @@ pub(crate) mod defaults {
 /// The front's configuration.
 #[derive(Clone, Debug, Serialize)]
 pub struct FrontConfig {
-    /// Model folder.
-    pub model: PathBuf,
-    /// Names that clients may ask for; the first one is shown. Never empty.
+    /// Names that clients may ask for; the first one is shown.
     pub served_model_names: Vec<String>,
     /// How the model writes tool calls.
     pub tool_call_parser: FormatChoice<ToolFormat>,
@@ -79,14 +77,14 @@ pub struct RequestLimits {
 }
 
 impl FrontConfig {
-    /// Of the options, for the model in `model`; nobody may load adapters.
-    pub fn new(model: PathBuf, args: &FrontArgs) -> Self {
+    /// Of the options, for the model in the folder `model`, which is called after it where nobody says otherwise; nobody may load
+    /// adapters.
+    pub fn new(model: Option<&Path>, args: &FrontArgs) -> Self {
         let mut served_model_names = args.served_model_name.clone();
         if served_model_names.is_empty() {
-            served_model_names.push(baton_tokenizer::served_name(&model));
+            served_model_names.extend(model.map(baton_tokenizer::served_name));
         }
         Self {
-            model,
             served_model_names,
             tool_call_parser: args.tool_call_parser,
             reasoning_parser: args.reasoning_parser,

@@ -39,6 +39,7 @@ mod id;
 mod logprobs;
 mod metrics;
 mod model_text;
+mod operators;
 mod outline;
 mod prompt;
 mod record;
@@ -68,6 +69,7 @@ pub use generator::{
 pub use id::{new_request_id, shown_request_id};
 pub use metrics::FrontMetrics;
 pub use model_text::ModelText;
+pub use operators::OperatorFront;
 pub use outline::{Outline, OutlineError};
 pub use upstream::{UpstreamError, Upstreams};
 pub use watch::{EndedBy, RequestEnd, RequestHead, RequestWatch};

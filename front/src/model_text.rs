@@ -1,6 +1,9 @@
 //! What the front must know of a model to speak for it: its tokenizer, what it writes around its answers, its grammars.
 
-use std::sync::Arc;
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use baton_grammar::{GrammarError, Grammars, TokenBytes, Vocabulary};
 use baton_parsers::Formats;
@@ -10,6 +13,8 @@ use crate::FrontConfig;
 
 /// A model's text side.
 pub struct ModelText {
+    /// Its folder.
+    pub folder: PathBuf,
     /// Text to tokens and back.
     pub tokenizer: Arc<Tokenizer>,
     /// What the model writes around its answers.
@@ -21,20 +26,21 @@ pub struct ModelText {
 }
 
 impl ModelText {
-    /// Reads what the model's folder says of it.
+    /// Reads what `folder` says of it.
     ///
     /// # Errors
     /// Its tokenizer can't be used.
-    pub async fn load(config: &FrontConfig) -> Result<Self, LoadError> {
-        let config = config.clone();
-        let loaded = tokio::task::spawn_blocking(move || Self::read(&config));
+    pub async fn load(folder: &Path, config: &FrontConfig) -> Result<Self, LoadError> {
+        let (folder, config) = (folder.to_owned(), config.clone());
+        let loaded = tokio::task::spawn_blocking(move || Self::read(folder, &config));
         loaded.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
     }
 
-    fn read(config: &FrontConfig) -> Result<Self, LoadError> {
-        let tokenizer = Tokenizer::load(&config.model)?;
+    fn read(folder: PathBuf, config: &FrontConfig) -> Result<Self, LoadError> {
+        let tokenizer = Tokenizer::load(&folder)?;
         let formats = formats_of(config, &tokenizer);
         Ok(Self {
+            folder,
             formats,
             marks: control_tokens(&tokenizer, formats),
             grammars: grammars_of(&tokenizer),

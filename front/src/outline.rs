@@ -3,7 +3,7 @@
 //! A gateway's picker must not refuse what the server behind it would take: fields are not checked, and a conversation that can't be
 //! rendered here is looked at as text. Text is also what long prompts are compared by: encoding 100,000 tokens takes longer than a picker may.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::{
     Front,
@@ -30,6 +30,13 @@ pub struct Outline {
     pub cache_salt: Option<String>,
 }
 
+/// A body, outlined without a model.
+struct Read {
+    outline: Outline,
+    text_bytes: usize,
+    body: Map<String, Value>,
+}
+
 /// It is no request.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -41,14 +48,16 @@ impl Outline {
         let numbers = if self.tokens.is_empty() { self.text.len() } else { self.tokens.len() };
         numbers.max(1) as u64
     }
-}
 
-impl Front {
-    /// Outlines a request to `/v1/chat/completions` or `/v1/completions`. Prompts of up to `most_encoded_bytes` of text are encoded.
+    /// Of a request to `/v1/chat/completions` or `/v1/completions`, without a model: its prompt's tokens are not known.
     ///
     /// # Errors
     /// [`OutlineError`]: the body is no JSON object.
-    pub async fn outline(&self, body: &[u8], most_encoded_bytes: usize) -> Result<Outline, OutlineError> {
+    pub fn of_text(body: &[u8]) -> Result<Self, OutlineError> {
+        Self::read(body).map(|Read { outline, .. }| outline)
+    }
+
+    fn read(body: &[u8]) -> Result<Read, OutlineError> {
         let body: Value = serde_json::from_slice(body)
             .map_err(|error| OutlineError(format!("The body is not valid JSON: {error}")))?;
         let Value::Object(body) = body else {
@@ -57,14 +66,25 @@ impl Front {
         let text = text_of(&body);
         let string = |name: &str| body.get(name).and_then(Value::as_str).map(str::to_owned);
         let number = |name: &str| body.get(name).and_then(Value::as_u64);
-        let outline = Outline {
+        let outline = Self {
             model: string("model"),
             max_tokens: number("max_completion_tokens").or_else(|| number("max_tokens")),
             cache_salt: string("cache_salt"),
             tokens: Vec::new(),
             text: numbers(&text),
         };
-        if text.len() > most_encoded_bytes {
+        Ok(Read { outline, text_bytes: text.len(), body })
+    }
+}
+
+impl Front {
+    /// Outlines a request to `/v1/chat/completions` or `/v1/completions`. Prompts of up to `most_encoded_bytes` of text are encoded.
+    ///
+    /// # Errors
+    /// [`OutlineError`]: the body is no JSON object.
+    pub async fn outline(&self, body: &[u8], most_encoded_bytes: usize) -> Result<Outline, OutlineError> {
+        let Read { outline, text_bytes, body } = Outline::read(body)?;
+        if text_bytes > most_encoded_bytes {
             return Ok(outline);
         }
         let tokens = match source(Fields(body)) {

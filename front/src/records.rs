@@ -14,7 +14,7 @@ use futures::stream;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::{App, api_error::ApiError, body};
+use crate::{api_error::ApiError, body, operators::OperatorState};
 
 /// How many requests an answer to `/v1/traffic` has.
 const REQUESTS: &str = "x-baton-traffic-requests";
@@ -23,7 +23,7 @@ const SECONDS: &str = "x-baton-traffic-seconds";
 /// What is asked for without `seconds`.
 const AN_HOUR: Duration = Duration::from_secs(3_600);
 
-pub(crate) fn routes() -> Router<Arc<App>> {
+pub(crate) fn routes() -> Router<Arc<OperatorState>> {
     Router::new()
         .route("/v1/decisions", get(decisions).post(decisions_on))
         .route("/v1/decisions/{*id}", get(decision))
@@ -31,9 +31,9 @@ pub(crate) fn routes() -> Router<Arc<App>> {
 }
 
 /// The last decisions about where requests go.
-async fn decisions(State(app): State<Arc<App>>) -> Json<Value> {
+async fn decisions(State(state): State<Arc<OperatorState>>) -> Json<Value> {
     const MOST: usize = 100;
-    Json(json!({ "object": "list", "data": app.generator.decisions(MOST) }))
+    Json(json!({ "object": "list", "data": state.generator.decisions(MOST) }))
 }
 
 /// Requests that are asked about in one call.
@@ -44,10 +44,13 @@ struct Wanted {
 }
 
 /// The decisions on some requests, as far as they are known, in the order in which they are asked for.
-async fn decisions_on(State(app): State<Arc<App>>, request: Request) -> Result<Json<Value>, ApiError> {
+async fn decisions_on(
+    State(state): State<Arc<OperatorState>>,
+    request: Request,
+) -> Result<Json<Value>, ApiError> {
     const MOST: usize = 1_000;
     let (parts, body) = request.into_parts();
-    let body = body::read_bytes(&parts.headers, body, &app.config.limits).await?;
+    let body = body::read_bytes(&parts.headers, body, &state.limits).await?;
     let Wanted { ids } = serde_json::from_slice(&body).map_err(|error| {
         let message = format!("The body is not {{\"ids\": [\"…\", …]}}: {error}");
         ApiError::invalid(message).param("ids")
@@ -56,18 +59,21 @@ async fn decisions_on(State(app): State<Arc<App>>, request: Request) -> Result<J
         let message = format!("There are {} ids; ask about {MOST} at most at a time", ids.len());
         return Err(ApiError::invalid(message).param("ids"));
     }
-    let known: Vec<Value> = ids.iter().filter_map(|id| app.generator.decision(id)).collect();
+    let known: Vec<Value> = ids.iter().filter_map(|id| state.generator.decision(id)).collect();
     Ok(Json(json!({ "object": "list", "data": known })))
 }
 
-async fn decision(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Json<Value>, ApiError> {
-    app.generator.decision(&id).map(Json).ok_or_else(|| ApiError::no_decision(&id))
+async fn decision(
+    State(state): State<Arc<OperatorState>>,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, ApiError> {
+    state.generator.decision(&id).map(Json).ok_or_else(|| ApiError::no_decision(&id))
 }
 
 /// The requests of the last time, as a trace in the project's own format.
-async fn traffic(State(app): State<Arc<App>>, uri: Uri) -> Result<Response, ApiError> {
+async fn traffic(State(state): State<Arc<OperatorState>>, uri: Uri) -> Result<Response, ApiError> {
     let span = span(uri.query().unwrap_or_default())?;
-    let traffic = app.generator.traffic(span).ok_or_else(ApiError::no_traffic)?;
+    let traffic = state.generator.traffic(span).ok_or_else(ApiError::no_traffic)?;
     let headers = [
         (CONTENT_TYPE.as_str(), "application/jsonl".to_owned()),
         (REQUESTS, traffic.requests.to_string()),

@@ -10,7 +10,7 @@ use std::{sync::Arc, time::SystemTime};
 use axum::{
     Extension, Json, Router,
     extract::{Path, Request, State},
-    http::{HeaderMap, HeaderValue, Method, Uri, header::CONTENT_TYPE},
+    http::{HeaderMap, HeaderValue, Method, Uri},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{get, post},
@@ -26,7 +26,6 @@ use crate::{
     body, collect, constrain,
     id::{self, RequestId},
     record::{self, RequestRecord, Unanswered},
-    records,
     request::{
         self, GenerateJob, ParseLimits, PromptSource, model_not_found, parse_chat, parse_completion,
         take_model,
@@ -44,30 +43,25 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         true => adapters::routes(),
         false => Router::new(),
     };
-    let for_operators = Router::new()
-        .route("/v1/workers", get(workers))
-        .route("/v1/steps", get(steps))
-        .merge(records::routes())
-        .route_layer(middleware::from_fn_with_state(app.clone(), access::admins_only));
-    for_operators
-        .merge(updates)
+    let paths = updates
         .route("/v1/chat/completions", post(chat_completions))
         .route("/v1/completions", post(completions))
         .route("/v1/models", get(models))
         .route("/v1/models/{*name}", get(model))
         .route("/tokenize", post(tools::tokenize))
         .route("/detokenize", post(tools::detokenize))
-        .route("/health", get(async || "ok\n"))
-        .route("/ready", get(ready))
-        .route("/ready/pairs", get(ready_pairs))
-        .route("/metrics", get(metrics))
-        .route("/version", get(async || Json(json!({ "version": env!("CARGO_PKG_VERSION") }))))
         .fallback(async |uri: Uri| ApiError::unknown_path(uri.path()))
+        .with_state(app.clone());
+    finished(app.operators.paths().merge(paths))
+}
+
+/// With what holds on all paths.
+pub(crate) fn finished(paths: Router) -> Router {
+    paths
         .method_not_allowed_fallback(async |method: Method, uri: Uri| {
             ApiError::method_not_allowed(method.as_str(), uri.path())
         })
         .layer(middleware::from_fn(with_request_id))
-        .with_state(app)
 }
 
 async fn with_request_id(mut request: Request, next: Next) -> Response {
@@ -304,37 +298,9 @@ fn describe_model(app: &App, name: &str) -> Value {
         "object": "model",
         "created": app.started_at,
         "owned_by": "baton",
-        "root": app.config.model,
+        "root": app.folder,
         "max_model_len": app.generator.context_tokens(),
     })
-}
-
-async fn ready(State(app): State<Arc<App>>) -> Result<&'static str, ApiError> {
-    if let Err(reason) = app.readiness.check() {
-        return Err(ApiError::not_ready(&[reason]));
-    }
-    app.generator.check_ready().map_err(|missing| ApiError::not_ready(&missing))?;
-    Ok("ready\n")
-}
-
-/// As `/ready`, and every pair is connected or can never be; which those are is in the answer, a line each.
-async fn ready_pairs(State(app): State<Arc<App>>) -> Result<String, ApiError> {
-    ready(State(app.clone())).await?;
-    let refused = app.generator.check_pairs().map_err(|open| ApiError::not_ready(&open))?;
-    Ok(refused.iter().map(|pair| format!("{pair}\n")).collect())
-}
-
-async fn metrics(State(app): State<Arc<App>>) -> impl IntoResponse {
-    const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(CONTENT_TYPE, OPEN_METRICS)], app.registry.encode())
-}
-
-async fn workers(State(app): State<Arc<App>>) -> Json<Value> {
-    Json(json!({ "workers": app.generator.workers() }))
-}
-
-async fn steps(State(app): State<Arc<App>>) -> Json<Value> {
-    Json(json!({ "workers": app.generator.steps() }))
 }
 
 fn unix_seconds() -> u64 {

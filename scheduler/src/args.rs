@@ -13,9 +13,10 @@ use crate::config::defaults;
 /// Options of `baton scheduler`: OpenAI HTTP front, worker registry and placement.
 #[derive(Args, Clone, Debug)]
 pub struct SchedulerArgs {
-    /// Model folder in Hugging Face's format; the front needs its tokenizer and configuration, not its weights
-    #[arg(long, env = "BATON_MODEL", value_name = "DIR")]
-    pub model: PathBuf,
+    /// Model folder in Hugging Face's format; the front needs its tokenizer and configuration, not its weights. A scheduler that only
+    /// picks for gateways does without: --picker-listen and --served-model-name
+    #[arg(long, env = "BATON_MODEL", value_name = "DIR", required_unless_present = "picker_listen")]
+    pub model: Option<PathBuf>,
 
     /// Address of the OpenAI HTTP front; it answers /health, /ready and /metrics too
     #[arg(long, default_value_t = defaults::LISTEN, value_name = "ADDR:PORT")]
@@ -27,7 +28,7 @@ pub struct SchedulerArgs {
 
     /// Let clients load and unload LoRA adapters: POST /v1/load_lora_adapter and /v1/unload_lora_adapter, as vLLM has them. Workers
     /// read any folder that a client names
-    #[arg(long, env = "BATON_ALLOW_RUNTIME_LORA_UPDATING")]
+    #[arg(long, env = "BATON_ALLOW_RUNTIME_LORA_UPDATING", requires = "model")]
     pub allow_runtime_lora_updating: bool,
 
     /// Address of the endpoint picker (gRPC, Envoy's ext_proc) that gateways ask; 0.0.0.0:9002 by convention. Default: none
@@ -165,7 +166,7 @@ pub struct SchedulerArgs {
     pub print_config: bool,
 
     /// Other servers with OpenAI's API that serve what the pool can't, by model: a YAML file with their URLs and where their keys are
-    #[arg(long, env = "BATON_UPSTREAM", value_name = "FILE")]
+    #[arg(long, env = "BATON_UPSTREAM", value_name = "FILE", requires = "model")]
     pub upstream: Option<PathBuf>,
 
     /// Who may ask, and how much.

@@ -37,6 +37,8 @@ pub(crate) mod defaults {
 /// The scheduler's configuration.
 #[derive(Clone, Debug, Serialize)]
 pub struct Config {
+    /// Model folder; without it, it only picks for gateways.
+    pub model: Option<PathBuf>,
     /// The HTTP front.
     #[serde(flatten)]
     pub front: FrontConfig,
@@ -215,9 +217,10 @@ impl RoutingConfig {
 
 impl From<&SchedulerArgs> for Config {
     fn from(args: &SchedulerArgs) -> Self {
-        let front = FrontConfig::new(args.model.clone(), &args.front);
+        let front = FrontConfig::new(args.model.as_deref(), &args.front);
         let allow_runtime_lora_updating = args.allow_runtime_lora_updating;
         Self {
+            model: args.model.clone(),
             front: FrontConfig { allow_runtime_lora_updating, ..front },
             listen: args.listen,
             registry_listen: args.registry_listen,

@@ -20,16 +20,14 @@ use crate::{
 
 /// The fleet, as the front sees it.
 pub(crate) struct FleetGenerator {
-    fleet: Arc<Fleet>,
-    dispatcher: Dispatcher,
-    is_aggregated: bool,
+    pub(crate) fleet: Arc<Fleet>,
+    pub(crate) dispatcher: Dispatcher,
+    pub(crate) is_aggregated: bool,
+    /// Requests come from gateways alone, and go where those can send them.
+    pub(crate) only_picks: bool,
 }
 
 impl FleetGenerator {
-    pub(crate) fn new(fleet: Arc<Fleet>, dispatcher: Dispatcher, is_aggregated: bool) -> Self {
-        Self { fleet, dispatcher, is_aggregated }
-    }
-
     async fn generate(&self, spec: &GenerationSpec) -> Result<Generation, GenerateError> {
         let (call, first) = self.dispatcher.start(spec).await?;
         let decode_worker = call.decode_worker().to_owned();
@@ -67,7 +65,11 @@ impl Generator for FleetGenerator {
     }
 
     fn check_ready(&self) -> Result<(), Vec<String>> {
-        self.fleet.check_ready(self.is_aggregated)
+        match self.only_picks {
+            false => self.fleet.check_ready(self.is_aggregated),
+            true if self.fleet.has_gateway_endpoint() => Ok(()),
+            true => Err(vec!["no server that gateways can send requests to".to_owned()]),
+        }
     }
 
     fn check_pairs(&self) -> Result<Vec<String>, Vec<String>> {

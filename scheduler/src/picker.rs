@@ -8,7 +8,7 @@ mod sent;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use baton_endpoint_picker::{EndpointPicker, Limits, Pick, PickRequest, Picker, Refusal};
-use baton_front::Front;
+use baton_front::{Front, Outline};
 use baton_process::{BindError, Readiness, Span, SpanKind, TraceContext, bind};
 use baton_proto::MAX_STREAMS;
 use baton_tls::Tls;
@@ -34,7 +34,8 @@ const MAX_TOKENS_UNKNOWN: u64 = 4_096;
 
 /// Chooses for gateways.
 pub(crate) struct GatewayPicker {
-    pub(crate) front: Arc<Front>,
+    /// `None`: there is no model, and prompts are known by their text.
+    pub(crate) front: Option<Arc<Front>>,
     pub(crate) fleet: Arc<Fleet>,
     pub(crate) router: Arc<Router>,
     pub(crate) priorities: Priorities,
@@ -82,11 +83,14 @@ impl GatewayPicker {
             refusal(400, error.to_string())
         })?;
         let outline = match request.body.is_empty() {
-            true => baton_front::Outline::default(),
+            true => Outline::default(),
             false => {
                 // Where nobody says what they have cached, prompts are compared by their text in any case.
                 let most = if self.router.cache().has_tellers() { self.most_encoded_bytes } else { 0 };
-                let outlined = self.front.outline(&request.body, most).await;
+                let outlined = match &self.front {
+                    Some(front) => front.outline(&request.body, most).await,
+                    None => Outline::of_text(&request.body),
+                };
                 outlined.map_err(|error| {
                     *counted = count(wishes.who(epp, Asked::Unknown));
                     refusal(400, error.to_string())

@@ -3,7 +3,7 @@
 use std::{io::Write as _, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use baton_endpoint_picker::Limits;
-use baton_front::{Edge, Front, ModelText, UpstreamError, Upstreams};
+use baton_front::{Edge, Front, ModelText, OperatorFront, UpstreamError, Upstreams};
 use baton_kv_index::IndexLimits;
 use baton_process::{BindError, Metrics, Readiness, Shutdown, bind, serve_admin};
 use baton_proto::{
@@ -41,6 +41,11 @@ pub enum SchedulerError {
     /// Certificates or keys can't be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// Nobody said what is served.
+    #[error(
+        "without --model, --served-model-name must say what the servers serve: metrics and workers that join call it so"
+    )]
+    NoName,
     /// The model folder's tokenizer can't be used.
     #[error(transparent)]
     Model(#[from] LoadError),
@@ -79,9 +84,36 @@ pub enum SchedulerError {
 /// What a request will have cached where it goes counts for so long before its worker has told so itself.
 const GUESS_SECONDS: u64 = 30;
 
+/// What answers HTTP.
+enum Http {
+    Front(Arc<Front>),
+    /// There is no model: it only picks for gateways.
+    OperatorFront(OperatorFront),
+}
+
+impl Http {
+    fn front(&self) -> Option<Arc<Front>> {
+        match self {
+            Self::Front(front) => Some(front.clone()),
+            Self::OperatorFront(_) => None,
+        }
+    }
+
+    async fn serve(
+        &self,
+        listener: Listener,
+        stop: impl Future<Output = ()> + Send + 'static,
+    ) -> std::io::Result<()> {
+        match self {
+            Self::Front(front) => front.serve(listener, stop).await,
+            Self::OperatorFront(front) => front.serve(listener, stop).await,
+        }
+    }
+}
+
 /// A scheduler whose ports are bound: nothing is lost between binding and serving.
 pub struct Scheduler {
-    front: Front,
+    http_front: Http,
     fleet: Arc<Fleet>,
     readiness: Readiness,
     drain_timeout: Duration,
@@ -115,7 +147,11 @@ impl Scheduler {
             Some(file) => Upstreams::open(file, metrics)?,
             None => Upstreams::default(),
         };
-        let text = ModelText::load(&config.front).await?;
+        let text = match &config.model {
+            Some(model) => Some(ModelText::load(model, &config.front).await?),
+            None if config.front.served_model_names.is_empty() => return Err(SchedulerError::NoName),
+            None => None,
+        };
         let http = bind(config.listen, "--listen").await?;
         let registry = bind(config.registry_listen, "--registry-listen").await?;
         let picker = Ports::bind(&config.picker).await?;
@@ -127,7 +163,7 @@ impl Scheduler {
         let root = CancellationToken::new();
         let max_inflight = config.front.limits.max_inflight;
         let scheduler_metrics = SchedulerMetrics::new(metrics, config.front.shown_name(), max_inflight);
-        let served = served_model(&config, &text.tokenizer);
+        let served = served_model(&config, text.as_ref().map(|text| &*text.tokenizer));
         let limits =
             IndexLimits { bytes: config.routing.kv_index_bytes as usize, guess_seconds: GUESS_SECONDS };
         let (cache, cache_keeper) = CacheIndex::start(limits)?;
@@ -151,20 +187,34 @@ impl Scheduler {
             routed.show_memory();
         });
         let dispatcher = Dispatcher::new(fleet.clone(), router.clone(), &config, scheduler_metrics.clone());
-        let generator = FleetGenerator::new(fleet.clone(), dispatcher, config.aggregated);
+        let generator = Arc::new(FleetGenerator {
+            fleet: fleet.clone(),
+            dispatcher,
+            is_aggregated: config.aggregated,
+            only_picks: text.is_none(),
+        });
         let readiness = Readiness::not_yet("the scheduler is starting");
         let front_metrics = scheduler_metrics.front.clone();
-        let front = Front::new(
-            config.front,
-            text,
-            Arc::new(generator),
-            front_metrics,
-            metrics.clone(),
-            readiness.clone(),
-            Edge { tenancy: tenancy.clone(), upstreams },
-        );
+        let http_front = match text {
+            Some(text) => Http::Front(Arc::new(Front::new(
+                config.front,
+                text,
+                generator,
+                front_metrics,
+                metrics.clone(),
+                readiness.clone(),
+                Edge { tenancy: tenancy.clone(), upstreams },
+            ))),
+            None => Http::OperatorFront(OperatorFront::new(
+                generator,
+                metrics.clone(),
+                readiness.clone(),
+                tenancy.clone(),
+                config.front.limits,
+            )),
+        };
         Ok(Self {
-            front,
+            http_front,
             fleet,
             readiness,
             drain_timeout: config.drain_timeout,
@@ -218,9 +268,10 @@ impl Scheduler {
     /// # Errors
     /// A listener failed.
     pub async fn serve(self, shutdown: Shutdown) -> Result<(), SchedulerError> {
-        let Self { front, fleet, readiness, drain_timeout, http, registry, router, cache_keeper, .. } = self;
+        let Self {
+            http_front, fleet, readiness, drain_timeout, http, registry, router, cache_keeper, ..
+        } = self;
         let Self { picker, admin, metrics, tenancy, tls, root, .. } = self;
-        let front = Arc::new(front);
         let tasks = TaskTracker::new();
         let registry_stop = CancellationToken::new();
         let registry = spawn_registry(fleet.clone(), tls.grpc_listener(registry), &tasks, &registry_stop);
@@ -229,7 +280,7 @@ impl Scheduler {
         if let Some((ports, config, priorities)) = picker {
             foreign::start(&config, router.clone(), &metrics, &tasks, &root).await?;
             let picker = GatewayPicker {
-                front: front.clone(),
+                front: http_front.front(),
                 fleet: fleet.clone(),
                 router: router.clone(),
                 priorities,
@@ -258,7 +309,7 @@ impl Scheduler {
         readiness.set_ready();
 
         let stop = shutdown.clone();
-        let serving = front.serve(tls.front_listener(http), async move { stop.triggered().await });
+        let serving = http_front.serve(tls.front_listener(http), async move { stop.triggered().await });
         tokio::pin!(serving);
         let served = tokio::select! {
             served = &mut serving => served,
@@ -326,13 +377,11 @@ fn decision_log(config: &Config, metrics: &Metrics) -> Result<Option<DecisionLog
     DecisionLog::open(path, metrics).map(Some).map_err(failed)
 }
 
-fn served_model(config: &Config, tokenizer: &Tokenizer) -> ServedModel {
+fn served_model(config: &Config, tokenizer: Option<&Tokenizer>) -> ServedModel {
     let mut names = config.front.served_model_names.clone();
-    let own_name = baton_tokenizer::served_name(&config.front.model);
-    if !names.contains(&own_name) {
-        names.push(own_name);
-    }
-    let facts = tokenizer.facts();
+    let own_name = config.model.as_deref().map(baton_tokenizer::served_name);
+    names.extend(own_name.filter(|own| !names.contains(own)));
+    let facts = tokenizer.map(Tokenizer::facts).unwrap_or_default();
     ServedModel {
         names,
         context_tokens: config.max_context_tokens,

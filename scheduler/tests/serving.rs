@@ -64,7 +64,7 @@ async fn a_taken_port_is_named_with_the_option_that_changes_it() {
 #[tokio::test]
 async fn a_model_folder_that_is_none_is_named() {
     let mut config = common::config(&[]);
-    config.front.model = "/nowhere/at-all".into();
+    config.model = Some("/nowhere/at-all".into());
     let Err(error) = baton_scheduler::Scheduler::bind(config, &baton_process::Metrics::new()).await else {
         panic!("no model, no scheduler")
     };

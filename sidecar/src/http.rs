@@ -34,8 +34,8 @@ impl HttpFront {
     /// Takes the port and reads the model's tokenizer; `None` when no such front was asked for.
     pub(crate) async fn bind(args: &Args) -> Result<Option<Self>, RunError> {
         let (Some(listen), Some(model)) = (args.http_listen, &args.model) else { return Ok(None) };
-        let config = FrontConfig::new(model.clone(), &args.front);
-        let text = ModelText::load(&config).await?;
+        let config = FrontConfig::new(Some(model), &args.front);
+        let text = ModelText::load(model, &config).await?;
         let listener = bind(listen, "--http-listen").await?;
         Ok(Some(Self { address: listener.local_addr()?, listener, config, text }))
     }
@@ -51,7 +51,7 @@ impl HttpFront {
         let Self { address, listener, config, text } = self;
         tracing::info!(http = %address, model = config.shown_name(), "sidecar serves HTTP");
         let counted = FrontMetrics::new(metrics, PREFIX, config.shown_name(), config.limits.max_inflight);
-        let generator = Arc::new(SidecarGenerator::new(requests, directory, &config, &text.tokenizer));
+        let generator = Arc::new(SidecarGenerator::new(requests, directory, &config, &text));
         Bound {
             // Who may ask is the gateway's to decide.
             front: Front::new(

@@ -37,7 +37,7 @@ pub(crate) fn tokenizer() -> baton_tokenizer::Tokenizer {
 
 pub(crate) fn config(options: &[&str]) -> FrontConfig {
     let line = ["test", "--served-model-name=tiny"];
-    FrontConfig::new(MODEL.into(), &Command::parse_from(line.iter().chain(options)).args)
+    FrontConfig::new(Some(Path::new(MODEL)), &Command::parse_from(line.iter().chain(options)).args)
 }
 
 pub(crate) struct TestFront {
@@ -63,7 +63,7 @@ impl TestFront {
         options: &[&str],
     ) -> (Self, Told) {
         let config = config(options);
-        let text = ModelText::load(&config).await.unwrap();
+        let text = ModelText::load(Path::new(MODEL), &config).await.unwrap();
         let metrics = FrontMetrics::new(&registry, "baton_test", "tiny", config.limits.max_inflight);
         let readiness = Readiness::not_yet("");
         readiness.set_ready();

@@ -4,10 +4,9 @@ use std::{sync::Arc, time::Instant};
 
 use baton_front::{
     AdapterRefused, CallBroken, FrontConfig, GenerateError, Generation, GenerationEvent, GenerationSpec,
-    Generator, NoDecodeWorker, ServedAdapter, WorkerFailed,
+    Generator, ModelText, NoDecodeWorker, ServedAdapter, WorkerFailed,
 };
 use baton_proto::v1::{AdapterRef, Failure, FailureKind, GenerateRequest, PrefillCandidate, WorkerInfo};
-use baton_tokenizer::Tokenizer;
 use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream};
 use serde_json::{Value, json};
 
@@ -42,11 +41,11 @@ impl SidecarGenerator {
         requests: Arc<Requests>,
         directory: Directory,
         config: &FrontConfig,
-        tokenizer: &Tokenizer,
+        text: &ModelText,
     ) -> Self {
         let mut names = config.served_model_names.clone();
-        names.push(baton_tokenizer::served_name(&config.model));
-        let facts = tokenizer.facts();
+        names.push(baton_tokenizer::served_name(&text.folder));
+        let facts = text.tokenizer.facts();
         let (vocab_size, context_tokens) = (facts.vocab_size, facts.context_tokens);
         Self { requests, directory, names, vocab_size, context_tokens }
     }
