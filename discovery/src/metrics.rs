@@ -89,8 +89,12 @@ impl Collector for LoadCollector {
         let help = "Servers whose load is read, by whether they answer";
         let mut family =
             encoder.encode_descriptor("baton_discovery_targets", help, None, MetricType::Gauge)?;
-        let counts =
-            [("unknown", summary.unknown), ("healthy", summary.healthy), ("unhealthy", summary.unhealthy)];
+        let counts = [
+            ("unknown", summary.unknown),
+            ("healthy", summary.healthy),
+            ("silent", summary.silent),
+            ("unhealthy", summary.unhealthy),
+        ];
         for (health, count) in counts {
             ConstGauge::new(i64::from(count)).encode(family.encode_family(&[("health", health)])?)?;
         }

@@ -124,27 +124,26 @@ async fn a_server_is_read_again_and_again_over_one_connection() {
 }
 
 #[tokio::test]
-async fn bad_servers_are_unhealthy_for_a_reason_and_delay_no_good_one() {
+async fn bad_servers_are_unhealthy_or_silent_for_a_reason_and_delay_no_good_one() {
+    let liar = page().replace("vllm:num_requests_running{", "vllm:num_requests_running{x=\"\\");
+    let nan = format!("{}vllm:kv_cache_usage_perc NaN\n", page());
     let cases = [
-        ("endless", Manner::Endless, "longer than 1048576 bytes"),
-        ("never", Manner::Never, "in time"),
-        ("drip", Manner::Drip(page()), "in time"),
-        ("garbage", Manner::Garbage, "broke"),
-        ("error", Manner::Status("500 Internal Server Error"), "status 500"),
-        ("redirect", Manner::Status("302 Found"), "status 302"),
-        ("short", Manner::Short(page()), "broke"),
-        ("line", Manner::Line, "a line of more than"),
-        ("web", Manner::Page("<html></html>".into()), "lacks"),
-        (
-            "liar",
-            Manner::Page(page().replace("vllm:num_requests_running{", "vllm:num_requests_running{x=\"\\")),
-            "malformed",
-        ),
-        ("nan", Manner::Page(format!("{}vllm:kv_cache_usage_perc NaN\n", page())), "is NaN"),
+        ("never", Manner::Never, "in time", Health::Unhealthy),
+        ("drip", Manner::Drip(page()), "in time", Health::Unhealthy),
+        ("error", Manner::Status("500 Internal Server Error"), "status 500", Health::Unhealthy),
+        ("short", Manner::Short(page()), "broke", Health::Unhealthy),
+        ("endless", Manner::Endless, "longer than 1048576 bytes", Health::Silent),
+        ("garbage", Manner::Garbage, "does not speak HTTP/1.1", Health::Silent),
+        ("redirect", Manner::Status("302 Found"), "status 302", Health::Silent),
+        ("nowhere", Manner::Status("404 Not Found"), "status 404", Health::Silent),
+        ("line", Manner::Line, "a line of more than", Health::Silent),
+        ("web", Manner::Page("<html></html>".into()), "lacks", Health::Silent),
+        ("liar", Manner::Page(liar), "malformed", Health::Silent),
+        ("nan", Manner::Page(nan), "is NaN", Health::Silent),
     ];
     let good = Server::start(Manner::Page(page())).await;
     let mut servers = Vec::new();
-    for (name, manner, _) in &cases {
+    for (name, manner, ..) in &cases {
         servers.push((*name, Server::start(manner.clone()).await));
     }
     let dead = {
@@ -160,9 +159,9 @@ async fn bad_servers_are_unhealthy_for_a_reason_and_delay_no_good_one() {
     });
     let bed = Bed::start(&[], options());
     bed.publisher.publish(set, Instant::now());
-    for (name, word) in cases.iter().map(|(name, _, word)| (*name, *word)).chain([("dead", "no connection")])
-    {
-        let report = bed.wait(name, "unhealthy", |report| report.health == Health::Unhealthy).await;
+    let expected = cases.iter().map(|(name, _, word, health)| (*name, *word, *health));
+    for (name, word, health) in expected.chain([("dead", "no connection", Health::Unhealthy)]) {
+        let report = bed.wait(name, "it failed", |report| report.health == health).await;
         let said = report.error.unwrap().to_string();
         assert!(said.contains(word), "{name}: {word:?} is missing in {said:?}");
         assert!(report.load.is_none());

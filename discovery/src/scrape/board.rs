@@ -17,6 +17,8 @@ pub enum Health {
     Unknown,
     /// The last answer is good, or few were bad since.
     Healthy,
+    /// It answers, but never told a load: it has no page, or not that of a model server.
+    Silent,
     /// It failed as often in a row as is allowed.
     Unhealthy,
 }
@@ -49,6 +51,7 @@ pub(crate) struct Slot(Mutex<Report>);
 pub(crate) struct Summary {
     pub(crate) unknown: u32,
     pub(crate) healthy: u32,
+    pub(crate) silent: u32,
     pub(crate) unhealthy: u32,
     /// Of the loads that were ever read.
     pub(crate) oldest: Option<Duration>,
@@ -73,10 +76,11 @@ impl Report {
             }
             Err(error) => {
                 self.failures = self.failures.saturating_add(1);
-                self.error = Some(error);
                 if self.failures >= allowed.max(1) {
-                    self.health = Health::Unhealthy;
+                    let is_silent = self.load.is_none() && error.is_answer();
+                    self.health = if is_silent { Health::Silent } else { Health::Unhealthy };
                 }
+                self.error = Some(error);
             }
         }
     }
@@ -114,6 +118,7 @@ impl Loads {
             match report.health {
                 Health::Unknown => summary.unknown += 1,
                 Health::Healthy => summary.healthy += 1,
+                Health::Silent => summary.silent += 1,
                 Health::Unhealthy => summary.unhealthy += 1,
             }
             summary.oldest = summary.oldest.max(report.age(now));
@@ -123,7 +128,7 @@ impl Loads {
 }
 
 impl Slot {
-    fn get(&self) -> Report {
+    pub(super) fn get(&self) -> Report {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -138,6 +143,7 @@ impl Slot {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::load::PageError;
 
     #[test]
     fn a_target_is_unhealthy_after_its_failures_and_healthy_after_one_answer() {
@@ -167,6 +173,18 @@ mod tests {
         slot.note(Ok(Load::default()), start, 3);
         let report = loads.get("a").unwrap();
         assert_eq!((report.health, report.failures, report.error), (Health::Healthy, 0, None));
+        let page = || Err(ScrapeError::Page(PageError::LongLine));
+        slot.note(page(), start, 1);
+        assert_eq!(loads.get("a").unwrap().health, Health::Unhealthy, "it used to tell");
+        let silent = loads.add("b".into());
+        assert_eq!(
+            [page(), Err(ScrapeError::Timeout), page()].map(|outcome| {
+                silent.note(outcome, start, 1);
+                loads.get("b").unwrap().health
+            }),
+            [Health::Silent, Health::Unhealthy, Health::Silent]
+        );
+        loads.remove("b");
         loads.remove("a");
         assert!(loads.get("a").is_none() && loads.all().is_empty());
     }

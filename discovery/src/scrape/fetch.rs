@@ -18,6 +18,9 @@ pub enum ScrapeError {
     /// Nobody listens, or there is no way.
     #[error("no connection: {0}")]
     Connect(Arc<str>),
+    /// Whoever answers speaks something else, such as HTTP/2 alone.
+    #[error("what answers does not speak HTTP/1.1: {0}")]
+    NotHttp1(Arc<str>),
     /// It began, and broke.
     #[error("the connection broke: {0}")]
     Broken(Arc<str>),
@@ -36,10 +39,20 @@ pub enum ScrapeError {
 }
 
 impl ScrapeError {
+    /// Whether a server is there that may do all but tell its load.
+    pub(crate) fn is_answer(&self) -> bool {
+        match self {
+            Self::Connect(_) | Self::Broken(_) | Self::Timeout => false,
+            Self::Status(status) => !status.is_server_error(),
+            Self::NotHttp1(_) | Self::TooLong(_) | Self::Page(_) => true,
+        }
+    }
+
     /// A word for a label.
     pub(crate) fn word(&self) -> &'static str {
         match self {
             Self::Connect(_) => "connect",
+            Self::NotHttp1(_) => "not_http1",
             Self::Broken(_) => "broken",
             Self::Timeout => "timeout",
             Self::Status(_) => "status",
@@ -148,7 +161,10 @@ async fn read(
     most_bytes: usize,
     total: &mut u64,
 ) -> Result<Result<Page, ScrapeError>, ScrapeError> {
-    let broken = |error: hyper::Error| ScrapeError::Broken(error.to_string().into());
+    let broken = |error: hyper::Error| match error.is_parse() {
+        true => ScrapeError::NotHttp1(error.to_string().into()),
+        false => ScrapeError::Broken(error.to_string().into()),
+    };
     sender.ready().await.map_err(broken)?;
     let response = sender.send_request(request).await.map_err(broken)?;
     if response.status() != StatusCode::OK {

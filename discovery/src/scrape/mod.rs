@@ -15,7 +15,7 @@
 //! | time for an answer | [`ScrapeOptions::timeout`] | a failure; the connection is closed |
 //! | bytes of an answer | [`ScrapeOptions::most_bytes`] | the same |
 //! | requests at once | [`ScrapeOptions::concurrency`] | the next ones wait |
-//! | failures in a row | [`ScrapeOptions::failures`] | unhealthy, and asked less often, at least every two seconds |
+//! | failures in a row | [`ScrapeOptions::failures`] | unhealthy, or [silent](Health::Silent), and asked less often, at least every two seconds |
 //!
 //! Only plain HTTP is spoken.
 

@@ -86,7 +86,8 @@ impl Target {
         let error = outcome.as_ref().err().cloned();
         let failures = self.slot.note(outcome, now, self.options.failures);
         if let Some(error) = error.filter(|_| failures == self.options.failures) {
-            tracing::warn!(id = %self.id, %error, failures, "a server's load can't be read: it counts as unhealthy");
+            let health = self.slot.get().health;
+            tracing::warn!(id = %self.id, %error, failures, ?health, "a server's load can't be read");
         }
         failures
     }
