@@ -23,6 +23,7 @@ mod one_answer;
 mod operator;
 mod pairs;
 mod picker;
+mod picker_conformance;
 mod prefix_cache;
 mod recall;
 mod schedulers;

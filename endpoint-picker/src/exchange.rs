@@ -17,22 +17,17 @@ use envoy_types::pb::envoy::{
 };
 
 use crate::{
-    Headers, Pick, PickRequest, Refusal, Response, Watch, metadata,
+    Headers, Pick, PickRequest, Refusal, Response, Watch, conformance, metadata,
     reply::{self, Way},
 };
-
-/// In the request: `ip[,ip]` that conformance tests want chosen.
-const TEST_SELECTION: &str = "test-epp-endpoint-selection";
-/// In the answer: who gave it, for conformance tests.
-const TEST_SERVED: &str = "x-conformance-test-served-endpoint";
 
 /// Bounds, and what is switched on.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Longest request body; longer ones are refused with 413.
     pub body_bytes: usize,
-    /// Obey the headers that the Gateway API's conformance tests send, and show them who served. Clients could choose endpoints so:
-    /// for tests alone.
+    /// Obey the header by which the Inference Extension's conformance tests choose, and show them who served. Clients could choose
+    /// endpoints so: for tests alone.
     pub conformance: bool,
 }
 
@@ -58,6 +53,8 @@ pub(crate) struct Exchange {
     phase: Phase,
     /// How the gateway sends the answer's body.
     answer_mode: BodySendMode,
+    /// The first of those that were chosen, for conformance tests.
+    selected: Option<String>,
     watch: Option<Box<dyn Watch>>,
 }
 
@@ -71,7 +68,8 @@ enum Phase {
 
 impl Exchange {
     pub(crate) fn new(limits: Limits) -> Self {
-        Self { limits, phase: Phase::Start, answer_mode: BodySendMode::FullDuplexStreamed, watch: None }
+        let answer_mode = BodySendMode::FullDuplexStreamed;
+        Self { limits, phase: Phase::Start, answer_mode, selected: None, watch: None }
     }
 
     /// Whether nothing is waited for any more.
@@ -111,11 +109,15 @@ impl Exchange {
     pub(crate) fn placed(&mut self, outcome: Result<Pick, Refusal>) -> Vec<ProcessingResponse> {
         let phase = std::mem::replace(&mut self.phase, Phase::Over);
         let Phase::Picking { body, has_trailers } = phase else { return Vec::new() };
-        let pick = match outcome {
+        let mut pick = match outcome {
             Ok(pick) if !pick.endpoints.is_empty() => pick,
             Ok(_) => return vec![reply::refused(&internal("the picker chose no endpoint"))],
             Err(refusal) => return vec![reply::refused(&refusal)],
         };
+        if self.limits.conformance {
+            self.selected = pick.endpoints.first().cloned();
+            pick.headers.extend(self.selected.as_deref().map(conformance::request_header));
+        }
         let mut replies = vec![reply::placed(&pick)];
         if let Some(body) = body {
             replies.extend(reply::body(Way::Request, pick.body.as_ref().unwrap_or(&body), !has_trailers));
@@ -141,8 +143,7 @@ impl Exchange {
         self.answer_mode = answer_mode;
         let is_end = headers.end_of_stream;
         let headers = Headers::read(headers.headers);
-        let wanted = headers.get(TEST_SELECTION).filter(|_| self.limits.conformance);
-        let wanted = wanted.map(|ips| ips.split(',').map(|ip| ip.trim().to_owned()).collect());
+        let wanted = if self.limits.conformance { conformance::selection(&headers) } else { None };
         let request = PickRequest {
             headers,
             body: Bytes::new(),
@@ -192,13 +193,14 @@ impl Exchange {
         let status = headers.get(":status").and_then(|status| status.parse().ok()).unwrap_or(0);
         let is_stream = headers.get("content-type").is_some_and(|kind| kind.starts_with("text/event-stream"));
         let response = Response { status, served: metadata::served(metadata), is_stream };
-        let shown = response.served.clone().filter(|_| self.limits.conformance);
-        let shown = shown.map(|served| (TEST_SERVED.to_owned(), served)).into_iter().collect();
+        let selected = self.selected.as_deref();
+        let shown =
+            selected.map(|selected| conformance::answer_headers(selected, response.served.as_deref()));
         if let Some(watch) = &mut self.watch {
             watch.response(&response);
         }
         self.go_on(is_end);
-        Step::Reply(vec![reply::answer_headers(shown)])
+        Step::Reply(vec![reply::answer_headers(shown.unwrap_or_default())])
     }
 
     fn answer_body(&mut self, part: HttpBody) -> Step {

@@ -18,6 +18,7 @@
 //! - A stream that ends, however it ends, drops its [`Watch`], which is thereby told.
 #![forbid(unsafe_code)]
 
+mod conformance;
 mod exchange;
 mod headers;
 mod metadata;

@@ -76,7 +76,8 @@ pub struct SchedulerArgs {
     #[arg(long, default_value_t = defaults::PICKER_ENCODED_KIB, value_name = "KIB")]
     pub picker_encoded_kib: u32,
 
-    /// Obey the test headers of the Gateway API's conformance tests. Clients could choose endpoints so: for tests alone
+    /// Obey the header by which the conformance tests of the Gateway API Inference Extension choose endpoints, and show them who
+    /// served. Any client could choose endpoints so: for tests alone
     #[arg(long, hide_short_help = true, requires = "picker_listen")]
     pub picker_conformance: bool,
 

@@ -33,7 +33,15 @@ pub(crate) fn words(words: &[&str]) -> Vec<String> {
 
 /// Starts a role, and waits until it says where it listens; the function looks an address up by name.
 pub(crate) fn start(args: &[String]) -> (Process, impl Fn(&str) -> String + use<>) {
-    let mut process = Process::start(args);
+    start_with(args, &[])
+}
+
+/// As [`start`], with these variables in its environment.
+pub(crate) fn start_with(
+    args: &[String],
+    environment: &[(&str, String)],
+) -> (Process, impl Fn(&str) -> String + use<>) {
+    let mut process = Process::start_with(args, environment);
     let listening = |line: &str| serde_json::from_str::<Value>(line).ok()?.get("listening").cloned();
     let addresses = process.wait_for_stdout(START_DEADLINE, "the line with its listeners", listening);
     let at = move |name: &str| {

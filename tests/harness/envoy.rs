@@ -16,11 +16,23 @@ pub(crate) struct Gateway {
     _folder: tempfile::TempDir,
 }
 
+/// What of it differs from test to test.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct GatewayShape {
+    /// Endpoints are spoken to in HTTP/2.
+    pub(crate) is_http2_behind: bool,
+}
+
 static GATEWAYS: AtomicUsize = AtomicUsize::new(0);
 
 impl Gateway {
     /// In front of `endpoints`; `pickers` are asked in turn.
     pub(crate) fn start(pickers: &[&str], endpoints: &[&str]) -> Self {
+        Self::shaped(pickers, endpoints, GatewayShape::default())
+    }
+
+    /// As [`Self::start`], but like this.
+    pub(crate) fn shaped(pickers: &[&str], endpoints: &[&str], shape: GatewayShape) -> Self {
         let envoy = std::env::var("BATON_TEST_ENVOY")
             .expect("BATON_TEST_ENVOY is not set: the path of envoy; `./dev test` installs it");
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
@@ -28,6 +40,7 @@ impl Gateway {
         drop(listener);
         let config = include_str!("../../endpoint-picker/tests/envoy/gateway.yaml")
             .replace("@FRONT@", &front.port().to_string())
+            .replace("@BEHIND@", if shape.is_http2_behind { "http2" } else { "http" })
             .replace("@PICKERS@", &list(pickers))
             .replace("@ENDPOINTS@", &list(endpoints));
         let folder = tempfile::tempdir().expect("a folder");

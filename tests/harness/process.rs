@@ -63,6 +63,11 @@ struct Line {
 impl Process {
     /// Starts `baton ARGS`.
     pub(crate) fn start<A: AsRef<str>>(args: &[A]) -> Self {
+        Self::start_with(args, &[])
+    }
+
+    /// Starts `baton ARGS` with these variables in its environment.
+    pub(crate) fn start_with<A: AsRef<str>>(args: &[A], environment: &[(&str, String)]) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let mark = format!("{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let temp = TempDir::with_prefix("baton-test-").expect("a temporary folder");
@@ -72,6 +77,7 @@ impl Process {
             .env(MARK, &mark)
             .env("TMPDIR", temp.path())
             .env("XDG_RUNTIME_DIR", temp.path())
+            .envs(environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -7,7 +7,6 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicU32, Ordering},
     },
-    thread,
     time::Duration,
 };
 
@@ -19,13 +18,14 @@ use axum::{
     routing::{get, post},
 };
 use serde_json::{Value, json};
-use tokio::{net::TcpListener, runtime::Builder, sync::oneshot};
+
+use super::{ANY, serving::Serving};
 
 /// It ends when dropped.
 pub(crate) struct FakeVllm {
     pub(crate) address: SocketAddr,
     shared: Arc<Shared>,
-    _end: oneshot::Sender<()>,
+    _serving: Serving,
 }
 
 #[derive(Default)]
@@ -43,26 +43,14 @@ const PREFILL: [Duration; 2] = [Duration::from_millis(150), Duration::from_milli
 
 impl FakeVllm {
     pub(crate) fn start(name: &str) -> Self {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-        listener.set_nonblocking(true).expect("it can be polled");
-        let address = listener.local_addr().expect("an address");
         let shared = Arc::new(Shared { name: name.to_owned(), ..Shared::default() });
         let app = Router::new()
             .route("/v1/chat/completions", post(chat))
             .route("/metrics", get(metrics))
             .with_state(shared.clone());
-        let (_end, ended) = oneshot::channel::<()>();
-        thread::spawn(move || {
-            let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
-            runtime.block_on(async {
-                let listener = TcpListener::from_std(listener).expect("a listener");
-                tokio::select! {
-                    served = async { axum::serve(listener, app).await } => served.expect("it serves"),
-                    _ = ended => {}
-                }
-            });
-        });
-        Self { address, shared, _end }
+        let listener = std::net::TcpListener::bind(ANY).expect("a free port");
+        let serving = Serving::http1(listener, app);
+        Self { address: serving.address(), shared, _serving: serving }
     }
 
     /// As its page says from now on.

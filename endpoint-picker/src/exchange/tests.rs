@@ -300,7 +300,10 @@ fn the_answer_goes_on_part_by_part_and_is_watched() {
         let head = replies(exchange.take(answer));
         assert_eq!(
             set_headers(&head[0]),
-            [("x-conformance-test-served-endpoint".to_owned(), "10.0.0.1:80".to_owned())]
+            [
+                ("x-conformance-test-served-endpoint".to_owned(), "10.0.0.1:80".to_owned()),
+                ("x-conformance-test-selected-endpoint".to_owned(), "10.0.0.1:80".to_owned()),
+            ]
         );
         let first = replies(exchange.take(message(Message::ResponseBody(part(b"data: 1", false)))));
         let last = replies(exchange.take(message(Message::ResponseBody(part(b"", true)))));
@@ -338,12 +341,24 @@ fn trailers_of_an_answer_end_it() {
 #[test]
 fn conformance_headers_count_only_where_they_are_switched_on() {
     let chosen = |conformance| {
-        let get = headers(&[("test-epp-endpoint-selection", "10.0.0.7, 10.0.0.8")], true);
-        let limits = Limits { conformance, ..Limits::default() };
-        asked(Exchange::new(limits).take(message(Message::RequestHeaders(get)))).subset
+        let get = headers(&[("test-epp-endpoint-selection", "10.0.0.7, 10.0.0.8:80")], true);
+        let mut exchange = Exchange::new(Limits { conformance, ..Limits::default() });
+        let subset = asked(exchange.take(message(Message::RequestHeaders(get)))).subset;
+        let placed = exchange.placed(Ok(pick(&["10.0.0.8:80", "10.0.0.7:80"], &Seen::default())));
+        // The gateway does not say who served.
+        let answer = headers(&[(":status", "200")], true);
+        let answered = replies(exchange.take(message(Message::ResponseHeaders(answer))));
+        let header = |reply: &ProcessingResponse, name: &str| {
+            set_headers(reply).into_iter().find(|(header, _)| header == name).map(|(_, value)| value)
+        };
+        let served = header(&answered[0], "x-conformance-test-served-endpoint");
+        (subset, header(&placed[0], "x-echo-set-header"), served)
     };
-    assert_eq!(chosen(true).unwrap(), ["10.0.0.7", "10.0.0.8"]);
-    assert_eq!(chosen(false), None);
+    let (subset, echo, served) = chosen(true);
+    assert_eq!(subset.unwrap(), ["10.0.0.7", "10.0.0.8:80"]);
+    assert_eq!(echo.unwrap(), "x-conformance-test-served-endpoint:10.0.0.8:80");
+    assert!(served.unwrap().starts_with("fail"));
+    assert_eq!(chosen(false), (None, None, None));
 }
 
 #[test]

@@ -30,7 +30,7 @@ impl Known {
         router.cache.cached(prompt, |number| self.slots.of_number(number), &mut cached);
         let tried: Vec<usize> = tried.iter().filter_map(|id| self.slots.of(id)).collect();
         let subset: Vec<usize> =
-            ask.subset.into_iter().flatten().filter_map(|address| self.slots.at(address)).collect();
+            ask.subset.into_iter().flatten().flat_map(|address| self.slots.at(address)).collect();
         if ask.subset.is_some() && subset.is_empty() {
             return Err(Refused::Nobody(NoDecodeWorker { draining: 0 }.into()));
         }

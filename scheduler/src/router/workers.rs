@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
+    net::{IpAddr, SocketAddr},
     sync::Arc,
 };
 
@@ -90,8 +91,13 @@ impl Slots {
         self.slots.get(slot)?.address.as_deref()
     }
 
-    pub(super) fn at(&self, address: &str) -> Option<usize> {
-        self.by_address.get(address).copied()
+    /// Those at `ip:port`, or at any port of `ip`.
+    pub(super) fn at(&self, address: &str) -> impl Iterator<Item = usize> {
+        let ip: Option<IpAddr> = address.parse().ok();
+        let is_there = move |at: &str| at.parse().is_ok_and(|at: SocketAddr| Some(at.ip()) == ip);
+        let all = ip.into_iter().flat_map(|_| &self.by_address);
+        let at_all_ports = all.filter(move |(at, _)| is_there(at)).map(|(_, slot)| *slot);
+        self.by_address.get(address).copied().into_iter().chain(at_all_ports)
     }
 
     /// Its number in the index of caches, and the size of its blocks.
