@@ -6,8 +6,8 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::harness::{
-    ANY, Client, FakeVllm, Gateway, Metrics, ModelFolder, Process, Sent, Worker, eventually, start, words,
-    worker_args,
+    ANY, Client, FakeVllm, Gateway, GatewayShape, Metrics, ModelFolder, Process, Sent, Worker, eventually,
+    start, words, worker_args,
 };
 
 const CHAT: &str = "/v1/chat/completions";
@@ -215,6 +215,33 @@ fn servers_that_do_not_register_are_found_in_a_file_and_chosen_by_cache_and_load
     let refused = gateway.client.post(CHAT, &json!("no object"));
     assert_eq!(refused.status, 400, "{}", refused.body);
     drop((gateway, c));
+    stop(vec![scheduler]);
+}
+
+#[test]
+fn gateways_may_ask_over_tls_without_a_certificate_of_theirs() {
+    let server = FakeVllm::start("a");
+    let folder = tempfile::tempdir().unwrap();
+    let made = Process::run(&["dev-ca", folder.path().to_str().unwrap()]);
+    assert!(made.status.success(), "{}", made.stderr);
+    let file = |name: &str| folder.path().join(name).display().to_string();
+    std::fs::write(file("servers.yaml"), listed(&[&server], &["a"])).unwrap();
+    let line = ["scheduler", "--listen", ANY, "--registry-listen", ANY, "--picker-listen", ANY];
+    let rest = ["--served-model-name", "m", "--servers", &file("servers.yaml"), "--picker-tls"];
+    let without = Process::run(&[&line[..], &rest].concat());
+    assert!(!without.status.success() && without.stderr.contains("--tls-cert"), "{}", without.stderr);
+    let tls =
+        [["--tls-cert", &file("tls.crt")], ["--tls-key", &file("tls.key")], ["--tls-ca", &file("ca.crt")]];
+    let (scheduler, at) = start(&words(&[&line[..], &rest, &tls.concat()].concat()));
+    let shape = GatewayShape { is_picker_tls: true, ..GatewayShape::default() };
+    let gateway = Gateway::shaped(&[&at("picker")], &[&server.address.to_string()], shape);
+    eventually("the picker is asked", || match gateway.client.post(CHAT, &conversation(0, 0)) {
+        reply if reply.status == 200 => Ok(()),
+        reply => Err(reply.body),
+    });
+    let plain = Gateway::start(&[&at("picker")], &[&server.address.to_string()]);
+    assert_eq!(plain.client.post(CHAT, &conversation(0, 1)).status, 500, "plain text is not understood");
+    drop((gateway, plain, server));
     stop(vec![scheduler]);
 }
 

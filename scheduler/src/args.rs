@@ -35,6 +35,11 @@ pub struct SchedulerArgs {
     #[arg(long, env = "BATON_PICKER_LISTEN", value_name = "ADDR:PORT")]
     pub picker_listen: Option<SocketAddr>,
 
+    /// Speak TLS with gateways, by --tls-cert, and want no certificate of theirs, as gateways expect of a picker. Default: as between
+    /// components, mutual TLS with --tls-ca and plain text without
+    #[arg(long, env = "BATON_PICKER_TLS", requires_all = ["picker_listen", "tls_cert"])]
+    pub picker_tls: bool,
+
     /// Address of the endpoint picker's gRPC health service; port 9003 by convention. Default: none
     #[arg(long, env = "BATON_PICKER_HEALTH_LISTEN", value_name = "ADDR:PORT", requires = "picker_listen")]
     pub picker_health_listen: Option<SocketAddr>,

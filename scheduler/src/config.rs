@@ -88,6 +88,8 @@ pub struct FleetLimits {
 pub struct PickerConfig {
     /// Where gateways ask.
     pub listen: Option<SocketAddr>,
+    /// Whether gateways are spoken to over TLS without a certificate of theirs.
+    pub tls: bool,
     /// Where its health is asked for.
     pub health_listen: Option<SocketAddr>,
     /// File with servers that do not register themselves.
@@ -226,6 +228,7 @@ impl From<&SchedulerArgs> for Config {
             registry_listen: args.registry_listen,
             picker: PickerConfig {
                 listen: args.picker_listen,
+                tls: args.picker_tls,
                 health_listen: args.picker_health_listen,
                 servers: args.servers.clone(),
                 inference_pool: args.inference_pool.clone(),

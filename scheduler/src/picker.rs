@@ -179,6 +179,8 @@ fn refusal(status: u16, message: String) -> Refusal {
 /// The picker's listeners.
 pub(crate) struct Ports {
     picker: TcpListener,
+    /// Gateways speak TLS, and show no certificate.
+    has_gateway_tls: bool,
     health: Option<TcpListener>,
 }
 
@@ -191,7 +193,7 @@ impl Ports {
             Some(address) => Some(bind(address, "--picker-health-listen").await?),
             None => None,
         };
-        Ok(Some(Self { picker, health }))
+        Ok(Some(Self { picker, has_gateway_tls: config.tls, health }))
     }
 
     /// Where they listen, by what for.
@@ -214,13 +216,14 @@ impl Ports {
     ) -> Result<(), Error> {
         let fleet = picker.fleet.clone();
         let is_ready = move || readiness.check().is_ok() && fleet.has_gateway_endpoint();
+        let listener = match self.has_gateway_tls {
+            true => tls.gateway_listener(self.picker),
+            false => tls.grpc_listener(self.picker),
+        };
         let serving = Server::builder()
             .max_concurrent_streams(MAX_STREAMS)
             .add_service(EndpointPicker::service(Arc::new(picker), limits))
-            .serve_with_incoming_shutdown(
-                tls.grpc_listener(self.picker).into_stream(),
-                stop.clone().cancelled_owned(),
-            );
+            .serve_with_incoming_shutdown(listener.into_stream(), stop.clone().cancelled_owned());
         match self.health {
             None => serving.await,
             Some(health) => tokio::try_join!(serving, serve_health(health, is_ready, stop)).map(|_| ()),

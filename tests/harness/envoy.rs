@@ -16,9 +16,16 @@ pub(crate) struct Gateway {
     _folder: tempfile::TempDir,
 }
 
+/// Of a cluster.
+const TLS: &str = "transport_socket: { name: envoy.transport_sockets.tls, typed_config: { \"@type\": \
+    type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext, \
+    common_tls_context: { alpn_protocols: [h2] } } }";
+
 /// What of it differs from test to test.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct GatewayShape {
+    /// Pickers are asked over TLS, whatever certificate they show.
+    pub(crate) is_picker_tls: bool,
     /// Endpoints are spoken to in HTTP/2.
     pub(crate) is_http2_behind: bool,
 }
@@ -40,6 +47,7 @@ impl Gateway {
         drop(listener);
         let config = include_str!("../../endpoint-picker/tests/envoy/gateway.yaml")
             .replace("@FRONT@", &front.port().to_string())
+            .replace("@PICKER_TLS@", if shape.is_picker_tls { TLS } else { "" })
             .replace("@BEHIND@", if shape.is_http2_behind { "http2" } else { "http" })
             .replace("@PICKERS@", &list(pickers))
             .replace("@ENDPOINTS@", &list(endpoints));

@@ -35,6 +35,8 @@ pub(crate) struct Configs {
     pub(crate) http: Arc<ServerConfig>,
     /// Of gRPC listeners.
     pub(crate) grpc: Option<Arc<ServerConfig>>,
+    /// Of gRPC listeners that want no certificate of callers.
+    pub(crate) gateway_grpc: Arc<ServerConfig>,
     /// Of gRPC calls.
     pub(crate) client: Option<Arc<ClientConfig>>,
     /// Of HTTP calls.
@@ -84,6 +86,7 @@ fn configs(sources: &Sources, contents: &Contents) -> Result<Configs, TlsError> 
     let mut configs = Configs {
         http: http(sources, contents, &key, &provider)?,
         grpc: None,
+        gateway_grpc: gateway_grpc(&key, &provider)?,
         client: None,
         http_client: None,
         server_name: sources.server_name.as_deref().map(server_name).transpose()?,
@@ -236,6 +239,15 @@ fn grpc(
     // A resumed session would not look at the certificate again, and connections here are few and long.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
+    Ok(Arc::new(config))
+}
+
+fn gateway_grpc(
+    key: &Arc<CertifiedKey>,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<ServerConfig>, TlsError> {
+    let mut config = server(key, WebPkiClientVerifier::no_client_auth(), provider)?;
+    config.alpn_protocols = vec![b"h2".to_vec()];
     Ok(Arc::new(config))
 }
 

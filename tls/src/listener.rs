@@ -38,6 +38,8 @@ const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 pub(crate) enum Spoken {
     Http,
     Grpc,
+    /// gRPC, with callers that have no certificate.
+    GatewayGrpc,
 }
 
 /// A listener that does handshakes beside each other, so that a slow client holds up nobody.
@@ -164,13 +166,14 @@ impl Server {
     fn plain_answer(&self) -> Vec<u8> {
         match self.spoken {
             Spoken::Http => http_answer(),
-            Spoken::Grpc => grpc_answer(),
+            Spoken::Grpc | Spoken::GatewayGrpc => grpc_answer(),
         }
     }
 
     fn config(&self, configs: &Configs) -> Arc<ServerConfig> {
         match (self.spoken, &configs.grpc) {
             (Spoken::Grpc, Some(grpc)) => grpc.clone(),
+            (Spoken::GatewayGrpc, _) => configs.gateway_grpc.clone(),
             _ => configs.http.clone(),
         }
     }

@@ -65,6 +65,11 @@ impl Tls {
         self.listener(tcp, self.components.as_ref().filter(|_| self.is_mutual), Spoken::Grpc)
     }
 
+    /// Where gateways call, which show no certificate.
+    pub fn gateway_listener(&self, tcp: TcpListener) -> Listener {
+        self.listener(tcp, self.components.as_ref(), Spoken::GatewayGrpc)
+    }
+
     /// How other components are called.
     pub fn dial(&self) -> Dial {
         match &self.components {

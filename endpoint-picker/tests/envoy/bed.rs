@@ -196,6 +196,7 @@ impl Gateway {
         let config = include_str!("gateway.yaml")
             .replace("@FRONT@", &front.to_string())
             .replace("@BEHIND@", "http")
+            .replace("@PICKER_TLS@", "")
             .replace("@PICKERS@", &list(pickers.iter().map(SocketAddr::to_string).collect()))
             .replace("@ENDPOINTS@", &list(endpoints.iter().map(|e| (*e).to_owned()).collect()));
         let folder = tempfile::tempdir().unwrap();
