@@ -5,7 +5,8 @@ use std::{fs, path::Path, process::Command};
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Client, Deployment, Metrics, ModelFolder, Process, Shape, Up, eventually, required_variable,
+    ANY, Client, Deployment, Metrics, ModelFolder, Process, Shape, Up, eventually, required_variable,
+    start_with, words as words_of,
 };
 
 /// A key made by `baton key new`.
@@ -177,6 +178,22 @@ fn the_official_openai_client_has_a_key() {
     let said = format!("{}{}", String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
     assert!(run.status.success(), "tests/openai_client.py:\n{said}");
     deployment.stop();
+}
+
+#[test]
+fn keys_may_come_from_the_environment() {
+    let [alice, bob] = ["alice", "bob"].map(|name| Key::new(name, &[], &[]));
+    let model = ModelFolder::made_up(Shape::TINY);
+    let line = ["scheduler", "--model", &model.arg(), "--listen", ANY, "--registry-listen", ANY];
+    let keys = format!("alice={},bob={}", alice.secret, bob.secret);
+    let (scheduler, at) = start_with(&words_of(&line), &[("BATON_API_KEYS", keys)]);
+    let stranger = Client::new(format!("http://{}", at("http")));
+    assert_eq!(stranger.get("/v1/models").error(401)["code"], "missing_api_key");
+    for key in [&alice, &bob] {
+        assert_eq!(key.of(&stranger).get("/v1/models").status, 200);
+        assert_eq!(key.of(&stranger).get("/v1/workers").error(403)["code"], "admin_key_needed");
+    }
+    drop(scheduler);
 }
 
 #[test]
