@@ -35,6 +35,7 @@ mod holders;
 mod index;
 mod indexer;
 mod key;
+mod pages;
 #[expect(unsafe_code, reason = "the one instruction that no safe function gives")]
 mod prefetch;
 mod prompt;

@@ -9,7 +9,7 @@ use record::{Kind, Record};
 
 use crate::{
     Index, WorkerId,
-    index::{Cached, Coming, SLICE},
+    index::{After, Cached, ChainEnd, Coming, News, SLICE},
 };
 
 /// An index that can be written to, in slices.
@@ -127,9 +127,9 @@ impl BatchReader {
             match together {
                 // A long one has its own slices.
                 [(worker, record)] => apply(index, *worker, record),
-                _ => index.write(|mut index| {
-                    index.warm(together.iter().map(coming));
-                    together.iter().for_each(|(worker, record)| apply(&mut index, *worker, record));
+                _ => index.write(|index| {
+                    index.warm(together.iter().map(|(worker, record)| coming(*worker, record)));
+                    together.iter().for_each(|(worker, record)| apply_warm(index, *worker, record));
                 }),
             }
         }
@@ -152,37 +152,80 @@ impl BatchReader {
     }
 }
 
-fn coming((worker, record): &(WorkerId, Record)) -> Coming<'_> {
-    Coming { worker: *worker, hashes: &record.hashes, contents: &record.contents, parent: record.parent }
+fn coming(worker: WorkerId, record: &Record) -> Coming<'_> {
+    let news = match record.kind {
+        Kind::Stored => News::Stored(&record.contents, after(record)),
+        _ => News::Removed,
+    };
+    Coming { worker, hashes: &record.hashes, news }
 }
 
-fn apply(index: &mut impl Slices, worker: WorkerId, record: &Record) {
+fn after(record: &Record) -> After {
+    match record.parent {
+        None => After::Nothing { adapter: record.adapter(), block_tokens: record.block_tokens as u32 },
+        Some(parent) => After::Block(parent),
+    }
+}
+
+/// One of [`SLICE`] blocks at most, of which all was fetched.
+fn apply_warm(index: &mut Index, worker: WorkerId, record: &Record) {
     match record.kind {
-        Kind::Stored => store(index, worker, record),
-        Kind::Removed => {
-            if index.write(|index| index.has_group(worker, record.group)) {
-                for hashes in record.hashes.chunks(SLICE) {
-                    index.write(|index| index.unstore(worker, record.tier, hashes));
-                }
+        Kind::Stored => {
+            let cached = Cached { hashes: &record.hashes, contents: &record.contents };
+            if let Some(end) = begin(index, worker, record) {
+                index.store(worker, record.tier, end, cached);
             }
         }
+        Kind::Removed if index.has_group(worker, record.group) => {
+            index.unstore(worker, record.tier, &record.hashes);
+        }
+        Kind::Removed | Kind::Other => {}
+        Kind::Cleared => index.clear(worker),
+    }
+}
+
+/// One of any length.
+fn apply(index: &mut impl Slices, worker: WorkerId, record: &Record) {
+    let hashes = record.hashes.chunks(SLICE);
+    match record.kind {
+        Kind::Stored => {
+            let contents = record.contents.chunks(SLICE);
+            let (mut chain, mut next) = (None, after(record));
+            for (at, (hashes, contents)) in hashes.zip(contents).enumerate() {
+                index.write(|index| {
+                    index.warm(
+                        [Coming { worker, hashes, news: News::Stored(contents, next.clone()) }].into_iter(),
+                    );
+                    if at == 0 {
+                        chain = begin(index, worker, record);
+                    }
+                    chain =
+                        chain.map(|end| index.store(worker, record.tier, end, Cached { hashes, contents }));
+                });
+                let Some(end) = chain else { return };
+                next = After::Chain(end);
+            }
+        }
+        Kind::Removed => hashes.for_each(|hashes| {
+            index.write(|index| {
+                if index.has_group(worker, record.group) {
+                    index.warm([Coming { worker, hashes, news: News::Removed }].into_iter());
+                    index.unstore(worker, record.tier, hashes);
+                }
+            });
+        }),
         Kind::Cleared => index.write(|index| index.clear(worker)),
         Kind::Other => {}
     }
 }
 
-fn store(index: &mut impl Slices, worker: WorkerId, record: &Record) {
-    let mut end = index.write(|index| {
-        if !index.claims_group(worker, record.group) {
-            return None;
-        }
-        match record.parent {
-            None => index.chain(worker, record.adapter().as_deref(), record.block_tokens as u32),
-            Some(parent) => index.chain_after(worker, parent, record.blocks()),
-        }
-    });
-    for (hashes, contents) in record.hashes.chunks(SLICE).zip(record.contents.chunks(SLICE)) {
-        let cached = Cached { hashes, contents };
-        index.write(|index| end = end.map(|end| index.store(worker, record.tier, end, cached)));
+/// What the first block of a chain follows.
+fn begin(index: &mut Index, worker: WorkerId, record: &Record) -> Option<ChainEnd> {
+    if !index.claims_group(worker, record.group) {
+        return None;
+    }
+    match record.parent {
+        None => index.chain(worker, record.adapter().as_deref(), record.block_tokens as u32),
+        Some(parent) => index.chain_after(worker, parent, record.blocks()),
     }
 }

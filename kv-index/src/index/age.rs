@@ -16,7 +16,7 @@ impl Age {
     }
 
     #[inline]
-    pub(crate) fn from_bits(bits: u32) -> Self {
+    pub(crate) const fn from_bits(bits: u32) -> Self {
         Self(bits)
     }
 
@@ -28,6 +28,18 @@ impl Age {
     /// Blocks before this one.
     pub(crate) fn depth(self) -> u32 {
         self.0 & DEEPEST
+    }
+
+    /// Of a block that is so many further down the chain.
+    #[inline]
+    pub(crate) fn deeper(self, blocks: u32) -> Self {
+        Self(self.0 & !DEEPEST | (self.depth() + blocks).min(DEEPEST))
+    }
+
+    /// Of a block that is so many further up the chain.
+    #[inline]
+    pub(crate) fn less_deep(self, blocks: u32) -> Self {
+        Self(self.0 & !DEEPEST | self.depth().saturating_sub(blocks))
     }
 
     /// Seconds since, in steps of [`UNIT_SECONDS`].
@@ -58,6 +70,9 @@ mod tests {
         let turns = by_turn.map(|(at, depth)| Age::new(at, depth).leaves(now));
         assert!(turns.is_sorted_by(|a, b| a > b), "{turns:?}");
         assert_eq!(Age::new(now - 90, 3).seconds(now), 92);
+        assert_eq!(Age::new(now, 5).deeper(3), Age::new(now, 8));
+        assert_eq!(Age::new(now, 5).deeper(9999).less_deep(2), Age::new(now, DEEPEST - 2));
+        assert_eq!(Age::new(now, 5).less_deep(6), Age::new(now, 0));
         assert_eq!((Age::new(now, 5).depth(), Age::new(now, 5000).depth()), (5, DEEPEST));
     }
 }

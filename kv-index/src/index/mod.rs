@@ -1,6 +1,7 @@
 //! The index itself: plain data, one owner, no clock.
 
 mod age;
+mod blocks;
 mod guesses;
 mod lives;
 mod query;
@@ -13,17 +14,18 @@ mod workers;
 use std::collections::{BTreeMap, HashMap};
 
 use crate::{
-    holders::{Holders, Life, Sets, Tiers},
+    holders::{Life, Sets, Tiers},
     table::Table,
 };
 use age::Age;
+use blocks::{Block, Blocks, Near};
 use guesses::Guesses;
 use lives::Lives;
 pub use query::{Found, Matches, TierWeights};
 pub use stats::IndexStats;
-pub(crate) use store::{Cached, SLICE};
+pub(crate) use store::{Cached, ChainEnd, SLICE};
 use sweep::Sweep;
-pub(crate) use warm::Coming;
+pub(crate) use warm::{After, Coming, News};
 pub use workers::{AddError, WorkerSpec};
 use workers::{Domain, Worker};
 
@@ -63,7 +65,8 @@ pub struct Index {
     limits: IndexLimits,
     /// Seconds since any moment; handed in.
     now: u64,
-    blocks: Table,
+    blocks: Blocks,
+    near: Near,
     names: Table,
     sets: Sets,
     lives: Lives,
@@ -91,7 +94,9 @@ impl Index {
         Self {
             limits,
             now: 0,
-            blocks: Table::new(bits),
+            // Of one index entry for each six blocks.
+            blocks: Blocks::new(bits.saturating_sub(2).max(1)),
+            near: Near::default(),
             names: Table::new(bits),
             sets: Sets::default(),
             lives: Lives::new(),
@@ -124,25 +129,6 @@ impl Index {
     /// Sizes of blocks, in tokens, that workers have: a query needs a prompt's keys for each.
     pub fn block_sizes(&self) -> impl Iterator<Item = u32> {
         self.block_sizes.keys().copied()
-    }
-}
-
-/// What the table of blocks has for each.
-#[derive(Clone, Copy)]
-struct Block {
-    holders: Holders,
-    age: Age,
-}
-
-impl Block {
-    #[inline]
-    fn from_value(value: u64) -> Self {
-        Self { holders: Holders::from_bits(value as u32), age: Age::from_bits((value >> 32) as u32) }
-    }
-
-    #[inline]
-    fn value(self) -> u64 {
-        u64::from(self.holders.bits()) | u64::from(self.age.bits()) << 32
     }
 }
 

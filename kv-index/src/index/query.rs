@@ -2,7 +2,10 @@
 
 use std::ops::ControlFlow;
 
-use super::{Block, Index, WorkerId};
+use super::{
+    Index, WorkerId,
+    blocks::{BATCH, Block, Near},
+};
 use crate::{
     PromptKeys,
     holders::{Holders, Life, Member, Tiers},
@@ -62,15 +65,16 @@ impl Index {
         let mut walk = Walk { index: self, counting, block_tokens: prompt.block_tokens(), matches };
         walk.matches.walking.clear();
         let keys = prompt.keys();
-        let (mut at, mut before) = (0, Block::from_value(0));
+        let (mut at, mut before, mut near) = (0, Block::NOBODY, Near::default());
         in_steps(
             &mut walk,
             keys.len(),
+            BATCH,
             |_, batch| self.blocks.fetch(&keys[batch]),
-            |_, batch| self.blocks.fetch_further(&keys[batch], false),
+            |_, batch| self.blocks.fetch_further(&keys[batch]),
             |walk, batch| {
                 for &key in &keys[batch] {
-                    let block = Block::from_value(self.blocks.get(key).unwrap_or(0));
+                    let block = self.blocks.get(key, &mut near).unwrap_or(Block::NOBODY);
                     if block.holders != before.holders || at == 0 {
                         walk.step(at, block.holders, before);
                         if walk.matches.walking.is_empty() {

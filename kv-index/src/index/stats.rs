@@ -1,6 +1,6 @@
 //! What there is and what happened.
 
-use super::{ENTRY_BYTES, Index};
+use super::{ENTRY_BYTES, Index, blocks::Blocks};
 
 /// State and history of an index.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -57,6 +57,7 @@ impl Index {
 
     /// Memory by the worst sizes of entries, which bounds what is taken.
     pub(super) fn charged(&self) -> usize {
-        (self.blocks.len() + self.names.len()) * ENTRY_BYTES + self.sets.bytes()
+        let (entries, groups) = self.blocks.used();
+        (entries + self.names.len()) * ENTRY_BYTES + groups * Blocks::GROUP_BYTES + self.sets.bytes()
     }
 }

@@ -2,7 +2,11 @@
 
 use std::ops::ControlFlow;
 
-use super::{Age, Block, Index, Tier, WorkerId, name};
+use super::{
+    Age, Block, Index, Tier, WorkerId,
+    blocks::{BATCH, Near},
+    name,
+};
 use crate::{
     PromptKeys,
     holders::{Change, Holders, Life},
@@ -15,7 +19,7 @@ pub(crate) const SLICE: usize = 256;
 /// What the next block of a chain follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ChainEnd {
-    key: u64,
+    pub(super) key: u64,
     /// Blocks so far.
     depth: u32,
 }
@@ -45,7 +49,7 @@ impl Index {
             self.counts.orphans += blocks as u64;
             return None;
         };
-        let depth = self.blocks.get(key).map_or(0, |value| Block::from_value(value).age.depth() + 1);
+        let depth = self.blocks.get(key, &mut Near::default()).map_or(0, |block| block.age.depth() + 1);
         Some(ChainEnd { key, depth })
     }
 
@@ -61,7 +65,7 @@ impl Index {
         group.is_none_or(|group| indexed.is_none_or(|indexed| indexed == group))
     }
 
-    /// `worker` stored blocks in a tier, [`SLICE`] at most; gives what would follow them.
+    /// `worker` stored blocks in a tier, [`SLICE`] at most; gives what would follow them. [`Self::warm`] comes before.
     pub(crate) fn store(
         &mut self,
         worker: WorkerId,
@@ -70,46 +74,25 @@ impl Index {
         cached: Cached<'_>,
     ) -> ChainEnd {
         let Some(&super::Worker { life, owner, .. }) = self.workers.get(&worker) else { return from };
-        let (mut keys, mut names) = ([0; SLICE], [0; SLICE]);
-        let (mut end, mut count) = (from, 0);
+        let change = Change::Store(tier.bit());
+        let mut end = from;
         for (hash, content) in cached.hashes.iter().zip(cached.contents).take(SLICE) {
             end.key = crate::key::next(end.key, *content);
-            (keys[count], names[count]) = (end.key, name(*hash, owner));
-            count += 1;
+            self.hold(life, change, end.key, end.depth);
+            self.give_name(life, change, name(*hash, owner), end.key);
+            end.depth += 1;
+            self.counts.stored += 1;
         }
-        end.depth += count as u32;
-        self.counts.stored += count as u64;
-        let change = Change::Store(tier.bit());
-        in_steps(
-            self,
-            count,
-            |index, batch| {
-                index.blocks.fetch(&keys[batch.clone()]);
-                index.names.fetch(&names[batch]);
-            },
-            |index, batch| {
-                index.blocks.fetch_further(&keys[batch.clone()], true);
-                index.names.fetch_further(&names[batch], true);
-            },
-            |index, batch| {
-                for at in batch {
-                    index.hold(life, change, keys[at], from.depth + at as u32);
-                    index.give_name(life, change, names[at], keys[at]);
-                }
-                ControlFlow::Continue(())
-            },
-        );
         end
     }
 
     /// A block is held otherwise than before.
     #[inline]
     fn hold(&mut self, life: Life, change: Change, key: u64, depth: u32) {
-        let place = self.blocks.place(key);
-        let value = self.blocks.value_mut(place);
-        let block = Block::from_value(*value);
-        let (holders, before, after) = self.sets.change(block.holders, life, change);
-        *value = Block { holders, age: Age::new(self.now, depth) }.value();
+        let place = self.blocks.place(key, &mut self.near);
+        let holders = self.blocks.block(place).holders;
+        let (holders, before, after) = self.sets.change(holders, life, change);
+        self.blocks.set(place, Block { holders, age: Age::new(self.now, depth) });
         let blocks = self.lives.blocks_mut(life);
         *blocks += u32::from(before == 0 && after != 0);
     }
@@ -128,66 +111,36 @@ impl Index {
     /// Takes a holder from a block; whether the worker still has it somewhere, and whether anybody has.
     #[inline]
     fn let_go(&mut self, life: Life, change: Change, key: u64) -> (bool, bool) {
-        let Some(place) = self.blocks.find(key) else { return (false, false) };
-        let value = self.blocks.value_mut(place);
-        let block = Block::from_value(*value);
-        let (holders, before, after) = self.sets.change(block.holders, life, change);
+        let Some(place) = self.blocks.find(key, &mut self.near) else { return (false, false) };
+        let holders = self.blocks.block(place).holders;
+        let (holders, before, after) = self.sets.change(holders, life, change);
         let blocks = self.lives.blocks_mut(life);
         *blocks -= u32::from(before != 0 && after == 0);
         if holders == Holders::NOBODY {
-            self.blocks.remove(place);
+            self.blocks.remove(key, place, &mut self.near);
             return (false, false);
         }
-        *value = Block { holders, ..block }.value();
+        self.blocks.set_holders(place, holders);
         (after != 0, true)
     }
 
-    /// `worker` has the blocks with these hashes, [`SLICE`] at most, in that tier no more.
+    /// `worker` has the blocks with these hashes in that tier no more. [`Self::warm`] comes before.
     pub(crate) fn unstore(&mut self, worker: WorkerId, tier: Tier, hashes: &[u64]) {
         let Some(&super::Worker { life, owner, .. }) = self.workers.get(&worker) else { return };
-        let (mut keys, mut names) = ([0; SLICE], [0; SLICE]);
-        let count = hashes.len().min(SLICE);
-        names.iter_mut().zip(hashes).for_each(|(at, hash)| *at = name(*hash, owner));
-        in_steps(
-            &mut (&mut *self, &mut keys),
-            count,
-            |(index, _), batch| index.names.fetch(&names[batch]),
-            |(index, _), batch| index.names.fetch_further(&names[batch], true),
-            |(index, keys), batch| {
-                let names = &names[batch.clone()];
-                keys[batch]
-                    .iter_mut()
-                    .zip(names)
-                    .for_each(|(key, name)| *key = index.names.get(*name).unwrap_or(0));
-                ControlFlow::Continue(())
-            },
-        );
         let change = Change::Remove(tier.bit());
-        in_steps(
-            self,
-            count,
-            |index, batch| index.blocks.fetch(&keys[batch]),
-            |index, batch| index.blocks.fetch_further(&keys[batch], true),
-            |index, batch| {
-                batch.for_each(|at| index.unstore_one((life, owner), change, names[at], keys[at]));
-                ControlFlow::Continue(())
-            },
-        );
-    }
-
-    #[inline]
-    fn unstore_one(&mut self, (life, owner): (Life, Life), change: Change, name: u64, key: u64) {
-        if key == 0 {
-            self.counts.unknown_removals += 1;
-            return;
+        for hash in hashes {
+            let Some(place) = self.names.find(name(*hash, owner)) else {
+                self.counts.unknown_removals += 1;
+                continue;
+            };
+            let (still_has, somebody_has) = self.let_go(life, change, self.names.value(place));
+            // Others of the domain may know it by the same name.
+            let is_used = if owner == life { still_has } else { somebody_has };
+            if !is_used {
+                self.names.remove(place);
+            }
+            self.counts.removed += 1;
         }
-        let (still_has, somebody_has) = self.let_go(life, change, key);
-        // Others of the domain may know it by the same name.
-        let is_used = if owner == life { still_has } else { somebody_has };
-        if !is_used && let Some(place) = self.names.find(name) {
-            self.names.remove(place);
-        }
-        self.counts.removed += 1;
     }
 
     /// `worker` was sent a prompt and will have it soon: the blocks from `first` on, 256 at most. Where to go on, if there are more.
@@ -202,8 +155,9 @@ impl Index {
         in_steps(
             self,
             count,
+            BATCH,
             |index, batch| index.blocks.fetch(&keys[batch]),
-            |index, batch| index.blocks.fetch_further(&keys[batch], true),
+            |index, batch| index.blocks.fetch_further(&keys[batch]),
             |index, batch| {
                 batch.for_each(|at| index.hold(life, change, keys[at], (first + at) as u32));
                 ControlFlow::Continue(())

@@ -1,14 +1,15 @@
-//! Taking out what counts no more, and what there is no room for, one segment at a time.
+//! Taking out what counts no more, and what there is no room for, one part at a time.
 //!
 //! A pass goes over all blocks, then over all names. It takes out what ended lives held and guesses that ended, both of which
 //! queries already pass over. If the index is nearly full it also drops blocks: an eighth of them, the oldest and among those the
 //! deepest, by a line drawn through a sample. Names that lead nowhere go last.
 
-use super::{Age, Block, Index, lives::Lives};
-use crate::{
-    holders::{Holders, Member, Sets, Tiers},
-    table::BATCH,
+use super::{
+    Index,
+    blocks::{BATCH, Block, Near},
+    lives::Lives,
 };
+use crate::holders::{Holders, Member, Sets, Tiers};
 
 /// Blocks that the line is drawn through.
 const SAMPLE: usize = 4096;
@@ -17,7 +18,7 @@ const DROPPED: usize = 8;
 /// Part of the memory that is left when it begins to.
 const LEFT: usize = 16;
 
-/// What a pass is at; with the segment that is next.
+/// What a pass is at; with the part that is next.
 #[derive(Clone, Copy, Debug, Default)]
 enum Phase {
     #[default]
@@ -42,15 +43,15 @@ pub(super) struct Sweep {
 }
 
 impl Index {
-    /// Sweeps one segment, which takes some ten microseconds. Whether there is more to do.
+    /// Sweeps one part, which takes some ten microseconds. Whether there is more to do.
     pub fn maintain(&mut self) -> bool {
         match self.sweep.phase {
             Phase::Idle => self.begin_pass(),
-            Phase::Blocks(segment) => {
-                self.sweep_blocks(segment);
-                let next = segment + 1;
+            Phase::Blocks(part) => {
+                self.sweep_blocks(part);
+                let next = part + 1;
                 self.sweep.phase =
-                    if next < self.blocks.segments() { Phase::Blocks(next) } else { Phase::Names(0) };
+                    if next < self.blocks.parts() { Phase::Blocks(next) } else { Phase::Names(0) };
             }
             Phase::Names(segment) if segment < self.names.segments() => {
                 self.sweep_names(segment);
@@ -96,20 +97,15 @@ impl Index {
 
     /// Above which an eighth of the blocks are.
     fn line(&self) -> u64 {
-        // Keys are hashes: any segment is a sample, and which one is as good as drawn if it depends on how many there are.
-        let segments = self.blocks.segments();
-        let first = self.blocks.len() % segments;
-        let sampled = (0..segments).flat_map(|at| self.blocks.entries((first + at) % segments));
-        let mut sample: Vec<u64> =
-            sampled.take(SAMPLE).map(|entry| Block::from_value(entry.value).age.leaves(self.now)).collect();
+        let ages = self.blocks.ages(SAMPLE);
+        let mut sample: Vec<u64> = ages.iter().map(|age| age.leaves(self.now)).collect();
         let at = sample.len() - sample.len().div_ceil(DROPPED);
         if sample.is_empty() { 0 } else { *sample.select_nth_unstable(at).1 }
     }
 
-    fn sweep_blocks(&mut self, segment: usize) {
+    fn sweep_blocks(&mut self, part: usize) {
         let Self { blocks, sets, lives, sweep, counts, now, .. } = self;
-        blocks.retain(segment, |_, value| {
-            let Block { holders, age } = Block::from_value(*value);
+        blocks.retain(part, |Block { holders, age }| {
             let is_dropped = sweep.quota > 0 && age.leaves(*now) >= sweep.line;
             let left = if is_dropped { Holders::NOBODY } else { sweep.left(holders, sets, lives) };
             if is_dropped {
@@ -120,16 +116,15 @@ impl Index {
             if left != holders {
                 sets.acquire(left);
                 sets.release(holders);
-                *value = Block { holders: left, age: Age::from_bits(age.bits()) }.value();
             }
-            left != Holders::NOBODY
+            left
         });
     }
 
     fn sweep_names(&mut self, segment: usize) {
         let Self { blocks, names, lives, sweep, .. } = self;
         let mut stays = Vec::with_capacity(names.entries(segment).count());
-        let mut keys = [0; BATCH];
+        let (mut keys, mut near) = ([0; BATCH], Near::default());
         let mut entries = names.entries(segment).peekable();
         while entries.peek().is_some() {
             let mut count = 0;
@@ -139,8 +134,10 @@ impl Index {
             }
             if sweep.loses_blocks {
                 blocks.fetch(&keys[..count]);
+                blocks.fetch_further(&keys[..count]);
             }
-            stays.extend(keys[..count].iter().map(|key| !sweep.loses_blocks || blocks.find(*key).is_some()));
+            let stays_here = |key: &u64| !sweep.loses_blocks || blocks.find(*key, &mut near).is_some();
+            stays.extend(keys[..count].iter().map(stays_here));
         }
         drop(entries);
         let mut stays = stays.into_iter();

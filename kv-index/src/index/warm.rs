@@ -3,18 +3,33 @@
 //! Events are short: a few dozen blocks each. One after the other, each would wait for memory several times: for its names, for where the search
 //! goes on, for its blocks. Nothing here has any effect but on time.
 
-use super::{Index, WorkerId, name};
+use super::{Index, WorkerId, name, store::ChainEnd};
 use crate::key;
 
 /// A change that is about to be made.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Coming<'a> {
     pub(crate) worker: WorkerId,
     pub(crate) hashes: &'a [u64],
-    /// Of blocks that are stored.
-    pub(crate) contents: &'a [u64],
-    /// Hash of the block before them.
-    pub(crate) parent: Option<u64>,
+    pub(crate) news: News<'a>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum News<'a> {
+    /// The content of each block, and what the first one follows.
+    Stored(&'a [u64], After),
+    Removed,
+}
+
+/// What a block follows.
+#[derive(Clone, Debug)]
+pub(crate) enum After {
+    /// Nothing.
+    Nothing { adapter: Option<String>, block_tokens: u32 },
+    /// The block with this hash.
+    Block(u64),
+    /// What was stored last.
+    Chain(ChainEnd),
 }
 
 /// Memory for lists, to be used again.
@@ -30,33 +45,44 @@ impl Index {
         let Scratch { mut names, mut keys } = std::mem::take(&mut self.scratch);
         names.clear();
         keys.clear();
-        for Coming { worker, hashes, parent, .. } in coming.clone() {
+        for Coming { worker, hashes, news } in coming.clone() {
             let Some(owner) = self.workers.get(&worker).map(|entry| entry.owner) else { continue };
             let from = names.len();
-            names.extend(parent.iter().chain(hashes).map(|hash| name(*hash, owner)));
+            if let News::Stored(_, After::Block(parent)) = news {
+                names.push(name(parent, owner));
+            }
+            names.extend(hashes.iter().map(|hash| name(*hash, owner)));
             self.names.fetch(&names[from..]);
         }
         self.names.fetch_further(&names, true);
-        let mut rest = names.as_slice();
-        for Coming { worker, hashes, contents, parent } in coming {
-            if !self.workers.contains_key(&worker) {
-                continue;
-            }
+        let mut rest = names.iter();
+        for Coming { worker, hashes, news } in coming {
+            let Some(model) = self.workers.get(&worker).map(|entry| &entry.model) else { continue };
             let from = keys.len();
-            let (parent_name, others) = rest.split_at(usize::from(parent.is_some()));
-            let (here, after) = others.split_at(hashes.len());
-            rest = after;
-            if contents.is_empty() {
-                keys.extend(here.iter().filter_map(|name| self.names.get(*name)));
-            } else if let Some(mut key) = parent_name.first().and_then(|name| self.names.get(*name)) {
-                keys.extend(contents.iter().map(|content| {
-                    key = key::next(key, *content);
-                    key
-                }));
+            match news {
+                News::Removed => {
+                    keys.extend(rest.by_ref().take(hashes.len()).filter_map(|name| self.names.get(*name)));
+                }
+                News::Stored(contents, after) => {
+                    let previous = match after {
+                        After::Nothing { adapter, block_tokens } => {
+                            Some(key::seed(model, adapter.as_deref(), block_tokens))
+                        }
+                        After::Block(_) => rest.next().and_then(|name| self.names.get(*name)),
+                        After::Chain(end) => Some(end.key),
+                    };
+                    rest.by_ref().take(hashes.len()).for_each(drop);
+                    if let Some(mut key) = previous {
+                        keys.extend(contents.iter().map(|content| {
+                            key = key::next(key, *content);
+                            key
+                        }));
+                    }
+                }
             }
             self.blocks.fetch(&keys[from..]);
         }
-        self.blocks.fetch_further(&keys, true);
+        self.blocks.fetch_further(&keys);
         self.scratch = Scratch { names, keys };
     }
 }

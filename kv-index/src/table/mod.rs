@@ -13,9 +13,6 @@ use std::ops::{ControlFlow, Range};
 pub(crate) use segment::Entry;
 use segment::Segment;
 
-/// Keys that are fetched together: about as many as a core has memory requests under way.
-pub(crate) const BATCH: usize = 16;
-
 pub(crate) struct Table {
     segments: Box<[Segment]>,
     /// Bits of a key that choose the segment.
@@ -160,17 +157,19 @@ fn make_room_and_insert(segment: &mut Segment, bits: u32, key: u64) -> usize {
     }
 }
 
-/// Three steps for each batch of `len` things, each step a batch behind the one before it; ends early when the last one says so.
+/// Three steps for each batch of `len` things, of `batch` at most, each step a batch behind the one before it; ends early when the last one
+/// says so.
 #[inline]
 pub(crate) fn in_steps<T>(
     on: &mut T,
     len: usize,
+    batch: usize,
     mut fetch: impl FnMut(&mut T, Range<usize>),
     mut further: impl FnMut(&mut T, Range<usize>),
     mut work: impl FnMut(&mut T, Range<usize>) -> ControlFlow<()>,
 ) {
-    let batches = len.div_ceil(BATCH);
-    let range = |batch: usize| batch * BATCH..len.min((batch + 1) * BATCH);
+    let batches = len.div_ceil(batch);
+    let range = |turn: usize| turn * batch..len.min((turn + 1) * batch);
     for turn in 0..batches + 2 {
         if turn < batches {
             fetch(on, range(turn));
