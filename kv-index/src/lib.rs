@@ -16,7 +16,7 @@
 //!   and most fleets have one.
 //! - **Each block is looked at**, not every thirty-second as in a jump search, because a batch of look-ups whose memory is fetched ahead
 //!   costs little more than one, and the answer is exact when a worker has dropped a block from the middle.
-//! - **A worker's end is a number that counts no more.** What it held is swept out later, a segment at a time; so leaving, restarting and clearing
+//! - **A worker's end is a number that counts no more.** What it held is swept out later, a part at a time; so leaving, restarting and clearing
 //!   take no time, whatever was held. The same goes for guesses, which end by the period they were made in.
 //! - **One lock, held in slices** ([`share`]), instead of one a shard: a query takes it once.
 //!

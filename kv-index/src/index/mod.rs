@@ -6,6 +6,7 @@ mod guesses;
 mod lives;
 mod query;
 mod stats;
+mod steps;
 mod store;
 mod sweep;
 mod warm;
@@ -47,7 +48,7 @@ pub enum Tier {
 /// Bounds of an index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IndexLimits {
-    /// Memory in bytes, by the sizes that entries have at worst. What it has really taken is less.
+    /// Memory in bytes, by the sizes that entries have at worst. What it has really taken is less, but for some pages of 2 MiB that are only begun.
     pub bytes: usize,
     /// A guess counts for so long at least, and for twice as long at most.
     pub guess_seconds: u64,
@@ -80,17 +81,16 @@ pub struct Index {
     counts: stats::Counts,
 }
 
-/// Entries of a segment when the memory is used up, twice as many at most: few enough to move or sweep within a few hundred
-/// microseconds, and so many that the list of segments stays in the core's cache.
-const SEGMENT_ENTRIES: usize = 16_384;
+/// Entries of a part of a table when the memory is used up, twice as many at most: few enough to sweep within a few hundred microseconds.
+const PART_ENTRIES: usize = 16_384;
 /// Bytes that an entry of a table takes at worst.
-const ENTRY_BYTES: usize = 34;
+const ENTRY_BYTES: usize = 40;
 
 impl Index {
     /// Without workers.
     pub fn new(limits: IndexLimits) -> Self {
         let entries = limits.bytes / ENTRY_BYTES / 2;
-        let bits = (entries / SEGMENT_ENTRIES).max(2).ilog2().clamp(1, 20);
+        let bits = (entries / PART_ENTRIES).max(2).ilog2().clamp(1, 20);
         Self {
             limits,
             now: 0,

@@ -5,11 +5,11 @@ use std::ops::ControlFlow;
 use super::{
     Index, WorkerId,
     blocks::{BATCH, Block, Near},
+    steps::in_steps,
 };
 use crate::{
     PromptKeys,
     holders::{Holders, Life, Member, Tiers},
-    table::in_steps,
 };
 
 /// Places where blocks are: GPU, host, disk, or only guessed.

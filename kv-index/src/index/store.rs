@@ -6,11 +6,11 @@ use super::{
     Age, Block, Index, Tier, WorkerId,
     blocks::{BATCH, Near},
     name,
+    steps::in_steps,
 };
 use crate::{
     PromptKeys,
     holders::{Change, Holders, Life},
-    table::in_steps,
 };
 
 /// Blocks of one call: some ten microseconds.

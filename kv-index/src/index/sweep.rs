@@ -53,9 +53,9 @@ impl Index {
                 self.sweep.phase =
                     if next < self.blocks.parts() { Phase::Blocks(next) } else { Phase::Names(0) };
             }
-            Phase::Names(segment) if segment < self.names.segments() => {
-                self.sweep_names(segment);
-                self.sweep.phase = Phase::Names(segment + 1);
+            Phase::Names(part) if part < self.names.parts() => {
+                self.sweep_names(part);
+                self.sweep.phase = Phase::Names(part + 1);
             }
             Phase::Names(_) => self.end_pass(),
         }
@@ -88,6 +88,8 @@ impl Index {
     }
 
     fn end_pass(&mut self) {
+        self.blocks.retained();
+        self.names.retained();
         self.lives.gone();
         self.guesses.cleaned(self.sweep.guesses);
         self.sweep = Sweep::default();
@@ -121,11 +123,11 @@ impl Index {
         });
     }
 
-    fn sweep_names(&mut self, segment: usize) {
+    fn sweep_names(&mut self, part: usize) {
         let Self { blocks, names, lives, sweep, .. } = self;
-        let mut stays = Vec::with_capacity(names.entries(segment).count());
+        let mut stays = Vec::with_capacity(names.entries(part).count());
         let (mut keys, mut near) = ([0; BATCH], Near::default());
-        let mut entries = names.entries(segment).peekable();
+        let mut entries = names.entries(part).peekable();
         while entries.peek().is_some() {
             let mut count = 0;
             for (key, entry) in keys.iter_mut().zip(&mut entries) {
@@ -141,7 +143,7 @@ impl Index {
         }
         drop(entries);
         let mut stays = stays.into_iter();
-        names.retain(segment, |name, _| stays.next() == Some(true) && !lives.is_leaving(name as u16));
+        names.retain(part, |name, _| stays.next() == Some(true) && !lives.is_leaving(name as u16));
     }
 }
 

@@ -1,40 +1,68 @@
 //! A map from 64-bit keys to 64-bit values for tens of millions of entries, which must not stop for long to grow.
 //!
-//! It consists of many small sorted arrays ([`segment`]), chosen by the topmost bits of the key; each grows by 30 % for itself when it is
-//! full, in some ten microseconds. At 16 bytes an entry and 62 to 80 % of the places in use, an entry takes 20 to 26 bytes.
+//! It is one sorted array with gaps, in which a key's own value says about where it is.
 //!
-//! Keys have to be spread evenly: they are hashes. Many are looked up at once, in batches and in three steps, so that the waits for
-//! memory overlap: [`Table::fetch`] for the batch after the next, [`Table::fetch_further`] for the next, then each of this batch.
+//! ```text
+//!   home      0                 1                 2                 spill
+//!           [ 03 | 09 |    |   ][ 31 | 38 | 41 | 47 ][ 58 | 79 |    |   ][    |    |    |   ]     keys of 0..90 here, for reading
+//!                                                      ▲ 58 is at home in the line before, which is full
+//! ```
+//! Open addressing with linear probing in which a key's home is a cache line, of four entries, and keys stay in order. So nine of ten
+//! searches look at one line; each ends at the first larger key as well as at a gap, which keeps misses as short as hits. It
+//! grows and shrinks where it is, a little with every few changes ([`resize`]). At 16 bytes an entry and 50 to 75 % of the places in use, an
+//! entry takes 21 to 32 bytes.
+//!
+//! Keys have to be spread evenly: they are hashes. Many are looked up at once, in batches and in steps, so that the waits for
+//! memory overlap: [`Table::fetch`] for all of them, then [`Table::fetch_further`], then each.
 
-mod segment;
+mod line;
+mod resize;
+#[cfg(test)]
+mod tests;
 
-use std::ops::{ControlFlow, Range};
+use crate::pages::Page;
+pub(crate) use line::Entry;
+use line::{LINE, Line};
+use resize::Homes;
 
-pub(crate) use segment::Entry;
-use segment::Segment;
+/// Lines that an insertion may go through: some microseconds. Where all parts are as full as each other, none goes through so many.
+const FAR: usize = 512;
+
+/// Lines of a page, a power of two.
+const PAGE: usize = Page::<Line>::ITEMS;
 
 pub(crate) struct Table {
-    segments: Box<[Segment]>,
-    /// Bits of a key that choose the segment.
+    /// The lines that keys are at home in, and some more; lines that are not there yet have no entries.
+    pages: Vec<Page<Line>>,
+    homes: Homes,
+    /// Bits of a key that choose its part.
     bits: u32,
     len: usize,
-    bytes: usize,
+    /// For [`Self::step`].
+    moving: Vec<Entry>,
+    /// Whether parts may have been emptied more than others.
+    is_uneven: bool,
+    /// Whether entries were pushed too far from home.
+    is_crowded: bool,
 }
 
 /// Where an entry is, until the table changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Place {
-    segment: u32,
-    place: u32,
-}
+pub(crate) struct Place(usize);
 
 impl Table {
-    /// With 2^`bits` segments, 1 at least.
+    /// With 2^`bits` parts for [`Self::retain`], 2 at least.
     pub(crate) fn new(bits: u32) -> Self {
         debug_assert!((1..=24).contains(&bits));
-        let segments: Box<[Segment]> = (0..1 << bits).map(|_| Segment::default()).collect();
-        let bytes = size_of_val(&*segments);
-        Self { segments, bits, len: 0, bytes }
+        Self {
+            pages: Vec::new(),
+            homes: Homes::default(),
+            bits,
+            len: 0,
+            moving: Vec::new(),
+            is_uneven: false,
+            is_crowded: false,
+        }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -43,25 +71,42 @@ impl Table {
 
     /// Memory that it has taken.
     pub(crate) fn bytes(&self) -> usize {
-        self.bytes
+        self.pages.len() * PAGE * size_of::<Line>()
     }
 
-    pub(crate) fn segments(&self) -> usize {
-        self.segments.len()
+    pub(crate) fn parts(&self) -> usize {
+        1 << self.bits
     }
 
     #[inline]
-    fn segment_of(&self, key: u64) -> usize {
-        (key >> (64 - self.bits)) as usize
+    fn line(&self, line: usize) -> Option<&Line> {
+        self.pages.get(line / PAGE).map(|page| &page.items()[line % PAGE])
+    }
+
+    /// One that may have to be made.
+    #[inline]
+    fn line_mut(&mut self, line: usize) -> &mut Line {
+        while line / PAGE >= self.pages.len() {
+            self.pages.push(Page::new());
+        }
+        &mut self.pages[line / PAGE].items_mut()[line % PAGE]
+    }
+
+    #[inline]
+    fn entry(&self, place: usize) -> Entry {
+        self.line(place / LINE).map_or(Entry::default(), |line| line.0[place % LINE])
+    }
+
+    #[inline]
+    fn set_entry(&mut self, place: usize, entry: Entry) {
+        self.line_mut(place / LINE).0[place % LINE] = entry;
     }
 
     /// Loads what a search for each of the keys looks at first.
     #[inline]
     pub(crate) fn fetch(&self, keys: &[u64]) {
         for &key in keys {
-            let segment = &self.segments[self.segment_of(key)];
-            let home = segment.home(key << self.bits);
-            if let Some(line) = segment.line(home) {
+            if let Some(line) = self.line(self.homes.of(key)) {
                 crate::prefetch::prefetch(line);
             }
         }
@@ -71,21 +116,37 @@ impl Table {
     #[inline]
     pub(crate) fn fetch_further(&self, keys: &[u64], inserts: bool) {
         for &key in keys {
-            let segment = &self.segments[self.segment_of(key)];
+            let home = self.homes.of(key);
+            let Some(here) = self.line(home) else { continue };
+            let last = here.0[LINE - 1].key;
+            let goes_on = if inserts { last != 0 } else { last.wrapping_sub(1) < key - 1 };
             // One of ten that go on does so twice.
-            segment
-                .further(segment.home(key << self.bits), key, inserts)
-                .iter()
-                .for_each(crate::prefetch::prefetch);
+            for after in 1..if goes_on { 3 } else { 1 } {
+                if let Some(line) = self.line(home + after) {
+                    crate::prefetch::prefetch(line);
+                }
+            }
         }
+    }
+
+    /// Where `key` is, or where it would have to be put in.
+    #[inline]
+    fn search(&self, key: u64) -> Result<usize, usize> {
+        let mut line = self.homes.of(key);
+        while let Some(here) = self.line(line) {
+            let smaller = here.smaller(key);
+            if smaller < LINE {
+                let place = line * LINE + smaller;
+                return if here.0[smaller].key == key { Ok(place) } else { Err(place) };
+            }
+            line += 1;
+        }
+        Err(line * LINE)
     }
 
     #[inline]
     pub(crate) fn find(&self, key: u64) -> Option<Place> {
-        let segment = self.segment_of(key);
-        let here = &self.segments[segment];
-        let place = here.search(here.home(key << self.bits), key).ok()?;
-        Some(Place { segment: segment as u32, place: place as u32 })
+        self.search(key).ok().map(Place)
     }
 
     #[inline]
@@ -94,184 +155,96 @@ impl Table {
     }
 
     #[inline]
-    pub(crate) fn value(&self, Place { segment, place }: Place) -> u64 {
-        self.segments[segment as usize].value(place as usize)
+    pub(crate) fn value(&self, place: Place) -> u64 {
+        self.entry(place.0).value
     }
 
     #[inline]
-    pub(crate) fn value_mut(&mut self, Place { segment, place }: Place) -> &mut u64 {
-        self.segments[segment as usize].value_mut(place as usize)
+    pub(crate) fn value_mut(&mut self, place: Place) -> &mut u64 {
+        &mut self.line_mut(place.0 / LINE).0[place.0 % LINE].value
     }
 
     /// The place of `key`, put in with value 0 if it was not there.
     #[inline]
     pub(crate) fn place(&mut self, key: u64) -> Place {
         debug_assert_ne!(key, 0, "0 marks gaps");
-        let (index, bits) = (self.segment_of(key), self.bits);
-        let segment = &mut self.segments[index];
-        let found = segment.search(segment.home(key << bits), key).unwrap_or_else(|place| {
+        let place = self.search(key).unwrap_or_else(|place| {
+            let place =
+                if self.makes_room() { self.search(key).unwrap_or_else(|place| place) } else { place };
             self.len += 1;
-            if segment.has_room() && segment.insert(place, Entry { key, value: 0 }) {
-                return place;
-            }
-            let before = segment.bytes();
-            let place = make_room_and_insert(segment, bits, key);
-            self.bytes = self.bytes - before + segment.bytes();
+            self.insert(place, Entry { key, value: 0 });
             place
         });
-        Place { segment: index as u32, place: found as u32 }
+        Place(place)
     }
 
-    pub(crate) fn remove(&mut self, Place { segment, place }: Place) {
-        let (segment, bits) = (&mut self.segments[segment as usize], self.bits);
-        let before = segment.bytes();
-        segment.remove(place as usize, |key| key << bits);
-        self.bytes = self.bytes - before + segment.bytes();
+    /// At a place that [`Self::search`] gave; what comes after it moves to the right, up to the next gap.
+    #[inline]
+    fn insert(&mut self, place: usize, entry: Entry) {
+        let (mut line, mut slot, mut moved) = (place / LINE, place % LINE, entry);
+        loop {
+            moved = self.line_mut(line).insert(slot, moved);
+            if moved.key == 0 {
+                self.is_crowded |= line - place / LINE > FAR;
+                return;
+            }
+            (line, slot) = (line + 1, 0);
+        }
+    }
+
+    /// Takes an entry out, and moves those to its right that are not at home one to the left.
+    pub(crate) fn remove(&mut self, Place(place): Place) {
+        let mut gap = place;
+        loop {
+            let next = self.entry(gap + 1);
+            if next.key == 0 || self.homes.of(next.key) * LINE > gap {
+                break;
+            }
+            self.set_entry(gap, next);
+            gap += 1;
+        }
+        self.set_entry(gap, Entry::default());
         self.len -= 1;
+        self.makes_less_room();
     }
 
-    /// Of one segment keeps what `keep` says, which may change values.
-    pub(crate) fn retain(&mut self, segment: usize, keep: impl FnMut(u64, &mut u64) -> bool) {
-        let (segment, bits) = (&mut self.segments[segment], self.bits);
-        let before = (segment.bytes(), segment.len());
-        segment.retain(|key| key << bits, keep);
-        self.bytes = self.bytes - before.0 + segment.bytes();
-        self.len -= before.1 - segment.len();
-    }
-
-    /// The entries of one segment.
-    pub(crate) fn entries(&self, segment: usize) -> impl Iterator<Item = &Entry> {
-        self.segments[segment].iter()
-    }
-}
-
-#[cold]
-fn make_room_and_insert(segment: &mut Segment, bits: u32, key: u64) -> usize {
-    loop {
-        segment.grow(|key| key << bits);
-        let home = segment.home(key << bits);
-        let (Ok(place) | Err(place)) = segment.search(home, key);
-        if segment.insert(place, Entry { key, value: 0 }) {
-            return place;
-        }
-    }
-}
-
-/// Three steps for each batch of `len` things, of `batch` at most, each step a batch behind the one before it; ends early when the last one
-/// says so.
-#[inline]
-pub(crate) fn in_steps<T>(
-    on: &mut T,
-    len: usize,
-    batch: usize,
-    mut fetch: impl FnMut(&mut T, Range<usize>),
-    mut further: impl FnMut(&mut T, Range<usize>),
-    mut work: impl FnMut(&mut T, Range<usize>) -> ControlFlow<()>,
-) {
-    let batches = len.div_ceil(batch);
-    let range = |turn: usize| turn * batch..len.min((turn + 1) * batch);
-    for turn in 0..batches + 2 {
-        if turn < batches {
-            fetch(on, range(turn));
-        }
-        if turn >= 1 && turn <= batches {
-            further(on, range(turn - 1));
-        }
-        if turn >= 2 && work(on, range(turn - 2)).is_break() {
-            return;
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-
-    use rand::{Rng as _, SeedableRng as _, rngs::SmallRng};
-
-    use super::*;
-
-    /// Every entry is found, and nothing else is there.
-    #[track_caller]
-    fn check(table: &Table, expected: &BTreeMap<u64, u64>) {
-        let all: Vec<(u64, u64)> = (0..table.segments())
-            .flat_map(|segment| table.entries(segment))
-            .map(|entry| (entry.key, entry.value))
-            .collect();
-        assert_eq!(all, expected.iter().map(|(key, value)| (*key, *value)).collect::<Vec<_>>());
-        assert_eq!(table.len(), expected.len());
-        for (key, value) in expected {
-            assert_eq!(table.get(*key), Some(*value), "{key:x}");
-        }
-    }
-
-    /// Keys from a few crowded places as well as from everywhere, so that runs are long and reach the ends.
-    fn key(rng: &mut SmallRng) -> u64 {
-        match rng.random_range(0..4) {
-            0 => (u64::MAX << 5) | rng.random_range(0..32),
-            1 => rng.random_range(1..40),
-            2 => (1 << 63) - 20 + rng.random_range(0..40),
-            _ => rng.random_range(1..=u64::MAX),
-        }
-    }
-
-    #[test]
-    fn it_does_what_an_ordered_map_does() {
-        for seed in 0..30 {
-            let mut rng = SmallRng::seed_from_u64(seed);
-            let (mut table, mut expected) = (Table::new(1 + seed as u32 % 4), BTreeMap::new());
-            for step in 0..3000 {
-                let key = key(&mut rng);
-                // Grows for a while, then shrinks.
-                if rng.random_bool(if step / 500 % 2 == 0 { 0.8 } else { 0.3 }) {
-                    let place = table.place(key);
-                    *table.value_mut(place) = step;
-                    expected.insert(key, step);
-                } else {
-                    let key = expected.range(key..).next().map_or(key, |(key, _)| *key);
-                    assert_eq!(table.get(key), expected.remove(&key));
-                    if let Some(place) = table.find(key) {
-                        table.remove(place);
-                    }
-                    assert_eq!(table.find(key), None);
-                }
-                if step % 700 == 699 {
-                    let segment = rng.random_range(0..table.segments());
-                    let within: Vec<u64> = table.entries(segment).map(|entry| entry.key).collect();
-                    table.retain(segment, |key, value| {
-                        *value += 1;
-                        !key.is_multiple_of(3)
-                    });
-                    for key in within {
-                        *expected.get_mut(&key).unwrap() += 1;
-                        if key.is_multiple_of(3) {
-                            expected.remove(&key);
-                        }
-                    }
-                }
-                if step % 50 == 0 {
-                    check(&table, &expected);
-                }
-            }
-            check(&table, &expected);
-        }
-    }
-
-    #[test]
-    fn an_entry_takes_as_little_as_promised() {
-        let mut rng = SmallRng::seed_from_u64(1);
-        let mut table = Table::new(6);
-        for count in 1..=400_000 {
-            table.place(rng.random_range(1..=u64::MAX));
-            if count > 100_000 && count % 1000 == 0 {
-                let each = table.bytes() as f64 / count as f64;
-                assert!((19.0..28.0).contains(&each), "{each} bytes for each of {count}");
+    /// Of one part keeps what `keep` says, which may change values. [`Self::retained`] has to follow when this was done with all parts.
+    pub(crate) fn retain(&mut self, part: usize, mut keep: impl FnMut(u64, &mut u64) -> bool) {
+        let mut leaving = Vec::new();
+        for place in self.places(part).collect::<Vec<_>>() {
+            let entry = &mut self.line_mut(place / LINE).0[place % LINE];
+            if !keep(entry.key, &mut entry.value) {
+                leaving.push(entry.key);
             }
         }
-        for segment in 0..table.segments() {
-            table.retain(segment, |key, _| key % 16 == 1);
+        self.is_uneven |= !leaving.is_empty();
+        for key in leaving {
+            if let Some(place) = self.find(key) {
+                self.remove(place);
+            }
         }
-        let each = table.bytes() as f64 / table.len() as f64;
-        assert!(each < 34.0, "{each} bytes for each of {} that are left", table.len());
+    }
+
+    /// All parts are as full as each other again.
+    pub(crate) fn retained(&mut self) {
+        self.is_uneven = false;
+        self.makes_less_room();
+    }
+
+    /// The entries of one part, in the order of their keys.
+    pub(crate) fn entries(&self, part: usize) -> impl Iterator<Item = Entry> {
+        self.places(part).map(|place| self.entry(place))
+    }
+
+    /// Where they are. A part is what has the same topmost bits in its keys, so that it stays the same when entries move.
+    fn places(&self, part: usize) -> impl Iterator<Item = usize> {
+        let first = (part as u64) << (64 - self.bits);
+        let last = first | (u64::MAX >> self.bits);
+        let end = (self.homes.of(last) + 1) * LINE;
+        (self.homes.of(first) * LINE..self.pages.len() * PAGE * LINE)
+            .map(|place| (place, self.entry(place).key))
+            .take_while(move |(place, key)| *key <= last && (*key != 0 || *place < end))
+            .filter(move |(_, key)| *key >= first.max(1))
+            .map(|(place, _)| place)
     }
 }

@@ -7,7 +7,7 @@
 //!   spilled   key ─► holders, age                                   for those that found no place in their group
 //! ```
 //! A chain's keys have their upper half in common for six blocks ([`crate::key`]). So six blocks take two places of memory to find, instead of six,
-//! and some 15 bytes each where all are there. Where many chains part, more blocks have the same upper half than there are places: the others
+//! and 14 to 16 bytes each where all are there. Where many chains part, more blocks have the same upper half than there are places: the others
 //! are looked up one by one, by their whole keys.
 //!
 //! The blocks of a group have one age.
@@ -229,13 +229,18 @@ impl Blocks {
 
     /// Parts for [`Self::retain`]. More may come while one goes through them, in which nothing is that was there before.
     pub(super) fn parts(&self) -> usize {
-        self.spilled.segments() + self.groups.numbers().div_ceil(PART)
+        self.spilled.parts() + self.groups.numbers().div_ceil(PART)
+    }
+
+    /// That was done with all parts.
+    pub(super) fn retained(&mut self) {
+        self.spilled.retained();
     }
 
     /// Of one part keeps the blocks that `left` gives holders for.
     pub(super) fn retain(&mut self, part: usize, mut left: impl FnMut(Block) -> Holders) {
         let Self { index, groups, spilled, len, .. } = self;
-        let Some(part) = part.checked_sub(spilled.segments()) else {
+        let Some(part) = part.checked_sub(spilled.parts()) else {
             spilled.retain(part, |scattered, value| {
                 let block = Block::from_value(*value);
                 let holders = left(block);
@@ -283,9 +288,9 @@ impl Blocks {
             group.places().map(|place| group.age(place))
         });
         // Which segments they are from is as good as drawn.
-        let segments = self.spilled.segments();
-        let first = self.len % segments;
-        let spilled = (0..segments).flat_map(|at| self.spilled.entries((first + at) % segments));
+        let parts = self.spilled.parts();
+        let first = self.len % parts;
+        let spilled = (0..parts).flat_map(|at| self.spilled.entries((first + at) % parts));
         let spilled = spilled.map(|entry| Block::from_value(entry.value).age);
         grouped.chain(spilled.take(self.spilled.len().div_ceil(step))).collect()
     }
