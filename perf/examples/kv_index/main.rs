@@ -255,39 +255,48 @@ fn stream(workers: u64, block_tokens: usize, blocks: usize, chain: usize) -> Vec
 
 fn ingestion(args: &Args) {
     println!(
-        "\n| block | stream | of bytes to applied, million blocks/s | reading and hashing alone | applying alone | MB/s |"
+        "\n| block | stream | of bytes to applied, million blocks/s | best twentieth | reading and hashing alone | best twentieth | MB/s |"
     );
-    println!("|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|");
     for &block_tokens in &args.block_tokens {
-        let blocks = 4_000_000.min(args.blocks).min(400_000_000 / block_tokens);
+        let blocks = 8_000_000.min(args.blocks).min(400_000_000 / block_tokens);
         let (longs, shorts) = prompts(args.blocks, block_tokens);
         let mut index = new_index(args.workers, block_tokens, false);
         fill(&mut index, &longs, &shorts, args.workers, block_tokens);
         for (name, chain) in [("stores", usize::MAX / 4), ("stores and removals", 2000)] {
             let batches = stream(128, block_tokens, blocks, chain);
-            let rate = |index: &mut Index, offset: u32| {
-                let mut reader = BatchReader::default();
-                let (begin, mut blocks) = (Instant::now(), 0);
-                for (id, batch) in &batches {
-                    let id = WorkerId(id.0 + offset);
-                    blocks += reader.take(&mut &mut *index, id, batch).expect("a batch").blocks;
+            // Other programs take turns on this core: only this thread's own time counts.
+            let rates = |index: &mut Index, offset: u32| {
+                let (mut reader, mut all, mut best) = (BatchReader::default(), (0, 0.0), 0.0_f64);
+                for part in batches.chunks(batches.len().div_ceil(20)) {
+                    let (begin, mut blocks) = (processor_seconds(), 0);
+                    for (id, batch) in part {
+                        let id = WorkerId(id.0 + offset);
+                        blocks += reader.take(&mut &mut *index, id, batch).expect("a batch").blocks;
+                    }
+                    reader.flush(&mut &mut *index);
+                    let seconds = processor_seconds() - begin;
+                    all = (all.0 + blocks, all.1 + seconds);
+                    best = best.max(blocks as f64 / 1e6 / seconds);
                 }
-                reader.flush(&mut &mut *index);
-                (begin.elapsed().as_secs_f64(), blocks)
+                (all.0 as f64 / 1e6 / all.1, best, all.1)
             };
-            let (reading, count) = rate(&mut index, 1_000_000);
-            let (all, _) = rate(&mut index, 0);
+            let (reading, best_reading, _) = rates(&mut index, 1_000_000);
+            let (all, best, seconds) = rates(&mut index, 0);
             let bytes: usize = batches.iter().map(|(_, batch)| batch.len()).sum();
-            let millions = count as f64 / 1e6;
             println!(
-                "| {block_tokens} | {name} | {:.1} | {:.1} | {:.1} | {:.0} |",
-                millions / all,
-                millions / reading,
-                millions / (all - reading),
-                bytes as f64 / 1e6 / all
+                "| {block_tokens} | {name} | {all:.1} | {best:.1} | {reading:.1} | {best_reading:.1} | {:.0} |",
+                bytes as f64 / 1e6 / seconds
             );
         }
     }
+}
+
+/// That this thread has had.
+fn processor_seconds() -> f64 {
+    let times = std::fs::read_to_string("/proc/thread-self/schedstat").expect("Linux");
+    let nanoseconds: f64 = times.split(' ').next().and_then(|time| time.parse().ok()).expect("a number");
+    nanoseconds / 1e9
 }
 
 fn memory(args: &Args) {
