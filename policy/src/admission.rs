@@ -58,6 +58,12 @@ impl Admission {
         }
     }
 
+    /// What it goes by.
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
     /// Decode workers came or went.
     pub fn set_capacity(&mut self, capacity_tokens: u64) {
         self.capacity_tokens = capacity_tokens;
@@ -167,7 +173,7 @@ impl Admission {
         if ask.growth_tokens > self.capacity_tokens {
             return Some(Reason::NeverFits);
         }
-        let objective = self.limits.objective_of(ask);
+        let objective = self.limits.promised(&ask.objective);
         if objective.ttft_ms.is_some_and(|ttft| ask.predicted_ttft_ms > ttft) {
             return Some(Reason::WouldMissTtft);
         }
@@ -177,12 +183,12 @@ impl Admission {
     // It would have to wait for longer than it can.
     fn late(&self, ask: &Ask, now: Ms) -> Option<Reason> {
         let wait = self.wait_ms(ask.growth_tokens, now)?;
-        let has_objective = self.limits.objective_of(ask).ttft_ms.is_some();
+        let has_objective = self.limits.promised(&ask.objective).ttft_ms.is_some();
         (has_objective && wait > self.patience_ms(ask)).then_some(Reason::WouldMissTtft)
     }
 
     fn patience_ms(&self, ask: &Ask) -> Ms {
-        let objective = self.limits.objective_of(ask).ttft_ms;
+        let objective = self.limits.promised(&ask.objective).ttft_ms;
         objective.map_or(self.limits.max_wait_ms, |ttft| {
             (ttft - ask.predicted_ttft_ms).min(self.limits.max_wait_ms)
         })

@@ -7,7 +7,13 @@ use crate::view::{Cached, Ms};
 /// Share of a transfer that cannot overlap with computing: the last group of layers leaves when the prompt is done.
 pub const TRANSFER_TAIL: f64 = 1.0 / 8.0;
 
-/// A sequence takes at least this share of what a step without any would take.
+/// Prompts beside those who generate are cut so that a step takes this share longer than without (`engine/src/serve/pace.rs`).
+pub const BESIDE_ADDS: f64 = 0.6;
+
+/// So a prompt takes so many times as long as alone, if none of it is hidden: of each step, only what was added computes it.
+pub(crate) const BESIDE: f64 = (1.0 + BESIDE_ADDS) / BESIDE_ADDS;
+
+/// One more sequence takes at least this share of what a step without any would take.
 const LEAST_SEQUENCE_SHARE: f64 = 0.01;
 
 /// Computing a prompt: `fixed + new·per_token + new·(cached + new/2)·per_pair`; the last is attention, each new token to all before it.
@@ -43,7 +49,7 @@ pub struct LinkCost {
 }
 
 /// A worker's.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct WorkerCosts {
     /// Of prompts.
     pub prefill: PrefillCost,
@@ -51,6 +57,8 @@ pub struct WorkerCosts {
     pub decode: DecodeCost,
     /// Fetching cached tokens into the memory that it computes from.
     pub tiers: TierCost,
+    /// A prompt that is computed beside those who generate takes so many times as long as alone, as it is cut; at least 1.
+    pub beside: f64,
 }
 
 /// Fetching a cached token, ms for each byte of it.
@@ -60,6 +68,17 @@ pub struct TierCost {
     pub host_per_byte_ms: f64,
     /// From disk.
     pub disk_per_byte_ms: f64,
+}
+
+impl Default for WorkerCosts {
+    fn default() -> Self {
+        Self {
+            prefill: PrefillCost::default(),
+            decode: DecodeCost::default(),
+            tiers: TierCost::default(),
+            beside: BESIDE,
+        }
+    }
 }
 
 /// A new fleet's, until something was measured: 8 billion parameters in bf16 on one H100 at 45 % of 990 TFLOP/s, attention of 32 layers of 4,096
@@ -111,20 +130,16 @@ impl DecodeCost {
     #[must_use]
     pub fn step_ms(&self, sequences: u32, context_tokens: u64) -> Ms {
         self.fixed_ms
-            + self.sequence_ms() * f64::from(sequences)
+            + self.per_sequence_ms * f64::from(sequences)
             + self.per_context_token_ms * context_tokens as f64
     }
 
-    /// What one more sequence of `context_tokens` adds to each step.
+    /// What one more sequence of `context_tokens` adds to each step. Who has only seen steps of one sequence can't tell what another one costs; that it costs nothing
+    /// is never true, and would put all on one worker.
     #[must_use]
     pub fn added_ms(&self, context_tokens: f64) -> Ms {
-        self.sequence_ms() + self.per_context_token_ms * context_tokens
-    }
-
-    // Who has only seen steps of one sequence can't tell what another one costs; that it costs nothing is never true, and would put
-    // all on one worker.
-    fn sequence_ms(&self) -> Ms {
-        self.per_sequence_ms.max(self.fixed_ms * LEAST_SEQUENCE_SHARE)
+        let sequence_ms = self.per_sequence_ms.max(self.fixed_ms * LEAST_SEQUENCE_SHARE);
+        sequence_ms + self.per_context_token_ms * context_tokens
     }
 }
 

@@ -3,6 +3,7 @@
 //! A place is a prefill and a decode worker, or a decode worker alone, which then prefills for itself; so "disaggregate or not" is no
 //! rule of its own but follows from the same numbers. Costs are sums of [`Term`]s, each with a weight.
 
+mod objective;
 mod search;
 mod sides;
 mod term;

@@ -30,6 +30,40 @@ fn coefficients_converge_from_published_constants() {
 }
 
 #[test]
+fn steps_of_several_prompts_teach_what_one_takes() {
+    let mut learner = Learner::default();
+    let mut dice = Dice::new(4);
+    for _ in 0..200 {
+        let prompts: Vec<f64> = (0..1 + dice.below(8)).map(|_| 100.0 + 900.0 * dice.unit()).collect();
+        let tokens: f64 = prompts.iter().sum();
+        let pairs: f64 = prompts.iter().map(|new| new * new / 2.0).sum();
+        let step_ms = TRUTH.fixed_ms + TRUTH.per_token_ms * tokens + TRUTH.per_pair_ms * pairs;
+        learner.prompts_stepped("w", tokens, pairs, step_ms * (0.95 + 0.1 * dice.unit()));
+    }
+    let ratio = learner.costs("w").prefill.predict(1_000, 0) / TRUTH.predict(1_000, 0);
+    assert!((0.88..1.12).contains(&ratio), "{ratio}");
+}
+
+#[test]
+fn what_prompts_take_beside_those_who_generate_is_the_usual_and_never_less_than_alone() {
+    let mut learner = Learner::default();
+    assert!((learner.joined("w").beside - 1.6 / 0.6).abs() < 1e-12, "nothing is hidden until it is seen");
+    for number in 0..100 {
+        // One of ten waits for others' prompts first.
+        learner.prompt_beside(40.0, if number % 10 == 0 { 900.0 } else { 50.0 });
+        learner.prompt_beside(0.0, 50.0);
+    }
+    learner.prefilled("w", 1_000, 0, 40.0);
+    let beside = learner.costs("w").beside;
+    assert!((1.1..1.4).contains(&beside), "{beside}");
+    (0..200).for_each(|_| learner.prompt_beside(40.0, 10.0));
+    learner.prefilled("w", 1_000, 0, 40.0);
+    // Quantiles are exact to 9 %.
+    let beside = learner.costs("w").beside;
+    assert!((1.0..1.1).contains(&beside), "{beside}");
+}
+
+#[test]
 fn a_worker_that_becomes_three_times_slower_is_known_within_twenty_requests() {
     for seed in 0..50 {
         let mut learner = Learner::default();

@@ -6,7 +6,7 @@ use baton_policy::{
     decide::Decider,
     dice::Dice,
     estimate::{Search, Sides, Span, Term, Terms, Weights},
-    view::{Cached, FleetView, RequestView},
+    view::{Cached, FleetView, Objective, RequestView},
 };
 use proptest::prelude::*;
 
@@ -46,10 +46,13 @@ proptest! {
         transfer_weight in prop_oneof![Just(0.0), Just(1.0), 0.1_f64..5.0],
         topology_weight in prop_oneof![Just(0.0), 0.0_f64..300.0],
         with_local in any::<bool>(),
+        ttft_ms in prop_oneof![Just(None), (1.0_f64..3_000.0).prop_map(Some)],
+        tpot_ms in prop_oneof![Just(None), (1.0_f64..60.0).prop_map(Some)],
     ) {
         let fleet = common::random_fleet(prefill, decode, groups, seed);
         let cached = random_cached(&fleet, seed);
-        let request = RequestView { cached: &cached, ..common::request() };
+        let objective = Objective { ttft_ms, tpot_ms };
+        let request = RequestView { cached: &cached, objective, ..common::request() };
         let weights = Terms::estimate_weights()
             .with(Term::Transfer, transfer_weight)
             .with(Term::Topology, topology_weight)

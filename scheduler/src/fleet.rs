@@ -17,7 +17,7 @@ use std::{
 
 use baton_kv_index::WorkerSpec;
 use baton_proto::v1::{
-    CacheReport, ModelInfo, PairReport, Role, WorkerInfo, WorkerLoad,
+    CacheReport, ModelInfo, PairReport, Role, WorkReport, WorkerInfo, WorkerLoad,
     registry_reply::{DecodeWorker, DecodeWorkers},
 };
 use baton_tls::Dial;
@@ -191,6 +191,12 @@ impl Fleet {
     fn note_load(&self, member: &Member, load: WorkerLoad, now: Instant) {
         member.report(load, now);
         self.router.reported(member.id(), &load);
+    }
+
+    /// A worker says what its steps took.
+    fn note_work(&self, member: &Member, report: &WorkReport) {
+        member.note_work(report);
+        self.router.stepped(member.id(), &report.steps);
     }
 
     /// A worker says what it has cached. What another stream of the same life told counts until this one says otherwise.

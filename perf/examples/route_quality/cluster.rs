@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     cache::{Lru, cached_tokens},
-    decoder::Decoder,
+    decoder::{Decoder, Local},
     model,
     prefiller::Prefiller,
     router::Router,
@@ -174,7 +174,7 @@ impl Cluster<'_> {
             }
             None => {
                 let decoder = self.decoder_index(place.decode);
-                self.decoders[decoder].local.push_back((index, 0, 0.0));
+                self.decoders[decoder].local.push_back(Local::new(index));
                 self.begin_step(place.decode, now, agenda);
             }
         }
@@ -235,9 +235,10 @@ impl Cluster<'_> {
         let at = self.decoder_index(worker);
         let stepped = self.decoders[at].end_step(self.requests);
         routers.iter_mut().for_each(|router| router.stepped(worker, &stepped));
-        for (index, took_ms) in stepped.prefilled {
+        for prompt in stepped.prefilled {
+            let index = prompt.request;
             let Some(place) = self.places[index] else { continue };
-            routers[scheduler(index, routers)].locally_prefilled(&self.requests[index], &place, took_ms, now);
+            routers[scheduler(index, routers)].locally_prefilled(&self.requests[index], &place, &prompt, now);
         }
         for (index, first_at) in stepped.finished {
             let Some(place) = self.places[index] else { continue };

@@ -11,8 +11,8 @@ use crate::{model, trace::Request};
 pub(crate) struct Decoder {
     /// Runnable, but without room yet.
     pub(crate) waiting: VecDeque<usize>,
-    /// Prompts to be computed here, how much of them was, and how long that took.
-    pub(crate) local: VecDeque<(usize, u64, f64)>,
+    /// Prompts to be computed here.
+    pub(crate) local: VecDeque<Local>,
     pub(crate) is_stepping: bool,
     pub(crate) context_tokens: u64,
     pub(crate) reserved_tokens: u64,
@@ -24,6 +24,22 @@ pub(crate) struct Decoder {
     chunk_tokens: u64,
 }
 
+/// A prompt that is computed here.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Local {
+    pub(crate) request: usize,
+    pub(crate) done: u64,
+    /// Of the steps that computed it.
+    pub(crate) took_ms: f64,
+    pub(crate) is_alone: bool,
+}
+
+impl Local {
+    pub(crate) fn new(request: usize) -> Self {
+        Self { request, done: 0, took_ms: 0.0, is_alone: true }
+    }
+}
+
 /// What a step did.
 #[derive(Default)]
 pub(crate) struct Stepped {
@@ -31,7 +47,7 @@ pub(crate) struct Stepped {
     pub(crate) sequences: usize,
     pub(crate) context_tokens: u64,
     pub(crate) had_prompt: bool,
-    pub(crate) prefilled: Vec<(usize, f64)>,
+    pub(crate) prefilled: Vec<Local>,
     /// With the time of their first token.
     pub(crate) finished: Vec<(usize, f64)>,
 }
@@ -64,20 +80,20 @@ impl Decoder {
     /// The time of the next step; `None` when there is nothing to do.
     pub(crate) fn begin_step(&mut self, requests: &[Request]) -> Option<f64> {
         self.chunk_tokens = 0;
-        let mut prompt_ms = 0.0;
-        if let Some((index, done, took_ms)) = self.local.front_mut() {
-            let (index, done) = (*index, *done);
-            self.chunk_tokens = (requests[index].prompt_tokens - done).min(model::LOCAL_CHUNK_TOKENS);
-            prompt_ms = model::PREFILL.predict(self.chunk_tokens, done);
-            *took_ms += prompt_ms;
-        }
-        if self.running.is_empty() && self.chunk_tokens == 0 {
-            return None;
-        }
         let decode_ms = match self.running.len() {
             0 => 0.0,
             count => model::DECODE.step_ms(count as u32, self.context_tokens),
         };
+        let mut prompt_ms = 0.0;
+        if let Some(prompt) = self.local.front_mut() {
+            let left = requests[prompt.request].prompt_tokens - prompt.done;
+            (self.chunk_tokens, prompt_ms) = chunk(left, prompt.done, decode_ms);
+            prompt.took_ms += prompt_ms + decode_ms;
+            prompt.is_alone &= decode_ms == 0.0;
+        }
+        if self.running.is_empty() && self.chunk_tokens == 0 {
+            return None;
+        }
         self.is_stepping = true;
         self.step_ms = prompt_ms + decode_ms;
         Some(self.step_ms)
@@ -105,15 +121,27 @@ impl Decoder {
             stepped.finished.push((index, self.first_at.remove(&index).unwrap_or_default()));
         }
         if self.chunk_tokens > 0
-            && let Some((index, done, took_ms)) = self.local.front_mut()
+            && let Some(prompt) = self.local.front_mut()
         {
-            *done += self.chunk_tokens;
-            if *done >= requests[*index].prompt_tokens {
-                stepped.prefilled.push((*index, *took_ms));
-                self.waiting.push_back(*index);
+            prompt.done += self.chunk_tokens;
+            if prompt.done >= requests[prompt.request].prompt_tokens {
+                stepped.prefilled.push(*prompt);
+                self.waiting.push_back(prompt.request);
                 self.local.pop_front();
             }
         }
         stepped
     }
+}
+
+/// Tokens of a prompt that a step computes beside `decode_ms` of generation, and what they add to it. The weights are read once for both.
+fn chunk(left: u64, done: u64, decode_ms: f64) -> (u64, f64) {
+    let cost = model::PREFILL;
+    if decode_ms == 0.0 {
+        let tokens = left.min(model::STEP_TOKENS);
+        return (tokens, cost.predict(tokens, done));
+    }
+    let per_token_ms = cost.per_token_ms + cost.per_pair_ms * done as f64;
+    let tokens = ((decode_ms * model::BESIDE_ADDS / per_token_ms) as u64).clamp(1, left);
+    (tokens, cost.predict(tokens, done) - cost.fixed_ms)
 }

@@ -17,8 +17,10 @@ pub(crate) const LINKS: [LinkCost; 2] = [
 ];
 /// 155 GB of KV.
 pub(crate) const DECODE_KV_TOKENS: u64 = 470_000;
-/// Prompt tokens that a decode worker computes in a step beside those who generate.
-pub(crate) const LOCAL_CHUNK_TOKENS: u64 = 2_048;
+/// Prompt tokens of a decode worker's step.
+pub(crate) const STEP_TOKENS: u64 = 8_192;
+/// Beside those who generate, so many that the step takes this share longer, as Baton's engine cuts them.
+pub(crate) const BESIDE_ADDS: f64 = 0.6;
 /// How old views may become.
 pub(crate) const REPORT_MS: f64 = 200.0;
 /// Times vary by so much either way.

@@ -13,7 +13,7 @@ use baton_policy::{
 
 use crate::{
     cluster::{Place, Shape},
-    decoder::{Decoder, Stepped},
+    decoder::{Decoder, Local, Stepped},
     model,
     peers::{Peer, Seen},
     prefiller::Prefiller,
@@ -164,10 +164,15 @@ impl Router {
         }
     }
 
-    pub(crate) fn locally_prefilled(&mut self, request: &Request, place: &Place, took_ms: f64, now: f64) {
+    pub(crate) fn locally_prefilled(&mut self, request: &Request, place: &Place, prompt: &Local, now: f64) {
         let id = self.fleet.workers[place.decode].id.clone();
-        self.fleet.workers[place.decode].costs =
-            self.learner.prefilled(&id, request.prompt_tokens, 0, took_ms);
+        if prompt.is_alone {
+            self.fleet.workers[place.decode].costs =
+                self.learner.prefilled(&id, request.prompt_tokens, 0, prompt.took_ms);
+        } else {
+            let alone_ms = self.learner.costs(&id).prefill.predict(request.prompt_tokens, 0);
+            self.learner.prompt_beside(alone_ms, prompt.took_ms);
+        }
         self.fleet.workers[place.decode].own.prefill_done(place.compute_ms, now);
     }
 

@@ -2,7 +2,11 @@
 
 use std::sync::Arc;
 
-use baton_policy::{admission, profile::Profile as RoutingProfile, view::Role};
+use baton_policy::{
+    admission,
+    profile::Profile as RoutingProfile,
+    view::{Objective, Role},
+};
 use baton_profile::{Profile, ValueError};
 
 /// What is simulated.
@@ -92,6 +96,15 @@ impl Routing {
     #[must_use]
     pub fn baton() -> Self {
         Self::Baton { profile: Box::default(), admission: Box::default() }
+    }
+
+    /// The same, and every request is promised `objective`, as by the scheduler's `--slo-ttft-ms` and `--slo-tpot-ms`. Others than Baton's promise nothing.
+    #[must_use]
+    pub fn promising(mut self, objective: Objective) -> Self {
+        if let Self::Baton { admission, .. } = &mut self {
+            admission.objective = objective;
+        }
+        self
     }
 
     /// For people.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use baton_policy::view;
 use baton_profile::Profile;
 use baton_simulator::{Routing, Simulated, System, Traffic, simulate};
 use serde::Serialize;
@@ -31,6 +32,15 @@ pub struct Goodput {
 }
 
 impl Search {
+    /// The same, and the scheduler promises the times of the objective: it places requests so that they are kept, and refuses at once what can't keep them.
+    #[must_use]
+    pub fn promising(mut self) -> Self {
+        let Objective { ttft_ms, tpot_ms, .. } = self.objective;
+        let promised = view::Objective { ttft_ms: Some(ttft_ms), tpot_ms: Some(tpot_ms) };
+        self.routing = self.routing.promising(promised);
+        self
+    }
+
     /// Simulates `traffic` on `split`.
     ///
     /// # Errors

@@ -111,10 +111,12 @@ impl Limits {
     /// Waiting for a prefill worker that counts as full, where no objective says otherwise.
     pub(super) const PREFILL_WAIT_MS: Ms = 30_000.0;
 
-    pub(super) fn objective_of(&self, ask: &Ask) -> Objective {
+    /// What a request is promised that brings `own`.
+    #[must_use]
+    pub fn promised(&self, own: &Objective) -> Objective {
         Objective {
-            ttft_ms: ask.objective.ttft_ms.or(self.objective.ttft_ms),
-            tpot_ms: ask.objective.tpot_ms.or(self.objective.tpot_ms),
+            ttft_ms: own.ttft_ms.or(self.objective.ttft_ms),
+            tpot_ms: own.tpot_ms.or(self.objective.tpot_ms),
         }
     }
 }

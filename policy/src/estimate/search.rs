@@ -44,6 +44,9 @@ pub struct Search {
 struct PrefillPart {
     index: usize,
     group: u16,
+    // Before what a late first token counts, of which the least is in the cost.
+    lead_ms: Ms,
+    late: f64,
     cost: f64,
     compute_ms: Ms,
     bound: f64,
@@ -54,6 +57,7 @@ struct DecodePart {
     index: usize,
     group: u16,
     cost: f64,
+    admission_ms: Ms,
     bytes: f64,
 }
 
@@ -80,7 +84,7 @@ impl Search {
             bits_of(span.decode, &mut self.decode_bits);
             self.decode_parts(fleet, sides, span.decode, weights);
             self.prefill_parts(fleet, sides, span.prefill, weights);
-            self.look_into(fleet, weights, &mut tops);
+            self.look_into(fleet, sides, weights, &mut tops);
         }
         self.look_at_local(sides, span, weights, &mut tops);
         let kept: Vec<_> = tops.iter().collect();
@@ -89,17 +93,22 @@ impl Search {
 
     // Last, so that most are passed over for what they cost at least.
     fn look_at_local(&self, sides: &Sides<'_>, span: Span<'_>, weights: &Weights, tops: &mut Tops) {
-        let mut look = |decode: usize, generating: f64| {
+        let mut look = |decode: usize, generating: f64, admission_ms: Ms| {
             let compute_ms = sides.compute_ms(decode);
             if generating + sides.local_floor(compute_ms, weights) < tops.bound() {
-                let cost = generating + sides.local(decode, compute_ms).cost(weights);
+                let terms = sides.local(decode, compute_ms);
+                let late = sides.late(terms.ttft_ms() + admission_ms) * weights.get(Term::Objective);
+                let cost = generating + terms.cost(weights) + late;
                 tops.offer(Candidate { prefill: None, decode, cost });
             }
         };
         if self.decode.len() == span.local.len() {
-            self.decode.iter().for_each(|part| look(part.index, part.cost));
+            self.decode.iter().for_each(|part| look(part.index, part.cost, part.admission_ms));
         } else {
-            span.local.iter().for_each(|&decode| look(decode, sides.decode(decode).cost(weights)));
+            for &decode in span.local {
+                let terms = sides.decode(decode);
+                look(decode, terms.cost(weights), terms.get(Term::Admission));
+            }
         }
     }
 
@@ -112,6 +121,7 @@ impl Search {
         weights: &Weights,
     ) -> Vec<usize> {
         let mut best = Tops::default();
+        let admission_ms = sides.decode(decode).get(Term::Admission);
         for part in &self.prefill {
             if part.index == first
                 || part.index == decode
@@ -120,7 +130,9 @@ impl Search {
             {
                 continue;
             }
-            let cost = part.cost + sides.pair(part.index, decode, part.compute_ms).cost(weights);
+            let pair = sides.pair(part.index, decode, part.compute_ms);
+            let cost =
+                part.cost + pair.cost(weights) + part.later(sides, admission_ms + pair.ttft_ms(), weights);
             best.offer(Candidate { prefill: Some(part.index), decode, cost });
         }
         best.iter().filter_map(|candidate| candidate.prefill).collect()
@@ -130,11 +142,15 @@ impl Search {
         let groups = fleet.links.groups().max(1);
         let classes = fleet.links.classes();
         self.decode.clear();
-        self.decode.extend(span.iter().map(|&index| DecodePart {
-            index,
-            group: fleet.workers[index].group.min(groups as u16 - 1),
-            cost: sides.decode(index).cost(weights),
-            bytes: sides.transfer_bytes(index),
+        self.decode.extend(span.iter().map(|&index| {
+            let terms = sides.decode(index);
+            DecodePart {
+                index,
+                group: fleet.workers[index].group.min(groups as u16 - 1),
+                cost: terms.cost(weights),
+                admission_ms: terms.get(Term::Admission),
+                bytes: sides.transfer_bytes(index),
+            }
         }));
         if groups > 1 {
             self.decode.sort_by_key(|part| part.group);
@@ -159,15 +175,20 @@ impl Search {
     fn prefill_parts(&mut self, fleet: &FleetView, sides: &Sides<'_>, span: &[usize], weights: &Weights) {
         self.prefill.clear();
         self.first.clear();
+        let admission_ms = self.decode.iter().map(|part| part.admission_ms).fold(f64::INFINITY, f64::min);
         for &index in span {
             // Those that reach nobody would be compared with everybody in vain, as no pair of theirs ever is a bound.
             if !fleet.links.reaches_any(index, &self.decode_bits) {
                 continue;
             }
             let compute_ms = sides.compute_ms(index);
-            let cost = sides.prefill(index, compute_ms).cost(weights);
+            let terms = sides.prefill(index, compute_ms);
+            let lead_ms = terms.ttft_ms();
+            let late = sides.late(lead_ms + admission_ms) * weights.get(Term::Objective);
+            let cost = terms.cost(weights) + late;
             let group = fleet.workers[index].group;
-            let mut part = PrefillPart { index, group, cost, compute_ms, bound: f64::INFINITY };
+            let mut part =
+                PrefillPart { index, group, lead_ms, late, cost, compute_ms, bound: f64::INFINITY };
             for to in 0..self.ranges.len() {
                 part.bound = part.bound.min(self.group_bound(fleet, &part, to, weights));
             }
@@ -191,23 +212,30 @@ impl Search {
             + classes[class].distance * weights.get(Term::Topology)
     }
 
-    fn look_into(&mut self, fleet: &FleetView, weights: &Weights, tops: &mut Tops) {
+    fn look_into(&mut self, fleet: &FleetView, sides: &Sides<'_>, weights: &Weights, tops: &mut Tops) {
         for at in 0..self.first.len() {
-            self.look_at(self.first[at].1, fleet, weights, tops);
+            self.look_at(self.first[at].1, fleet, sides, weights, tops);
         }
         for at in 0..self.prefill.len() {
             if self.prefill[at].bound < tops.bound() && !self.first.iter().any(|first| first.1 == at) {
-                self.look_at(at, fleet, weights, tops);
+                self.look_at(at, fleet, sides, weights, tops);
             }
         }
     }
 
-    fn look_at(&mut self, at: usize, fleet: &FleetView, weights: &Weights, tops: &mut Tops) {
+    fn look_at(
+        &mut self,
+        at: usize,
+        fleet: &FleetView,
+        sides: &Sides<'_>,
+        weights: &Weights,
+        tops: &mut Tops,
+    ) {
         let part = self.prefill[at];
         for to in 0..self.ranges.len() {
             if self.group_bound(fleet, &part, to, weights) < tops.bound() {
                 self.sort_group(to);
-                self.look_at_group(&part, to, fleet, weights, tops);
+                self.look_at_group(&part, to, fleet, sides, weights, tops);
             }
         }
     }
@@ -217,6 +245,7 @@ impl Search {
         part: &PrefillPart,
         to: usize,
         fleet: &FleetView,
+        sides: &Sides<'_>,
         weights: &Weights,
         tops: &mut Tops,
     ) {
@@ -231,8 +260,9 @@ impl Search {
                 continue;
             }
             let transfer = class.cost.transfer_ms(decode.bytes);
-            let exposed = LinkCost::exposed_ms(transfer, part.compute_ms) * weights.get(Term::Transfer);
-            let cost = fixed + decode.cost + exposed;
+            let exposed = LinkCost::exposed_ms(transfer, part.compute_ms);
+            let later = part.later(sides, decode.admission_ms + exposed, weights);
+            let cost = fixed + decode.cost + exposed * weights.get(Term::Transfer) + later;
             tops.offer(Candidate { prefill: Some(part.index), decode: decode.index, cost });
         }
     }
@@ -244,6 +274,13 @@ impl Search {
             *is_sorted = true;
             self.decode[*begin..*end].sort_by(|a, b| a.cost.total_cmp(&b.cost));
         }
+    }
+}
+
+impl PrefillPart {
+    // What it counts that the first token comes `more_ms` after the prompt is computed, beside what was counted before.
+    fn later(&self, sides: &Sides<'_>, more_ms: Ms, weights: &Weights) -> f64 {
+        sides.late(self.lead_ms + more_ms) * weights.get(Term::Objective) - self.late
     }
 }
 

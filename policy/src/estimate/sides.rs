@@ -1,13 +1,15 @@
 //! The terms of each worker by itself, and of a pair.
 
-use super::term::{Term, Terms, Weights};
+mod local;
+
+use super::{
+    objective::Promise,
+    term::{Term, Terms},
+};
 use crate::{
     cost::LinkCost,
     view::{FleetView, Ms, Recent, RequestView, WorkerView},
 };
-
-/// Tokens of a prompt that are computed in one step beside those who generate.
-const LOCAL_CHUNK_TOKENS: f64 = 2_048.0;
 
 /// At full load nothing would ever drain; what is measured of the load is not that exact.
 const MOST_UTILISATION: f64 = 0.9;
@@ -20,9 +22,6 @@ const OWN_SHARE: f64 = 0.7;
 /// would find: with less, prefixes spread and hit rates fall (perf/RESULTS.md); with more, requests wait long for small savings.
 const RECOMPUTE_PRICE: f64 = 7.0;
 
-/// A pause in a stream counts like so many pauses before it: steady streams are what separate workers are for.
-const STALL_WEIGHT: f64 = 4.0;
-
 /// A worker with this many requests has half a point of load.
 const HALF_LOAD_REQUESTS: f64 = 8.0;
 
@@ -34,6 +33,9 @@ pub struct Sides<'a> {
     now: Ms,
     // Requests that wait for each millisecond that an average prefill worker is busy.
     followers_per_ms: f64,
+    // Tokens that it will probably generate.
+    output: f64,
+    promise: Promise,
 }
 
 impl<'a> Sides<'a> {
@@ -42,7 +44,9 @@ impl<'a> Sides<'a> {
     pub fn new(fleet: &'a FleetView, request: &'a RequestView<'a>, prefill_workers: usize, now: Ms) -> Self {
         let share = 1.0 / prefill_workers.max(1) as f64;
         let followers_per_ms = followers_per_ms(&fleet.recent, fleet.traffic.factor(), share, now);
-        Self { fleet, request, now, followers_per_ms }
+        let output = request.expected_output_tokens.max(1.0).min(request.max_tokens.max(1) as f64);
+        let promise = Promise::new(request.objective, output);
+        Self { fleet, request, now, followers_per_ms, output, promise }
     }
 
     fn worker(&self, index: usize) -> &'a WorkerView {
@@ -80,46 +84,25 @@ impl<'a> Sides<'a> {
         terms
     }
 
-    /// What computing the prompt where it decodes costs at least, whoever is there.
-    #[must_use]
-    pub fn local_floor(&self, compute_ms: Ms, weights: &Weights) -> f64 {
-        compute_ms * (weights.get(Term::Prefill) + weights.get(Term::PrefillOthers) * RECOMPUTE_PRICE)
-    }
-
-    /// The terms of computing the prompt where it decodes: steps are shared with those who generate there, and each of them waits.
-    #[must_use]
-    pub fn local(&self, index: usize, compute_ms: Ms) -> Terms {
-        let worker = self.worker(index);
-        let new_tokens =
-            self.request.prompt_tokens.saturating_sub(self.request.cached_at(index).tokens()) as f64;
-        let step = worker.costs.decode.step_ms(worker.sequences(), worker.context_tokens());
-        let steps = (new_tokens / LOCAL_CHUNK_TOKENS).ceil().max(1.0);
-        let sharing = if worker.sequences() == 0 { 0.0 } else { steps * step };
-        // Each of them stands still meanwhile, ends later, and keeps its memory for longer: the fuller, the more wait for that.
-        let full = worker.kv_used_share().min(MOST_UTILISATION);
-        let stalled = compute_ms * f64::from(worker.sequences()) * STALL_WEIGHT / (1.0 - full);
-        let mut terms = self.prefill(index, compute_ms);
-        terms.set(Term::Prefill, compute_ms + sharing);
-        terms.set(Term::PrefillOthers, terms.get(Term::PrefillOthers) + stalled);
-        terms
-    }
-
     /// The terms of generating at `index`.
     #[must_use]
     pub fn decode(&self, index: usize) -> Terms {
         let worker = self.worker(index);
-        let output = self.request.expected_output_tokens.max(1.0).min(self.request.max_tokens.max(1) as f64);
+        let output = self.output;
         let (others, context) = (worker.sequences(), worker.context_tokens());
         // On average over its life it has half of its output.
         let own_context = self.request.prompt_tokens as f64 + output / 2.0;
         let cost = &worker.costs.decode;
         let added = cost.added_ms(own_context);
         let step = cost.step_ms(others, context) + added;
+        let slow = |step| self.promise.slow(self.tpot_ms(worker, step, 0.0));
         let mut terms = Terms::default()
             .with(Term::Admission, self.admission_ms(worker, step, output))
             .with(Term::Decode, output * step)
             // Those who are there have on average half of their output to go.
             .with(Term::DecodeOthers, output / 2.0 * f64::from(others) * added)
+            .with(Term::Objective, slow(step))
+            .with(Term::ObjectiveOthers, f64::from(others) * (slow(step) - slow(step - added)))
             .with(Term::Load, load_points(worker.sequences()) / 2.0)
             .with(Term::KvUsage, worker.kv_used_share());
         if self.request.session_worker.is_some_and(|session| session != index) {
@@ -161,7 +144,14 @@ impl<'a> Sides<'a> {
         for part in parts {
             sum.0.iter_mut().zip(part.0).for_each(|(sum, value)| *sum += value);
         }
+        sum.set(Term::Objective, sum.get(Term::Objective) + self.late(sum.ttft_ms()));
         sum
+    }
+
+    /// What it counts that the first token is expected after `ttft_ms`; never less for more.
+    #[must_use]
+    pub fn late(&self, ttft_ms: Ms) -> Ms {
+        self.promise.late(ttft_ms)
     }
 
     // Room comes as others end: in each step every one of them is 1/(tokens to go) nearer to its end.

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::view::Ms;
 
-/// A part of what a place costs. The first seven are milliseconds and make the estimate; the others are points from 0 (best) to 1, which the
+/// A part of what a place costs. The first nine are milliseconds and make the estimate; the others are points from 0 (best) to 1, which the
 /// profile's `point_ms` turns into milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -23,6 +23,10 @@ pub enum Term {
     Decode,
     /// What it slows down those who generate beside it.
     DecodeOthers,
+    /// How much later and slower than it was promised it will probably be served.
+    Objective,
+    /// The same of those who generate beside it, for its sake.
+    ObjectiveOthers,
     /// Share of the prompt that is not cached at the worker that computes it.
     Prefix,
     /// How many requests the two workers have.
@@ -39,7 +43,7 @@ pub enum Term {
 
 impl Term {
     /// How many there are.
-    pub const COUNT: usize = 13;
+    pub const COUNT: usize = 15;
 
     /// All, in the order of [`Terms`].
     pub const ALL: [Self; Self::COUNT] = [
@@ -50,6 +54,8 @@ impl Term {
         Self::PrefillOthers,
         Self::Decode,
         Self::DecodeOthers,
+        Self::Objective,
+        Self::ObjectiveOthers,
         Self::Prefix,
         Self::Load,
         Self::KvUsage,
@@ -59,7 +65,7 @@ impl Term {
     ];
 
     /// Those of the estimate.
-    pub const ESTIMATE: [Self; 7] = [
+    pub const ESTIMATE: [Self; 9] = [
         Self::Queue,
         Self::Prefill,
         Self::Transfer,
@@ -67,6 +73,8 @@ impl Term {
         Self::PrefillOthers,
         Self::Decode,
         Self::DecodeOthers,
+        Self::Objective,
+        Self::ObjectiveOthers,
     ];
 
     /// As in records and on the command line.
@@ -80,6 +88,8 @@ impl Term {
             Self::PrefillOthers => "prefill-others",
             Self::Decode => "decode",
             Self::DecodeOthers => "decode-others",
+            Self::Objective => "objective",
+            Self::ObjectiveOthers => "objective-others",
             Self::Prefix => "prefix",
             Self::Load => "load",
             Self::KvUsage => "kv-usage",

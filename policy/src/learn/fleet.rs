@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{output::OutputLengths, quantile::Quantiles, regression::Regression};
 use crate::{
-    cost::{DecodeCost, LinkCost, PrefillCost, TierCost, WorkerCosts},
+    cost::{BESIDE, DecodeCost, LinkCost, PrefillCost, TierCost, WorkerCosts},
     view::Ms,
 };
 
@@ -17,6 +17,9 @@ const ENOUGH: u64 = 1;
 const TRUSTED_PROMPTS: f64 = 32.0;
 const TRUSTED_REPORTS: f64 = 200.0;
 
+/// What is beyond is a disturbance.
+const MOST_BESIDE: f64 = 16.0;
+
 /// Learns from what happened.
 #[derive(Clone, Debug, Default)]
 pub struct Learner {
@@ -27,6 +30,8 @@ pub struct Learner {
     unseen: usize,
     version: u64,
     links: Vec<Regression<2>>,
+    /// Times of prompts beside those who generate, by what they would have taken alone.
+    beside: Quantiles,
     /// Tokens that requests generate.
     pub outputs: OutputLengths,
     /// Actual by predicted time to first token.
@@ -79,6 +84,7 @@ impl Learner {
                 decode_array(&own.decode),
                 decode_array(&mean.decode),
             )),
+            beside: mean.beside,
             ..own
         }
     }
@@ -104,6 +110,13 @@ impl Learner {
         self.version
     }
 
+    /// A prompt that would have taken `alone_ms` alone took `took_ms` from its first step to its last, beside those who generate.
+    pub fn prompt_beside(&mut self, alone_ms: Ms, took_ms: Ms) {
+        if alone_ms > 0.0 {
+            self.beside.add((took_ms / alone_ms).clamp(1.0, MOST_BESIDE));
+        }
+    }
+
     /// `worker` computed `new_tokens` after `cached_tokens` in `took_ms`, without waiting.
     pub fn prefilled(
         &mut self,
@@ -112,9 +125,16 @@ impl Learner {
         cached_tokens: u64,
         took_ms: Ms,
     ) -> WorkerCosts {
+        let [_, tokens, pairs] = PrefillCost::features(new_tokens, cached_tokens);
+        self.prompts_stepped(worker, tokens, pairs, took_ms)
+    }
+
+    /// A step of `worker` that only computed `tokens` of prompts, with so many `pairs` ([`PrefillCost`]), took `step_ms`; means over several steps are as good. What a
+    /// prompt took from its beginning to its end says less, where others are computed in the same steps.
+    pub fn prompts_stepped(&mut self, worker: &str, tokens: f64, pairs: f64, step_ms: Ms) -> WorkerCosts {
         self.joined(worker);
         if let Some(model) = self.workers.get_mut(worker) {
-            model.prefill.observe(&PrefillCost::features(new_tokens, cached_tokens), took_ms);
+            model.prefill.observe(&[1.0, tokens, pairs], step_ms);
         }
         self.learned();
         self.costs(worker)
@@ -156,6 +176,8 @@ impl Learner {
             prefill: prefill.map_or(published.prefill, prefill_cost),
             decode: decode.map_or(published.decode, decode_cost),
             tiers: published.tiers,
+            // The middle, as those that wait for another prompt's steps to end take longer.
+            beside: self.beside.quantile(0.5).unwrap_or(BESIDE).max(1.0),
         }
     }
 }
@@ -166,6 +188,7 @@ impl WorkerModel {
             prefill: prefill_cost(self.prefill.coefficients()),
             decode: decode_cost(self.decode.coefficients()),
             tiers: self.tiers,
+            beside: BESIDE,
         }
     }
 }

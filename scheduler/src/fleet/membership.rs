@@ -122,7 +122,7 @@ async fn follow(
                 fleet.note_adapters(&session.member, report);
             }
             Ok(Some(Ok(WorkerReport { report: Some(Report::Work(report)) }))) => {
-                session.member.note_work(&report);
+                fleet.note_work(&session.member, &report);
             }
             // Anything else says at least that it lives.
             Ok(Some(Ok(_))) => {}

@@ -65,7 +65,7 @@ impl Known {
             labels: &[],
             subset: &[],
             tried,
-            objective: ask.objective,
+            objective: self.admission.limits().promised(&ask.objective),
             dice: self.requests.wrapping_mul(0x9e37_79b9_7f4a_7c15),
         }
     }

@@ -3,9 +3,24 @@
 use std::time::Duration;
 
 use baton_policy::{record::Outcome, view::Placed};
-use baton_proto::v1::Account;
+use baton_proto::v1::{Account, Step};
 
-use super::{Known, Route};
+use super::{Known, Route, Router};
+
+impl Router {
+    /// A worker says what its steps took. Those that only computed prompts teach what prompts take.
+    pub(crate) fn stepped(&self, id: &str, steps: &[Step]) {
+        let only_prompts = || steps.iter().filter(|step| step.prompt_tokens > 0 && step.sequences == 0);
+        let count = only_prompts().count() as f64;
+        let mean = |of: fn(&Step) -> f64| only_prompts().map(of).sum::<f64>() / count;
+        let mut known = self.lock();
+        let Some(slot) = known.slots.of(id).filter(|_| count > 0.0) else { return };
+        let (tokens, pairs) = (mean(|step| f64::from(step.prompt_tokens)), mean(|step| step.pairs));
+        let costs = known.learner.prompts_stepped(id, tokens, pairs, mean(|step| step.us as f64 / 1e3));
+        known.fleet.workers[slot].costs = costs;
+        known.refresh_costs();
+    }
+}
 
 impl Known {
     /// A route has ended.
@@ -63,6 +78,8 @@ impl Known {
         let context = self.fleet.workers[decode].context_tokens() as f64;
         let new_tokens = route.prompt_tokens - route.cached_tokens.min(route.prompt_tokens);
         self.learner.prefilled(&worker, new_tokens, route.cached_tokens, ttft_ms);
+        // Whoever else was computed then is in that.
+        self.learner.prompt_beside(ttft_ms, ttft_ms);
         if let Some(step_ms) = route.step_ms() {
             self.learner.stepped(&worker, sequences, context, step_ms);
         }
@@ -73,17 +90,11 @@ impl Known {
         let Some(timing) = account.timing.filter(|timing| timing.prefill_us > 0) else { return };
         let Some(slot) = self.slots.of(&account.prefill_worker) else { return };
         let cached = u64::from(account.cached_prompt_tokens).min(route.prompt_tokens);
-        let took_ms = timing.prefill_us as f64 / 1e3;
-        // Beside others who generate it takes longer, which is no property of the prompt.
-        let is_alone = slot != route.placed.decode || self.fleet.workers[slot].sequences() <= 1;
-        if is_alone {
-            let costs = self.learner.prefilled(
-                &account.prefill_worker,
-                route.prompt_tokens - cached,
-                cached,
-                took_ms,
-            );
-            self.fleet.workers[slot].costs = costs;
+        // What it would have taken alone its worker's steps teach: others may have been computed in the same ones.
+        if slot == route.placed.decode && self.fleet.workers[slot].sequences() > 0 {
+            let alone_ms =
+                self.fleet.workers[slot].costs.prefill.predict(route.prompt_tokens - cached, cached);
+            self.learner.prompt_beside(alone_ms, timing.prefill_us as f64 / 1e3);
         }
         if account.transfer_bytes > 0
             && account.link_bytes_per_second > 0

@@ -16,7 +16,13 @@ impl Engine {
             self.totals.output_tokens += u64::from(run.sequences) * steps;
         }
         match (run.has_prompts(), run.sequences > 0) {
-            (true, false) => self.totals.prompt_ms += took,
+            (true, false) => {
+                let (tokens, pairs) = run.computed();
+                self.totals.prompt_ms += took;
+                self.totals.alone_steps += steps;
+                self.totals.alone_tokens += tokens;
+                self.totals.alone_pairs += pairs;
+            }
             (true, true) => {
                 self.totals.mixed_ms += took;
                 self.mixed_in_a_row += run.steps;

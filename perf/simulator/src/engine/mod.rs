@@ -85,7 +85,10 @@ pub(crate) struct Totals {
     pub(crate) output_tokens: u64,
     pub(crate) preemptions: u64,
     pub(crate) most_blocks: u32,
-    // Sums over steps that only generate, for reports.
+    // Sums over steps that only compute prompts, and over steps that only generate, for reports.
+    pub(crate) alone_steps: u64,
+    pub(crate) alone_tokens: f64,
+    pub(crate) alone_pairs: f64,
     pub(crate) quiet_steps: u64,
     pub(crate) quiet_sequences: u64,
     pub(crate) quiet_context: u64,

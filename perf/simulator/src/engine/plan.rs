@@ -80,6 +80,8 @@ impl Engine {
                 steps,
                 chunk: 0,
                 packed: 0,
+                tokens: 0,
+                pairs: 0.0,
                 sequences,
                 context: self.context,
             },
@@ -106,7 +108,11 @@ impl Engine {
             steps = self.steps_with_room(steps, shared);
         }
         let context = self.context;
-        self.set(Run { began: now, first, grows, steps, chunk, packed: 0, sequences, context }, shared);
+        let (tokens, pairs) = (chunk, first_pairs);
+        self.set(
+            Run { began: now, first, grows, steps, chunk, packed: 0, tokens, pairs, sequences, context },
+            shared,
+        );
     }
 
     // One step in which prompts end: what they leave goes to the next ones.
@@ -128,7 +134,18 @@ impl Engine {
         let context = self.context;
         let packed = budget;
         self.set(
-            Run { began: now, first, grows: 0.0, steps: 1, chunk: 0, packed, sequences, context },
+            Run {
+                began: now,
+                first,
+                grows: 0.0,
+                steps: 1,
+                chunk: 0,
+                packed,
+                tokens,
+                pairs: sum,
+                sequences,
+                context,
+            },
             shared,
         );
     }

@@ -11,6 +11,9 @@ pub(crate) struct Run {
     pub(crate) chunk: u32,
     /// Tokens of several prompts in the one step.
     pub(crate) packed: u32,
+    /// Tokens of prompts in each step, and their pairs in the first one.
+    pub(crate) tokens: u32,
+    pub(crate) pairs: f64,
     /// Those who generate, at the beginning.
     pub(crate) sequences: u32,
     pub(crate) context: u64,
@@ -51,6 +54,12 @@ impl Run {
             steps += 1;
         }
         steps
+    }
+
+    /// Tokens of prompts in all steps, and their pairs.
+    pub(crate) fn computed(&self) -> (f64, f64) {
+        let (steps, tokens) = (f64::from(self.steps), f64::from(self.tokens));
+        (steps * tokens, steps * (self.pairs + tokens * tokens * (steps - 1.0) / 2.0))
     }
 
     pub(crate) fn has_prompts(&self) -> bool {

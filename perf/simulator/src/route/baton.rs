@@ -172,15 +172,13 @@ impl BatonRouter {
             self.fleet.prefill_done(&placed, now);
         }
         self.fleet.sequence_done(&placed);
-        // As `learn` and `settle` of the scheduler.
-        let is_alone = placed.prefill != placed.decode || self.fleet.workers[placed.decode].sequences() <= 1;
         if let Some(actual) = account.ttft_ms {
-            if is_alone && account.prefill_ms > 0.0 {
-                let id = self.fleet.workers[placed.prefill].id.clone();
+            // As `learn` and `settle` of the scheduler.
+            let worker = &self.fleet.workers[placed.decode];
+            if placed.prefill == placed.decode && worker.sequences() > 0 && account.prefill_ms > 0.0 {
                 let new_tokens = u64::from(request.prompt) - account.cached_tokens;
-                let costs =
-                    self.learner.prefilled(&id, new_tokens, account.cached_tokens, account.prefill_ms);
-                self.fleet.workers[placed.prefill].costs = costs;
+                let alone_ms = worker.costs.prefill.predict(new_tokens, account.cached_tokens);
+                self.learner.prompt_beside(alone_ms, account.prefill_ms);
             }
             if account.moved_bytes > 0.0
                 && let Some(link) = self.fleet.links.class_mut(0)
@@ -202,6 +200,13 @@ impl BatonRouter {
         let last = std::mem::replace(&mut self.totals[worker], totals);
         let id = self.fleet.workers[worker].id.clone();
         let steps = (totals.quiet_steps - last.quiet_steps) as f64;
+        let prompt_steps = (totals.alone_steps - last.alone_steps) as f64;
+        if prompt_steps > 0.0 {
+            let tokens = (totals.alone_tokens - last.alone_tokens) / prompt_steps;
+            let pairs = (totals.alone_pairs - last.alone_pairs) / prompt_steps;
+            let step_ms = (totals.prompt_ms - last.prompt_ms) / prompt_steps;
+            self.learner.prompts_stepped(&id, tokens, pairs, step_ms);
+        }
         self.fleet.workers[worker].costs = if steps > 0.0 {
             let sequences = (totals.quiet_sequences - last.quiet_sequences) as f64 / steps;
             let context = (totals.quiet_context - last.quiet_context) as f64 / steps;
@@ -241,6 +246,7 @@ impl BatonRouter {
             expected_output_tokens: self.learner.outputs.expected(&self.tenant, max_tokens),
             kv_bytes_per_token: self.kv_bytes_per_token,
             cached: &self.cached,
+            objective: self.admission.limits().promised(&Objective::default()),
             dice: self.dice.next_u64(),
             ..RequestView::default()
         };
