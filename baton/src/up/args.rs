@@ -109,6 +109,15 @@ pub(crate) struct UpArgs {
     #[arg(long, env = "BATON_DISAGGREGATE", value_name = "MODE")]
     pub(crate) disaggregate: Option<String>,
 
+    /// Time to first token that requests are promised which do not say (x-llm-d-slo-ttft-ms): they go where it is kept, and what can't keep
+    /// it is answered 429 at once [default: none]
+    #[arg(long, value_name = "MS", value_parser = value_parser!(u32).range(1..))]
+    pub(crate) slo_ttft_ms: Option<u32>,
+
+    /// Time per output token that requests are promised which do not say (x-llm-d-slo-tpot-ms) [default: none]
+    #[arg(long, value_name = "MS", value_parser = value_parser!(u32).range(1..))]
+    pub(crate) slo_tpot_ms: Option<u32>,
+
     /// How requests are routed: a YAML file with filters, scorers and picker [default: to where it takes least time]
     #[arg(long, env = "BATON_ROUTING_PROFILE", value_name = "FILE")]
     pub(crate) routing_profile: Option<PathBuf>,

@@ -50,6 +50,10 @@ pub(crate) struct Config {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) disaggregate: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) slo_ttft_ms: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) slo_tpot_ms: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) routing_profile: Option<PathBuf>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) tool_call_parser: Option<String>,
@@ -122,6 +126,8 @@ impl Config {
             speculative_config: args.speculative_config,
             max_context: args.max_context,
             disaggregate: args.disaggregate,
+            slo_ttft_ms: args.slo_ttft_ms,
+            slo_tpot_ms: args.slo_tpot_ms,
             routing_profile: args.routing_profile,
             tool_call_parser: args.tool_call_parser,
             reasoning_parser: args.reasoning_parser,

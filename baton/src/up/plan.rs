@@ -136,6 +136,8 @@ fn front(index: u16, config: &Config) -> ProcessPlan {
     if config.prefill > 0 {
         line.if_given("--disaggregate", config.disaggregate.as_ref());
     }
+    line.if_given("--slo-ttft-ms", config.slo_ttft_ms.map(|ms| ms.to_string()));
+    line.if_given("--slo-tpot-ms", config.slo_tpot_ms.map(|ms| ms.to_string()));
     line.if_given("--routing-profile", config.routing_profile.as_ref());
     line.if_given("--tool-call-parser", config.tool_call_parser.as_ref());
     line.if_given("--reasoning-parser", config.reasoning_parser.as_ref());

@@ -249,7 +249,7 @@ impl SimulateArgs {
     /// # Errors
     /// [`TuneError`].
     pub fn run(&self) -> Result<String, TuneError> {
-        let search = self.fleet.search(self.profile.profile()?);
+        let search = self.fleet.search(self.profile.profile()?).promising();
         let source = self.live.source(&self.workload)?;
         let plan = source.workload.plan(&CountByLength::default())?;
         let split = Split { prefill: self.prefill.into(), decode: self.decode.into() };
@@ -269,7 +269,7 @@ impl RecommendArgs {
     /// # Errors
     /// [`TuneError`].
     pub fn run(&self) -> Result<String, TuneError> {
-        let search = self.fleet.search(self.profile.profile()?);
+        let search = self.fleet.search(self.profile.profile()?).promising();
         let options = Options { workers: self.workers.into(), shift: self.shift_percent / 100.0 };
         let source = self.live.source(&self.workload)?;
         let told = recommend(&search, &self.samples(source.workload)?, &options)?;

@@ -142,7 +142,7 @@ impl VerifyArgs {
     /// # Errors
     /// [`TuneError`].
     pub fn run(&self) -> Result<String, TuneError> {
-        let search = self.fleet.search(Profile::read(&self.profile)?);
+        let search = self.fleet.search(Profile::read(&self.profile)?).promising();
         let all = || Split::all(self.workers.into()).collect();
         let what = Verification {
             splits: if self.splits.is_empty() { all() } else { self.splits.clone() },

@@ -59,7 +59,7 @@ pub(super) fn verification(verified: &[Verified]) -> String {
     let both = |both: &Both| {
         let Both { simulated, live } = both;
         if live.is_nan() {
-            return format!("{simulated:>9.2}  {:>4}  {:>5}", "–", "–");
+            return format!("{:>9}  {:>4}  {:>5}", "–", "–", "–");
         }
         let digits = if *live < 100.0 { 1 } else { 0 };
         format!("{simulated:>9.digits$}  {live:>4.digits$}  {:>+4.0}%", both.error() * 100.0)
@@ -77,8 +77,8 @@ pub(super) fn verification(verified: &[Verified]) -> String {
         );
         let _ = writeln!(
             text,
-            "            steps took {:.2} of what the profile says (p90 {:.2})",
-            split.steps_p50, split.steps_p90
+            "            goodput that lasts, simulated: {:.2}; steps took {:.2} of what the profile says (p90 {:.2})",
+            split.lasting, split.steps_p50, split.steps_p90
         );
         if let Some(unlike) = &split.unlike {
             let _ = writeln!(text, "            {unlike}: simulate workers as they are");

@@ -59,7 +59,10 @@ pub struct Verified {
     pub tpot_ms: Both,
     /// Share of requests that met the objective.
     pub attained: Both,
-    /// Goodput, requests a second; live only if it was looked for.
+    /// Simulated goodput of many requests, requests a second: by this a split is chosen.
+    pub lasting: f64,
+    /// The highest rate at which runs of this length met the objective, requests a second, if it was looked for. It is more than what lasts, as a queue takes time to
+    /// grow.
     pub goodput: Both,
     /// What live steps took by what the profile says: median.
     pub steps_p50: f64,
@@ -99,10 +102,9 @@ pub fn verify(search: &Search, workload: &Workload, what: &Verification) -> Resu
 /// The share of goodput that is lost by taking the split with the best simulated goodput, rather than the best live one; none, if live ones are not known.
 #[must_use]
 pub fn regret(verified: &[Verified]) -> Option<f64> {
-    let by = |figure: fn(&Both) -> f64| {
-        verified.iter().max_by(move |a, b| figure(&a.goodput).total_cmp(&figure(&b.goodput)))
-    };
-    let (chosen, best) = (by(|both| both.simulated)?, by(|both| both.live)?);
+    let by =
+        |figure: fn(&Verified) -> f64| verified.iter().max_by(move |a, b| figure(a).total_cmp(&figure(b)));
+    let (chosen, best) = (by(|verified| verified.lasting)?, by(|verified| verified.goodput.live)?);
     let share = 1.0 - chosen.goodput.live / best.goodput.live;
     share.is_finite().then_some(share)
 }
@@ -118,72 +120,75 @@ impl Trial<'_> {
     fn run(&self, sample: &Sample) -> Result<Verified, TuneError> {
         let bound = Bound::new(sample, &self.search.profile, &self.search.objective);
         let guess = bound.per_second_apart(self.split) * 0.7;
-        let simulated = self.search.goodput(self.split, sample, 0, guess)?.per_second;
-        if simulated <= 0.0 {
+        let lasting = self.search.goodput(self.split, sample, 0, guess)?.per_second;
+        if lasting <= 0.0 {
             return Err(TuneError::NeverMet);
         }
-        let pace = self.what.pace.iter().map(|path| format!("--pace={}", path.display()));
-        let words: Vec<String> = self.what.words.iter().cloned().chain(pace).collect();
-        let fleet = Fleet::up(self.split, &words).map_err(WorkersError::from)?;
+        let fleet = Fleet::up(self.split, &self.words()).map_err(WorkersError::from)?;
         let client = Client::open(&fleet.server())?;
-        let rate = simulated * self.what.load;
+        let rate = lasting * self.what.load;
         // Schedulers learn what workers take: the first requests are placed by guesses.
         let mut past = Past::new(self.search, self.split);
-        let (_, requests) = self.live(&client, rate, "warm-up", 1)?;
-        past.run(requests)?;
-        let (document, requests) = self.live(&client, rate, &format!("{rate:.2} requests/s"), 0)?;
-        let times = past.run(requests)?;
+        let warm_up = self.requests(rate, 1)?;
+        past.run(planned(&warm_up)?)?;
+        self.live(&client, &warm_up, "warm-up")?;
+        let requests = self.requests(rate, 0)?;
+        let simulated = past.run(planned(&requests)?)?;
+        let document = self.live(&client, &requests, &format!("{rate:.2} requests/s"))?;
         let told = client.steps()?;
-        let goodput = Both { simulated, live: self.goodput(&client, simulated)? };
-        Ok(self.compared(rate, &document, &times, goodput, &told))
+        let goodput = Both {
+            simulated: self.goodput(lasting, |requests, _| {
+                Ok(self.search.objective.attained(past.run(planned(requests)?)?.into_iter()))
+            })?,
+            live: self.goodput(lasting, |requests, rate| {
+                let name = format!("goodput: {rate:.2} requests/s");
+                let share = attained(&self.live(&client, requests, &name)?);
+                let _ = writeln!(std::io::stderr(), "{name}: {:.1} % in time", share * 100.0);
+                Ok(share)
+            })?,
+        };
+        Ok(Verified { lasting, goodput, ..self.compared(rate, &document, &simulated, &told) })
     }
 
-    /// What came of a run, and its requests.
-    fn live(
-        &self,
-        client: &Client,
-        rate: f64,
-        name: &str,
-        seed: u64,
-    ) -> Result<(Document, Vec<SimRequest>), TuneError> {
-        let requests = (rate * self.what.seconds).max(LEAST) as u32;
-        let workload = at_rate(self.workload, rate, requests, seed)?;
-        let requests = SimRequest::of_plan(&workload.plan(&Estimate::default())?);
+    /// Options of `baton up`: the scheduler promises what the simulated one does.
+    fn words(&self) -> Vec<String> {
+        let Objective { ttft_ms, tpot_ms, .. } = self.search.objective;
+        let promised =
+            [format!("--slo-ttft-ms={:.0}", ttft_ms.ceil()), format!("--slo-tpot-ms={:.0}", tpot_ms.ceil())];
+        let pace = self.what.pace.iter().map(|path| format!("--pace={}", path.display()));
+        self.what.words.iter().cloned().chain(promised).chain(pace).collect()
+    }
+
+    /// Of one run.
+    fn requests(&self, rate: f64, seed: u64) -> Result<Workload, TuneError> {
+        at_rate(self.workload, rate, (rate * self.what.seconds).max(LEAST) as u32, seed)
+    }
+
+    fn live(&self, client: &Client, requests: &Workload, name: &str) -> Result<Document, TuneError> {
         let Objective { ttft_ms, tpot_ms, .. } = self.search.objective;
         let slo = Slo { ttft_ms: Some(ttft_ms), tpot_ms: Some(tpot_ms), e2e_ms: None };
-        let document = client.run(&workload, slo, Some(format!("{}, {name}", self.split)))?;
-        Ok((document, requests))
+        Ok(client.run(requests, slo, Some(format!("{}, {name}", self.split)))?)
     }
 
-    /// By halving; what is right at the range's end stands for all beyond.
-    fn goodput(&self, client: &Client, simulated: f64) -> Result<f64, TuneError> {
+    /// By halving, in runs that are as long and of the same requests where the rates are the same; what is right at the range's end stands for all beyond. `try_it` gives the share that was in time.
+    fn goodput(
+        &self,
+        lasting: f64,
+        mut try_it: impl FnMut(&Workload, f64) -> Result<f64, TuneError>,
+    ) -> Result<f64, TuneError> {
         if self.what.probes == 0 {
             return Ok(f64::NAN);
         }
-        let (mut good, mut bad) = (simulated * RANGE.0, simulated * RANGE.1);
+        let (mut good, mut bad) = (lasting * RANGE.0, lasting * RANGE.1);
         for probe in 0..self.what.probes {
             let rate = (good * bad).sqrt();
-            let name = format!("goodput: {rate:.2} requests/s");
-            let (document, _) = self.live(client, rate, &name, 2 + u64::from(probe))?;
-            let is_good = attained(&document) >= self.search.objective.share;
-            let _ = writeln!(
-                std::io::stderr(),
-                "{name}: {}",
-                if is_good { "meets the objective" } else { "too much" }
-            );
-            if is_good { good = rate } else { bad = rate }
+            let share = try_it(&self.requests(rate, 2 + u64::from(probe))?, rate)?;
+            if share >= self.search.objective.share { good = rate } else { bad = rate }
         }
         Ok((good * bad).sqrt())
     }
 
-    fn compared(
-        &self,
-        rate: f64,
-        document: &Document,
-        simulated: &[Served],
-        goodput: Both,
-        told: &Told,
-    ) -> Verified {
+    fn compared(&self, rate: f64, document: &Document, simulated: &[Served], told: &Told) -> Verified {
         let profile = &self.search.profile;
         let records = told.workers.iter().flat_map(Worker::records);
         let steps = Sorted::new(
@@ -211,7 +216,8 @@ impl Trial<'_> {
                 simulated: self.search.objective.attained(simulated.iter().copied()),
                 live: attained(document),
             },
-            goodput,
+            lasting: f64::NAN,
+            goodput: Both { simulated: f64::NAN, live: f64::NAN },
             steps_p50: steps.percentile(0.5).unwrap_or(f64::NAN),
             steps_p90: steps.percentile(0.9).unwrap_or(f64::NAN),
             unlike: told.workers.iter().find_map(|worker| worker.unlike(profile)),
@@ -222,6 +228,10 @@ impl Trial<'_> {
 /// Share of the requests that met the objective.
 fn attained(document: &Document) -> f64 {
     document.summary.goodput.map_or(0.0, |goodput| goodput.share)
+}
+
+fn planned(requests: &Workload) -> Result<Vec<SimRequest>, TuneError> {
+    Ok(SimRequest::of_plan(&requests.plan(&Estimate::default())?))
 }
 
 /// `workload`'s requests at this rate, as irregular as it says, or independent of each other.
