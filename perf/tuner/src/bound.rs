@@ -9,7 +9,7 @@ use baton_simulator::SimRequest;
 use crate::{Objective, Sample, Split};
 
 /// Work of a mean request, with everything in its favour: no queues, whatever was computed once is cached everywhere, prompts in full steps, those who
-/// generate as many as is best.
+/// generate as many as is best, and of the requests only as many served as must be in time.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
 pub struct Bound {
     /// Computing its prompt, ms of a worker.
@@ -40,7 +40,7 @@ impl Bound {
             .map(|request| steps(request) * (f64::from(request.prompt_tokens) + steps(request) / 2.0))
             .sum();
         if all_steps <= 0.0 {
-            return Self { prefill_ms, decode_ms: 0.0, beside_ms: 0.0 };
+            return Self { prefill_ms: prefill_ms * objective.share, decode_ms: 0.0, beside_ms: 0.0 };
         }
         let context = context / all_steps;
         let (mut decode_ms, mut beside_ms) = (f64::INFINITY, f64::INFINITY);
@@ -55,7 +55,11 @@ impl Bound {
             }
         }
         let steps = all_steps / count;
-        Self { prefill_ms, decode_ms: decode_ms * steps, beside_ms: beside_ms * steps }
+        Self {
+            prefill_ms: prefill_ms * objective.share,
+            decode_ms: decode_ms * steps * objective.share,
+            beside_ms: beside_ms * steps * objective.share,
+        }
     }
 
     /// Requests a second that `split` can't exceed for long.
