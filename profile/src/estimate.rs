@@ -97,6 +97,17 @@ pub enum EstimateError {
 }
 
 impl Estimate {
+    /// A model on one accelerator, by their published names, with the default assumptions.
+    #[must_use]
+    pub fn of(accelerator: &str, model: &str) -> Option<Self> {
+        Some(Self {
+            accelerator: Accelerator::by_name(accelerator)?,
+            accelerators: 1,
+            model: ModelShape::by_name(model)?,
+            assumptions: Assumptions::default(),
+        })
+    }
+
     /// The profile.
     ///
     /// # Errors

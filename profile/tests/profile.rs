@@ -8,13 +8,7 @@ use baton_profile::{
 
 /// Llama-3.1-8B on one H100.
 fn estimated() -> Profile {
-    let (Some(accelerator), Some(model)) = (Accelerator::by_name("p5"), ModelShape::by_name("llama-3.1-8b"))
-    else {
-        panic!("published shapes have names")
-    };
-    Estimate { accelerator, accelerators: 1, model, assumptions: Assumptions::default() }
-        .profile()
-        .expect("8 billion parameters fit")
+    Estimate::of("p5", "llama-3.1-8b").expect("published").profile().expect("8 billion parameters fit")
 }
 
 fn parse(text: &str) -> Result<Profile, String> {

@@ -119,7 +119,7 @@ fn thread_cpu() -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use baton_profile::{Accelerator, Assumptions, Estimate, ModelShape};
+    use baton_profile::Estimate;
 
     use super::*;
 
@@ -134,13 +134,7 @@ mod tests {
 
     /// 16 GB of weights, over and over: steps of about 8 ms.
     fn slow() -> (Throttle, Duration) {
-        let estimate = Estimate {
-            accelerator: Accelerator::by_name("p5").unwrap(),
-            accelerators: 1,
-            model: ModelShape::by_name("llama-3.1-8b").unwrap(),
-            assumptions: Assumptions::default(),
-        };
-        let profile = Arc::new(estimate.profile().unwrap());
+        let profile = Arc::new(Estimate::of("p5", "llama-3.1-8b").unwrap().profile().unwrap());
         let length = Duration::from_secs_f64(profile.step_ms(&step()) / 1e3);
         assert!(length > Duration::from_millis(5), "{length:?}");
         (Throttle::new(Speed::Profile(profile)), length)
@@ -197,11 +191,11 @@ mod tests {
     #[test]
     fn steps_that_take_too_long_are_counted_and_not_made_up_for() {
         let (mut throttle, length) = slow();
-        let step_ = throttle.begin(&step());
+        let late = throttle.begin(&step());
         work(length + 4 * MADE_UP);
-        throttle.end(&step_);
+        throttle.end(&late);
         assert_eq!(throttle.late_steps, 1);
         let next = throttle.begin(&step());
-        assert!(next.begun > step_.begun + length);
+        assert!(next.begun > late.begun + length);
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use baton_policy::dice::Dice;
-use baton_profile::Profile;
+use baton_profile::{Profile, pairs};
 use baton_simulator::SimRequest;
 
 use crate::{Objective, Sample, Split};
@@ -87,9 +87,8 @@ impl Bound {
 // In steps of its own, or in its share of full ones.
 fn prompt_ms(profile: &Profile, new_tokens: u64, cached_tokens: u64) -> f64 {
     let full = u64::from(profile.limits.step_tokens);
-    let pairs = new_tokens as f64 * (cached_tokens as f64 + new_tokens as f64 / 2.0);
     let shared = new_tokens as f64 / full as f64 * profile.prefill.step_ms(full, 0.0)
-        + profile.prefill.piece(full).per_pair_ms * pairs;
+        + profile.prefill.piece(full).per_pair_ms * pairs(new_tokens, cached_tokens);
     shared.min(profile.prompt_ms(new_tokens, cached_tokens))
 }
 

@@ -3,18 +3,14 @@
 use std::sync::Arc;
 
 use baton_policy::dice::Dice;
-use baton_profile::{Accelerator, Assumptions, Estimate, ModelShape, Profile};
+use baton_profile::{Estimate, Profile};
 use baton_simulator::{Routing, SimRequest, Start};
 use baton_tuner::{
     Bound, Compared, Goodput, Objective, Options, Sample, Search, Split, TuneError, page, recommend, values,
 };
 
 fn profile() -> Profile {
-    let accelerator = Accelerator::by_name("p5").expect("published");
-    let model = ModelShape::by_name("llama-3.1-8b").expect("published");
-    Estimate { accelerator, accelerators: 1, model, assumptions: Assumptions::default() }
-        .profile()
-        .expect("it fits")
+    Estimate::of("p5", "llama-3.1-8b").expect("published").profile().expect("it fits")
 }
 
 fn search(tpot_ms: f64) -> Search {

@@ -11,12 +11,16 @@ impl Router {
     /// A worker says what its steps took. Those that only computed prompts teach what prompts take.
     pub(crate) fn stepped(&self, id: &str, steps: &[Step]) {
         let only_prompts = || steps.iter().filter(|step| step.prompt_tokens > 0 && step.sequences == 0);
-        let count = only_prompts().count() as f64;
-        let mean = |of: fn(&Step) -> f64| only_prompts().map(of).sum::<f64>() / count;
-        let mut known = self.lock();
-        let Some(slot) = known.slots.of(id).filter(|_| count > 0.0) else { return };
+        let count = only_prompts().count();
+        if count == 0 {
+            return;
+        }
+        let mean = |of: fn(&Step) -> f64| only_prompts().map(of).sum::<f64>() / count as f64;
         let (tokens, pairs) = (mean(|step| f64::from(step.prompt_tokens)), mean(|step| step.pairs));
-        let costs = known.learner.prompts_stepped(id, tokens, pairs, mean(|step| step.us as f64 / 1e3));
+        let step_ms = mean(|step| step.us as f64 / 1e3);
+        let mut known = self.lock();
+        let Some(slot) = known.slots.of(id) else { return };
+        let costs = known.learner.prompts_stepped(id, tokens, pairs, step_ms);
         known.fleet.workers[slot].costs = costs;
         known.refresh_costs();
     }

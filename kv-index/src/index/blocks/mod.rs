@@ -82,29 +82,14 @@ impl Blocks {
     /// Loads what a search for each of these keys looks at first.
     #[inline]
     pub(super) fn fetch(&self, keys: &[u64]) {
-        let mut last = 0;
-        for &key in keys {
-            let upper = by_upper(key);
-            if upper != last {
-                self.index.fetch(&[upper]);
-                last = upper;
-            }
-        }
+        uppers(keys).for_each(|upper| self.index.fetch(&[upper]));
     }
 
     /// Loads what it goes on with, for keys that were fetched some time ago.
     #[inline]
     pub(super) fn fetch_further(&self, keys: &[u64]) {
-        let mut last = 0;
-        for &key in keys {
-            let upper = by_upper(key);
-            if upper != last {
-                if let Some(group) = self.index.get(upper).and_then(|number| self.groups.get(number as u32)) {
-                    crate::prefetch::prefetch(group);
-                }
-                last = upper;
-            }
-        }
+        let numbers = uppers(keys).filter_map(|upper| self.index.get(upper));
+        numbers.filter_map(|number| self.groups.get(number as u32)).for_each(crate::prefetch::prefetch);
     }
 
     #[inline]
@@ -315,6 +300,13 @@ impl Block {
 #[inline]
 fn by_upper(key: u64) -> u64 {
     key >> 32 << 32 | 1
+}
+
+/// Keys of the index for these keys, one for those in a row that have the same.
+#[inline]
+fn uppers(keys: &[u64]) -> impl Iterator<Item = u64> {
+    let mut last = 0;
+    keys.iter().map(|key| by_upper(*key)).filter(move |upper| std::mem::replace(&mut last, *upper) != *upper)
 }
 
 /// Odd, so that another one undoes it.

@@ -4,18 +4,12 @@
 use std::sync::Arc;
 
 use baton_policy::dice::Dice;
-use baton_profile::{Accelerator, Assumptions, Estimate, ModelShape, Profile};
+use baton_profile::{Estimate, Profile};
 use baton_simulator::{PromptPiece, SimRequest, Start, Traffic};
 
 /// Llama-3.1-8B on one H100.
 pub(crate) fn profile() -> Profile {
-    let (Some(accelerator), Some(model)) = (Accelerator::by_name("p5"), ModelShape::by_name("llama-3.1-8b"))
-    else {
-        panic!("published shapes have names")
-    };
-    Estimate { accelerator, accelerators: 1, model, assumptions: Assumptions::default() }
-        .profile()
-        .expect("8 billion parameters fit")
+    Estimate::of("p5", "llama-3.1-8b").expect("published").profile().expect("8 billion parameters fit")
 }
 
 /// A small worker, whose memory and steps are soon full.

@@ -61,7 +61,7 @@ fn later(request: SimRequest, before: u32, begins: f64, run: u64) -> SimRequest 
 mod tests {
     use std::sync::Arc;
 
-    use baton_profile::{Accelerator, Assumptions, Estimate, ModelShape};
+    use baton_profile::Estimate;
     use baton_simulator::Routing;
 
     use super::*;
@@ -80,12 +80,7 @@ mod tests {
 
     #[test]
     fn a_run_comes_after_those_before_it_and_finds_none_of_their_words() {
-        let estimate = Estimate {
-            accelerator: Accelerator::by_name("p5").unwrap(),
-            accelerators: 1,
-            model: ModelShape::by_name("llama-3.1-8b").unwrap(),
-            assumptions: Assumptions::default(),
-        };
+        let estimate = Estimate::of("p5", "llama-3.1-8b").unwrap();
         let search = Search {
             profile: Arc::new(estimate.profile().unwrap()),
             objective: Objective::default(),

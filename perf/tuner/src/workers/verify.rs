@@ -147,7 +147,7 @@ impl Trial<'_> {
                 Ok(share)
             })?,
         };
-        Ok(Verified { lasting, goodput, ..self.compared(rate, &document, &simulated, &told) })
+        Ok(self.compared(lasting, goodput, &document, &simulated, &told))
     }
 
     /// Options of `baton up`: the scheduler promises what the simulated one does.
@@ -188,7 +188,14 @@ impl Trial<'_> {
         Ok((good * bad).sqrt())
     }
 
-    fn compared(&self, rate: f64, document: &Document, simulated: &[Served], told: &Told) -> Verified {
+    fn compared(
+        &self,
+        lasting: f64,
+        goodput: Both,
+        document: &Document,
+        simulated: &[Served],
+        told: &Told,
+    ) -> Verified {
         let profile = &self.search.profile;
         let records = told.workers.iter().flat_map(Worker::records);
         let steps = Sorted::new(
@@ -206,7 +213,7 @@ impl Trial<'_> {
         let requests = document.summary.requests;
         Verified {
             split: self.split,
-            per_second: rate,
+            per_second: lasting * self.what.load,
             requests: requests.total as usize,
             failed: requests.total - requests.complete,
             ttft_p50_ms: both(ttfts, ttft, |stats| stats.p50),
@@ -216,8 +223,8 @@ impl Trial<'_> {
                 simulated: self.search.objective.attained(simulated.iter().copied()),
                 live: attained(document),
             },
-            lasting: f64::NAN,
-            goodput: Both { simulated: f64::NAN, live: f64::NAN },
+            lasting,
+            goodput,
             steps_p50: steps.percentile(0.5).unwrap_or(f64::NAN),
             steps_p90: steps.percentile(0.9).unwrap_or(f64::NAN),
             unlike: told.workers.iter().find_map(|worker| worker.unlike(profile)),
