@@ -89,6 +89,18 @@ fn workers_are_measured_and_a_split_is_verified_on_them() {
         assert!(of("simulated").is_some() && of("live").is_some(), "{figure}: {verified}");
     }
     assert_eq!(verified["failed"], 0, "{verified}");
+    let each = verified["each"].as_array().expect("requests");
+    assert_eq!(each.len() as u64, verified["requests"].as_u64().expect("a count"));
+    for request in each {
+        for side in ["simulated", "live"] {
+            let of = |what: &str| request[side][what].as_f64();
+            let parts = of("queue_ms").zip(of("prefill_ms")).map(|(queue, prefill)| queue + prefill);
+            assert!(parts.zip(of("ttft_ms")).is_some_and(|(parts, ttft)| parts <= 1.05 * ttft), "{request}");
+            let worker = |what: &str| request[side][what].as_str();
+            assert!(worker("prefill_worker").is_some() && worker("decode_worker").is_some(), "{request}");
+        }
+        assert_eq!(request["prompt_tokens"], 40, "{request}");
+    }
     assert!(verified["lasting"].as_f64().is_some_and(|rate| rate > 0.0), "{verified}");
 
     // The same workers, told to take as long as others would.

@@ -6,9 +6,7 @@
 mod fleet;
 mod output;
 mod quantile;
-mod regression;
 
 pub use fleet::Learner;
 pub use output::OutputLengths;
 pub use quantile::Quantiles;
-pub use regression::Regression;

@@ -3,9 +3,8 @@
 use baton_policy::{
     cost::{LinkCost, PrefillCost},
     dice::Dice,
-    learn::{Learner, OutputLengths, Quantiles, Regression},
+    learn::{Learner, OutputLengths, Quantiles},
 };
-use proptest::prelude::*;
 
 const TRUTH: PrefillCost = PrefillCost { fixed_ms: 20.0, per_token_ms: 0.1, per_pair_ms: 3e-6 };
 
@@ -89,29 +88,20 @@ fn a_worker_that_becomes_three_times_slower_is_known_within_twenty_requests() {
 }
 
 #[test]
-fn one_absurd_time_changes_little() {
-    let mut regression = Regression::new([20.0, 0.1, 3e-6]);
-    let features = PrefillCost::features(8_000, 0);
-    let usual = TRUTH.predict(8_000, 0);
-    for _ in 0..50 {
-        regression.observe(&features, usual);
+fn hardware_of_another_kind_is_known_after_a_few_steps() {
+    // A core of a laptop takes hundreds of times as long as what is published.
+    let truth = PrefillCost { fixed_ms: 100.0, per_token_ms: 8.0, per_pair_ms: 2e-3 };
+    let mut learner = Learner::default();
+    let mut dice = Dice::new(7);
+    for _ in 0..10 {
+        let (new, cached) = (100 + dice.below(400) as u64, 512 * dice.below(4) as u64);
+        learner.prefilled("w", new, cached, truth.predict(new, cached));
     }
-    regression.observe(&features, usual * 1_000.0);
-    let ratio = regression.predict(&features) / usual;
-    assert!((0.98..1.02).contains(&ratio), "{ratio}");
-}
-
-#[test]
-fn prompts_of_one_length_say_how_fast_it_is_for_others() {
-    let mut regression = Regression::new([20.0, 0.1, 3e-6]);
-    let features = PrefillCost::features(1_000, 0);
-    for _ in 0..500 {
-        regression.observe(&features, TRUTH.predict(1_000, 0) * 2.0);
+    let learned = learner.costs("w").prefill;
+    for (new, cached) in [(100, 0), (512, 0), (512, 1_024)] {
+        let ratio = learned.predict(new, cached) / truth.predict(new, cached);
+        assert!((0.8..1.25).contains(&ratio), "{new} after {cached}: {ratio}");
     }
-    let seen = regression.predict(&features) / TRUTH.predict(1_000, 0);
-    assert!((1.9..2.1).contains(&seen), "{seen}");
-    let unseen = regression.predict(&PrefillCost::features(20_000, 0)) / TRUTH.predict(20_000, 0);
-    assert!((1.8..2.2).contains(&unseen), "{unseen}");
 }
 
 #[test]
@@ -166,21 +156,4 @@ fn quantiles_forget() {
     let median = quantiles.quantile(0.5).expect("there are values");
     assert!((900.0..1_100.0).contains(&median), "{median}");
     assert!(quantiles.count() <= 2_048.0);
-}
-
-proptest! {
-    #[test]
-    fn learning_stays_bounded(seen in proptest::collection::vec(
-        (0_u64..1_000_000, 0_u64..1_000_000, prop_oneof![Just(f64::NAN), Just(-1.0), Just(0.0), Just(f64::INFINITY), 1e-6_f64..1e12]),
-        1..200,
-    )) {
-        let prior = [20.0, 0.1, 3e-6];
-        let mut regression = Regression::new(prior);
-        for (new, cached, took) in seen {
-            regression.observe(&PrefillCost::features(new, cached), took);
-            for (learned, prior) in regression.coefficients().iter().zip(prior) {
-                prop_assert!(learned.is_finite() && *learned >= 0.0 && *learned <= prior * 1_001.0, "{learned}");
-            }
-        }
-    }
 }

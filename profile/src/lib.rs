@@ -1,20 +1,24 @@
 //! What work takes at a pair of workers: a small JSON file, measured (`baton tune profile`) or estimated from data sheets ([`Estimate`]).
 //!
 //! The simulator computes with it, the tuner fits it to what workers report, and a worker told to (`--pace`) takes as long for each step as it says.
+//! Beside it: the same learned while serving ([`Regression`]), and how engines fill steps by it ([`batching`]).
 //!
 //! Left out: times that vary by chance, and whatever depends on more than a step's [`StepShape`].
 #![forbid(unsafe_code)]
 
+pub mod batching;
 mod cost;
 mod estimate;
 mod file;
 mod hardware;
+mod regression;
 mod shape;
 
 pub use cost::{DecodePiece, DecodeTimes, PieceError, PrefillPiece, PrefillTimes, step_ms};
 pub use estimate::{Assumptions, Estimate, EstimateError};
 pub use file::{FORMAT, ProfileError, VERSION, ValueError};
 pub use hardware::{ACCELERATORS, Accelerator, MODELS, ModelShape};
+pub use regression::Regression;
 pub use shape::{StepShape, pairs};
 
 use serde::{Deserialize, Serialize};

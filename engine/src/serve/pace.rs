@@ -1,91 +1,117 @@
-//! How many prompt tokens a step takes beside those who generate, as all of them wait for it.
+//! How much of prompts a step takes, by what steps took of late.
 //!
-//! A chunk of a prompt costs next to nothing while a step is bound by reading weights, and its full share once arithmetic bounds it.
-//! Where that turns depends on model, device and batch, so it is not configured but seen: by what steps without prompts took of
-//! late, and what each prompt token added to them.
+//! Beside those who generate, a chunk of a prompt costs next to nothing while a step is bound by reading weights, and its full share once arithmetic bounds it.
+//! Where that turns depends on model, device and batch, so it is not configured but seen: by what steps without prompts would take, and what each prompt
+//! token added to them. In steps of nothing but prompts, what is learned says how many of them belong together.
 
 use std::time::Duration;
 
-/// A step with prompts is to take so many times as long as without: under 2, with room for what is not foreseen.
-const STRETCH: f64 = 1.6;
-/// Prompt tokens of a step at least, so that every prompt ends.
-const LEAST: usize = 4;
+use baton_profile::{
+    Regression, StepShape,
+    batching::{LEAST_TOKENS, QUIET_EVERY, STRETCH},
+};
+
+use super::schedule::PromptCosts;
+
 /// Chunks grow so fast at most: a few tokens may add nothing, and some more a lot.
 const GROWTH: f64 = 1.25;
-/// Of so many steps in which some generate, one is without prompts, to see what that takes.
-const QUIET_EVERY: u32 = 32;
-/// Least share of a new observation in the averages.
-const SHARE: f64 = 1.0 / 5.0;
-/// Observations before one is suspected to be a disturbance of the machine.
-const KNOWN: u32 = 8;
-/// A new observation counts as so many times the average at most.
-const OUTLIER: f64 = 1.5;
 
-/// What steps took of late.
-#[derive(Clone, Copy, Debug, Default)]
+/// What steps take, until some were seen, in any unit: one that only reads weights, a sequence more, a token of context more.
+const QUIET: [f64; 3] = [1.0, 0.02, 2e-5];
+/// The same of prompts: a step, a token, a pair of tokens.
+const PROMPTS: [f64; 3] = [100.0, 1.0, 3e-5];
+
+/// What steps took of late, in seconds.
+#[derive(Clone, Debug)]
 pub(super) struct Pace {
-    /// A step of those who generate, in seconds.
-    quiet: Average,
-    /// What a prompt token added to it in the last steps, in seconds.
+    /// Steps of those who generate, by how many there are and their context.
+    quiet: Regression<3>,
+    /// Steps of prompts alone, by tokens and pairs.
+    prompts: Regression<3>,
+    /// What a prompt token added to the former in the last steps.
     added: f64,
-    /// What a prompt token takes in steps of nothing else: the first guess.
-    alone: Average,
-    /// Prompt tokens of the next step, once some were computed beside others.
+    /// Prompt tokens of the next step, once some were computed beside others, if it takes as long without them as the last one would have.
     chunk: Option<f64>,
+    /// What the last one would have taken.
+    without: f64,
     mixed_in_a_row: u32,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
-struct Average {
-    seen: u32,
-    value: f64,
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            quiet: Regression::in_proportion(QUIET),
+            prompts: Regression::in_proportion(PROMPTS),
+            added: 0.0,
+            chunk: None,
+            without: 0.0,
+            mixed_in_a_row: 0,
+        }
+    }
 }
 
 impl Pace {
-    /// A step took so long for `generating` sequences, one token or more each, and so many tokens of prompts.
-    pub(super) fn observe(&mut self, generating: usize, prompt_tokens: usize, took: Duration) {
+    /// A step of this took so long; sequences with drafts count once for each token.
+    pub(super) fn observe(&mut self, step: &StepShape, took: Duration) {
         let took = took.as_secs_f64();
-        match (generating, prompt_tokens) {
-            (0, 0) => {}
-            (0, tokens) => self.alone.observe(took / tokens as f64),
-            (_, 0) => {
-                self.quiet.observe(took);
+        match (step.sequences, step.prompt_tokens as f64) {
+            (0, 0.0) => {}
+            (0, tokens) => self.prompts.observe(&[1.0, tokens, step.pairs], took),
+            (_, 0.0) => {
+                self.quiet.observe(&quiet(step), took);
                 self.mixed_in_a_row = 0;
             }
             (_, tokens) => {
-                let added = (took - self.quiet.value).max(0.0) / tokens as f64;
+                let without = self.quiet.predict(&quiet(step));
+                self.without = without;
+                let added = (took - without).max(0.0) / tokens;
                 // What the next token adds is more than the average of those before it, so old steps are soon forgotten.
                 self.added = if self.chunk.is_some() { f64::midpoint(self.added, added) } else { added };
                 self.mixed_in_a_row += 1;
-                let chunk = self.chunk.unwrap_or(tokens as f64);
+                let chunk = self.chunk.unwrap_or(tokens);
                 // A step that took fewer says nothing of more, and a slow one may have been disturbed.
-                let most = if tokens as f64 >= chunk.floor() { chunk * GROWTH } else { chunk };
-                self.chunk = Some(self.fits(self.added).clamp(chunk / 2.0, most).max(LEAST as f64));
+                let most = if tokens >= chunk.floor() { chunk * GROWTH } else { chunk };
+                self.chunk =
+                    Some(fits(self.added, without).clamp(chunk / 2.0, most).max(f64::from(LEAST_TOKENS)));
             }
         }
     }
 
-    /// Prompt tokens for the next step, in which some generate: `most` at most, or none, to see what a step takes without.
-    pub(super) fn prompt_tokens(&self, most: usize) -> usize {
-        if self.quiet.seen == 0 || self.mixed_in_a_row >= QUIET_EVERY {
+    /// Prompt tokens for the next step, beside these who generate: `most` at most, or none, to see what a step takes without.
+    pub(super) fn prompt_tokens(&self, generating: &StepShape, most: usize) -> usize {
+        if self.quiet.observations() == 0 || self.mixed_in_a_row >= QUIET_EVERY {
             return 0;
         }
-        let first_guess = || if self.alone.seen > 0 { self.fits(self.alone.value) } else { LEAST as f64 };
-        (self.chunk.unwrap_or_else(first_guess) as usize).clamp(LEAST.min(most), most)
+        let least = LEAST_TOKENS as usize;
+        let without = self.quiet.predict(&quiet(generating));
+        let tokens = match self.chunk {
+            // Some of those who generated may have ended. If there are more, growth goes its way.
+            Some(chunk) => chunk * (without / self.without).min(1.0),
+            None if self.prompts.observations() > 0 => fits(self.prompts.coefficients()[1], without),
+            None => 0.0,
+        };
+        (tokens as usize).clamp(least.min(most), most)
     }
 
-    /// Tokens that stretch a step as far as it may be, where each adds so much; infinitely many, where none does.
-    fn fits(&self, added: f64) -> f64 {
-        (STRETCH - 1.0) * self.quiet.value / added
+    /// What steps of nothing but prompts take.
+    pub(super) fn prompt_costs(&self) -> PromptCosts {
+        match self.prompts.observations() {
+            0 => PromptCosts::default(),
+            _ => {
+                let [fixed, per_token, per_pair] = self.prompts.coefficients();
+                PromptCosts { fixed, per_token, per_pair }
+            }
+        }
     }
 }
 
-impl Average {
-    fn observe(&mut self, value: f64) {
-        let value = if self.seen < KNOWN { value } else { value.min(self.value * OUTLIER) };
-        self.seen = self.seen.saturating_add(1);
-        self.value += (value - self.value) * SHARE.max(1.0 / f64::from(self.seen));
-    }
+fn quiet(step: &StepShape) -> [f64; 3] {
+    [1.0, f64::from(step.sequences), step.context_tokens as f64]
+}
+
+/// Tokens that stretch a step as far as it may be, where each adds so much; infinitely many, where none does.
+fn fits(added: f64, without: f64) -> f64 {
+    (STRETCH - 1.0) * without / added
 }
 
 #[cfg(test)]
@@ -98,14 +124,19 @@ mod tests {
         Duration::from_secs_f64(ms / 1e3)
     }
 
-    /// Steps of a machine where a step takes `quiet` ms and a prompt token adds `added`; gives the last chunks.
+    /// Beside so many who generate.
+    fn step(sequences: u32, prompt_tokens: usize) -> StepShape {
+        StepShape { sequences, prompt_tokens: prompt_tokens as u64, ..StepShape::default() }
+    }
+
+    /// Steps of a machine where a step takes `quiet` ms and a prompt token adds `added`; gives the chunks.
     fn chunks(pace: &mut Pace, quiet: f64, added: f64, steps: usize) -> Vec<usize> {
-        let step = |_| {
-            let tokens = pace.prompt_tokens(MOST);
-            pace.observe(8, tokens, millis(quiet + added * tokens as f64));
+        let one = |_| {
+            let tokens = pace.prompt_tokens(&step(8, 0), MOST);
+            pace.observe(&step(8, tokens), millis(quiet + added * tokens as f64));
             tokens
         };
-        (0..steps).map(step).collect()
+        (0..steps).map(one).collect()
     }
 
     #[test]
@@ -113,13 +144,13 @@ mod tests {
         let chunks = chunks(&mut Pace::default(), 40.0, 1.0, 100);
         let quiet: Vec<_> = (0..100).filter(|step| chunks[*step] == 0).collect();
         assert_eq!(quiet, [0, 33, 66, 99]);
-        assert_eq!(chunks[1], LEAST, "nothing is known of what they add");
+        assert_eq!(chunks[1], LEAST_TOKENS as usize, "nothing is known of what they add");
     }
 
     #[test]
     fn chunks_stretch_a_step_as_far_as_it_may_be() {
         for (quiet, added, expected) in
-            [(40.0, 1.0, 24), (40.0, 0.1, 240), (10.0, 2.0, LEAST), (40.0, 0.001, MOST)]
+            [(40.0, 1.0, 24), (40.0, 0.1, 240), (10.0, 2.0, LEAST_TOKENS as usize), (40.0, 0.001, MOST)]
         {
             let chunk = chunks(&mut Pace::default(), quiet, added, 60)[59];
             assert!(chunk.abs_diff(expected) <= 1, "{quiet} ms and {added} ms a token: {chunk}");
@@ -129,17 +160,22 @@ mod tests {
     #[test]
     fn the_first_guess_is_what_prompts_take_alone() {
         let mut pace = Pace::default();
-        pace.observe(0, 500, millis(500.0));
-        pace.observe(8, 0, millis(40.0));
-        assert!(pace.prompt_tokens(MOST).abs_diff(24) <= 1);
+        pace.observe(&step(0, 500), millis(500.0));
+        pace.observe(&step(0, 100), millis(100.0));
+        for _ in 0..20 {
+            pace.observe(&step(0, 500), millis(500.0));
+            pace.observe(&step(0, 100), millis(100.0));
+        }
+        pace.observe(&step(8, 0), millis(40.0));
+        assert!(pace.prompt_tokens(&step(8, 0), MOST).abs_diff(24) <= 1);
     }
 
     #[test]
     fn it_follows_what_changes_but_not_a_single_disturbance() {
         let mut pace = Pace::default();
         chunks(&mut pace, 40.0, 1.0, 60);
-        pace.observe(8, 24, millis(5_000.0));
-        let after = pace.prompt_tokens(MOST);
+        pace.observe(&step(8, 24), millis(5_000.0));
+        let after = pace.prompt_tokens(&step(8, 0), MOST);
         assert_eq!(after, 12, "half");
         let again = chunks(&mut pace, 40.0, 1.0, 20)[19];
         assert!(again.abs_diff(24) <= 1, "{again}");
@@ -152,10 +188,10 @@ mod tests {
     fn tokens_that_cost_nothing_do_not_promise_that_more_do_not_either() {
         let (mut pace, mut longest) = (Pace::default(), 0.0_f64);
         for _ in 0..200 {
-            let tokens = pace.prompt_tokens(MOST);
+            let tokens = pace.prompt_tokens(&step(1, 0), MOST);
             let took = 40.0 + 3.0 * (tokens as f64 - 11.0).max(0.0);
             longest = longest.max(took);
-            pace.observe(1, tokens, millis(took));
+            pace.observe(&step(1, tokens), millis(took));
         }
         assert!((60.0..80.0).contains(&longest), "the longest took {longest:.1} ms");
     }
@@ -163,9 +199,38 @@ mod tests {
     #[test]
     fn a_limit_below_the_least_holds() {
         let mut pace = Pace::default();
-        pace.observe(1, 0, millis(1.0));
-        assert_eq!(pace.prompt_tokens(2), 2);
-        pace.observe(1, 2, millis(100.0));
-        assert_eq!(pace.prompt_tokens(2), 2);
+        pace.observe(&step(1, 0), millis(1.0));
+        assert_eq!(pace.prompt_tokens(&step(1, 0), 2), 2);
+        pace.observe(&step(1, 2), millis(100.0));
+        assert_eq!(pace.prompt_tokens(&step(1, 0), 2), 2);
+    }
+
+    /// Requests come and go, and each adds to a step without prompts, of which one in 33 is seen.
+    #[test]
+    fn chunks_are_right_for_who_generates_now() {
+        let mut pace = Pace::default();
+        let stretch = |at: usize| {
+            let sequences = 4 + (at / 10 % 24) as u32;
+            let quiet = 20.0 + 2.0 * f64::from(sequences);
+            let tokens = pace.prompt_tokens(&step(sequences, 0), MOST);
+            pace.observe(&step(sequences, tokens), millis(quiet + tokens as f64));
+            (tokens > 0).then_some(1.0 + tokens as f64 / quiet)
+        };
+        let late: Vec<f64> = (0..2_000).map(stretch).skip(500).flatten().collect();
+        let (most, mean) =
+            (late.iter().fold(0.0, |a: f64, b| a.max(*b)), late.iter().sum::<f64>() / late.len() as f64);
+        assert!((1.55..1.65).contains(&mean) && most < 1.75, "{mean:.2}, at most {most:.2}");
+    }
+
+    #[test]
+    fn what_prompts_take_alone_is_learned() {
+        let mut pace = Pace::default();
+        assert_eq!(pace.prompt_costs(), PromptCosts::default());
+        for tokens in (0..100).map(|at| 50 + at * 37 % 400) {
+            pace.observe(&step(0, tokens), millis(30.0 + 0.5 * tokens as f64));
+        }
+        let PromptCosts { fixed, per_token, .. } = pace.prompt_costs();
+        assert!((0.025..0.035).contains(&fixed), "{fixed}");
+        assert!((0.000_45..0.000_55).contains(&per_token), "{per_token}");
     }
 }

@@ -66,7 +66,8 @@ impl Core {
         throttle.end(&timed);
 
         let now = Instant::now();
-        pace.observe(shape.sequences as usize, shape.prompt_tokens as usize, now - started);
+        let drafted: usize = drafts.values().map(|draft| draft.guesses().len()).sum();
+        pace.observe(&StepShape { sequences: shape.sequences + drafted as u32, ..shape }, now - started);
         if shape.prompt_tokens == 0 {
             totals.decode.note(shape.sequences.into(), shape.context_tokens, now - started);
         }
@@ -127,6 +128,7 @@ impl Core {
             .iter()
             .map(|(arrival, sequence)| Work {
                 arrival: *arrival,
+                computed: sequence.position(),
                 uncomputed: sequence.uncomputed(),
                 is_decoding: sequence.is_decoding(),
                 drafted: drafts.get(arrival).map_or(0, |draft| draft.guesses().len()),
@@ -138,11 +140,17 @@ impl Core {
     fn limits(&self) -> StepLimits {
         let (config, block) = (&self.shared.config, self.shared.layout.block_tokens);
         let tokens = config.max_step_tokens;
-        let paced = || self.pace.prompt_tokens(tokens.max(block));
+        let paced = || {
+            let mut generating = StepShape::default();
+            let sequences = self.running.values().filter(|sequence| sequence.is_decoding());
+            sequences.for_each(|sequence| generating.sequence(sequence.position() as u64));
+            self.pace.prompt_tokens(&generating, tokens.max(block))
+        };
         StepLimits {
             tokens,
             mixed_prompt_tokens: config.mixed_prompt_tokens.unwrap_or_else(paced),
             least_prompt_tokens: block,
+            prompt_costs: self.pace.prompt_costs(),
         }
     }
 }

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::{output::OutputLengths, quantile::Quantiles, regression::Regression};
+use baton_profile::Regression;
+
+use super::{output::OutputLengths, quantile::Quantiles};
 use crate::{
     cost::{BESIDE, DecodeCost, LinkCost, PrefillCost, TierCost, WorkerCosts},
     view::Ms,
@@ -53,9 +55,17 @@ impl Learner {
         if !self.workers.contains_key(worker) {
             self.look_at_all();
             let mean = self.mean;
+            // What is published is of some other hardware: it says what takes more than what, but not how long.
+            let is_known = |model: fn(&WorkerModel) -> &Regression<3>| {
+                self.workers.values().any(|worker| model(worker).observations() >= ENOUGH)
+            };
+            let begin = |is_known, costs| match is_known {
+                true => Regression::new(costs),
+                false => Regression::in_proportion(costs),
+            };
             let model = WorkerModel {
-                prefill: Regression::new(prefill_array(&mean.prefill)),
-                decode: Regression::new(decode_array(&mean.decode)),
+                prefill: begin(is_known(|worker| &worker.prefill), prefill_array(&mean.prefill)),
+                decode: begin(is_known(|worker| &worker.decode), decode_array(&mean.decode)),
                 tiers: mean.tiers,
             };
             self.workers.insert(worker.to_owned(), model);
@@ -89,10 +99,10 @@ impl Learner {
         }
     }
 
-    /// The mean over all workers is looked at again once all may have changed.
-    fn learned(&mut self) {
+    /// The mean over all workers is looked at again once all may have changed, or one is the first to say something.
+    fn learned(&mut self, is_first: bool) {
         self.unseen += 1;
-        if self.unseen >= self.workers.len() {
+        if is_first || self.unseen >= self.workers.len() {
             self.look_at_all();
         }
     }
@@ -135,8 +145,9 @@ impl Learner {
         self.joined(worker);
         if let Some(model) = self.workers.get_mut(worker) {
             model.prefill.observe(&[1.0, tokens, pairs], step_ms);
+            let is_first = model.prefill.observations() == ENOUGH;
+            self.learned(is_first);
         }
-        self.learned();
         self.costs(worker)
     }
 
@@ -145,15 +156,16 @@ impl Learner {
         self.joined(worker);
         if let Some(model) = self.workers.get_mut(worker) {
             model.decode.observe(&[1.0, sequences, context_tokens], step_ms);
+            let is_first = model.decode.observations() == ENOUGH;
+            self.learned(is_first);
         }
-        self.learned();
         self.costs(worker)
     }
 
     /// A transfer of `bytes` over links of `class` took `took_ms` from its first write on; `prior` is what was believed before the first.
     pub fn transferred(&mut self, class: usize, prior: LinkCost, bytes: f64, took_ms: Ms) -> LinkCost {
         while self.links.len() <= class {
-            self.links.push(Regression::new([prior.fixed_ms, prior.per_byte_ms]));
+            self.links.push(Regression::in_proportion([prior.fixed_ms, prior.per_byte_ms]));
         }
         self.links[class].observe(&[1.0, bytes], took_ms);
         let [fixed_ms, per_byte_ms] = self.links[class].coefficients();

@@ -1,14 +1,14 @@
 //! What the next steps compute, and what they take.
 
-use super::{Engine, Shared, run::Run};
-use baton_profile::{Profile, StepShape, pairs};
+use super::{Engine, Prompt, Shared, run::Run};
+use baton_profile::{
+    Profile, StepShape,
+    batching::{self, LEAST_TOKENS, QUIET_EVERY, STRETCH},
+    pairs,
+};
 
-/// A step with prompts is to take so many times as long as without, where nobody says how many tokens of prompts it has; least tokens; and of so many steps
-/// one is without prompts. All as in the engine (`engine/src/serve/pace.rs`), which finds by trying what is computed here.
-const STRETCH: f64 = 1.6;
-const LEAST_TOKENS: u32 = 4;
-const QUIET_EVERY: u32 = 32;
-/// The size of such chunks is looked at again after so many steps.
+/// The size of chunks beside those who generate, where nobody says it, is looked at again after so many steps. The engine (`engine/src/serve/pace.rs`) finds by
+/// trying what is computed here.
 const PACED_STEPS: u32 = 8;
 
 impl Engine {
@@ -55,7 +55,7 @@ impl Engine {
                 flight.first_data = flight.first_data.min(now + run_took / groups);
             }
         };
-        let mut left = budget;
+        let mut left = self.run.map_or(0, |run| run.tokens);
         for prompt in &mut self.prompts {
             if left == 0 {
                 break;
@@ -117,22 +117,25 @@ impl Engine {
 
     // One step in which prompts end: what they leave goes to the next ones.
     fn plan_packed(&mut self, budget: u32, now: f64, shared: &mut Shared<'_>) {
+        let sequences = self.sequences();
         let (mut left, mut sum, mut at) = (budget, 0.0, 0);
         while at < self.prompts.len() && left > 0 {
             if !self.prompts[at].is_begun {
                 self.share_more(at, shared);
             }
             let prompt = &self.prompts[at];
+            if sequences == 0 && at > 0 && !self.joins(at, left, prompt, (budget - left, sum)) {
+                break;
+            }
             let chunk = left.min(prompt.total - prompt.done);
             sum += pairs(u64::from(chunk), u64::from(prompt.done));
             left -= chunk;
             at += 1;
         }
         let tokens = budget - left;
-        let sequences = self.sequences();
         let first = self.step_ms(tokens, sum);
         let context = self.context;
-        let packed = budget;
+        let packed = tokens;
         self.set(
             Run {
                 began: now,
@@ -148,6 +151,17 @@ impl Engine {
             },
             shared,
         );
+    }
+
+    // Whether `prompt` is computed in a step of nothing but prompts, of which it has `together` with so many tokens and pairs.
+    fn joins(&self, together: usize, left: u32, prompt: &Prompt, (tokens, pairs_before): (u32, f64)) -> bool {
+        let prefill = &self.profile.prefill;
+        let new = prompt.total - prompt.done;
+        let pairs = pairs(u64::from(new), u64::from(prompt.done));
+        let longer = prefill.step_ms(u64::from(tokens + new), pairs_before + pairs);
+        let adds = longer - prefill.step_ms(u64::from(tokens), pairs_before);
+        let saves = prefill.step_ms(u64::from(new), pairs) - adds;
+        new <= left && batching::joins(together, self.prompts.len(), adds, saves.max(0.0))
     }
 
     // With prompts, beside all who generate.

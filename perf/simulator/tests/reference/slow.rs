@@ -289,6 +289,24 @@ impl<'a> World<'a> {
             if chunk == 0 {
                 break;
             }
+            let together = plan.len();
+            if sequences == 0 && together > 0 {
+                // All there are with it, and it apart.
+                let mut with = shape;
+                with.prompt((sequence.tokens - sequence.computed).into(), sequence.computed.into());
+                let alone = StepShape {
+                    prompt_tokens: with.prompt_tokens - shape.prompt_tokens,
+                    pairs: with.pairs - shape.pairs,
+                    ..StepShape::default()
+                };
+                let adds = profile.step_ms(&with) - profile.step_ms(&shape);
+                let saves = (profile.step_ms(&alone) - adds).max(0.0);
+                let after = (running.len() - together) as f64;
+                let is_whole = sequence.computed + chunk == sequence.tokens;
+                if !is_whole || (together * together) as f64 * adds > after * saves {
+                    break;
+                }
+            }
             shape.prompt(chunk.into(), sequence.computed.into());
             plan.push((sequence.arrival, chunk));
             left -= chunk;

@@ -102,7 +102,7 @@ pub struct VerifyArgs {
     #[arg(long)]
     paced: bool,
 
-    /// Write all that was found here, as JSON
+    /// Write all that was found here, as JSON: each request of the compared runs too
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 

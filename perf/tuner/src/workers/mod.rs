@@ -8,6 +8,7 @@
 
 mod args;
 mod client;
+mod each;
 mod fleet;
 mod loads;
 mod measure;
@@ -19,6 +20,7 @@ mod verify;
 pub use args::{MeasureArgs, VerifyArgs};
 use client::Client;
 pub use client::Server;
+pub use each::{Request, Times};
 use fleet::Fleet;
 pub use fleet::FleetError;
 pub use measure::{MeasuredProfile, Thoroughness, measure, observe};

@@ -8,7 +8,8 @@ use baton_workload::{Estimate, Load, RateProfile, Spacing, Workload};
 use serde::Serialize;
 
 use super::{
-    Client, Fleet, WorkersError,
+    Client, Fleet, Request, WorkersError,
+    each::each,
     past::Past,
     steps::{Told, Worker},
 };
@@ -70,6 +71,8 @@ pub struct Verified {
     pub steps_p90: f64,
     /// How the workers differ from the profile's, if they do.
     pub unlike: Option<String>,
+    /// Every request of the run whose times were compared.
+    pub each: Vec<Request>,
 }
 
 /// Live goodput is looked for from this to that share of the simulated one.
@@ -228,6 +231,7 @@ impl Trial<'_> {
             steps_p50: steps.percentile(0.5).unwrap_or(f64::NAN),
             steps_p90: steps.percentile(0.9).unwrap_or(f64::NAN),
             unlike: told.workers.iter().find_map(|worker| worker.unlike(profile)),
+            each: each(simulated, document),
         }
     }
 }

@@ -42,6 +42,8 @@ pub struct Regression<const N: usize> {
     // Observations for which the past is still forgotten quickly.
     changing: u32,
     observations: u64,
+    // The prior is in no unit of time yet.
+    is_unscaled: bool,
 }
 
 impl<const N: usize> Regression<N> {
@@ -58,7 +60,14 @@ impl<const N: usize> Regression<N> {
             run: 0,
             changing: 0,
             observations: 0,
+            is_unscaled: false,
         }
+    }
+
+    /// Begins at these proportions; the first observation says how much of them it takes. Until then predictions mean nothing.
+    #[must_use]
+    pub fn in_proportion(prior: [f64; N]) -> Self {
+        Self { is_unscaled: true, ..Self::new(prior) }
     }
 
     /// The coefficients as they are believed now.
@@ -81,10 +90,14 @@ impl<const N: usize> Regression<N> {
 
     /// `features` took `observed`. What is not a positive number is ignored.
     pub fn observe(&mut self, features: &[f64; N], observed: f64) {
-        let predicted = self.predict(features);
+        let mut predicted = self.predict(features);
         let is_usable = observed.is_finite() && observed > 0.0 && predicted.is_finite() && predicted > 0.0;
         if !is_usable || features.iter().any(|feature| !feature.is_finite() || *feature < 0.0) {
             return;
+        }
+        if std::mem::take(&mut self.is_unscaled) {
+            self.prior = self.prior.map(|prior| (prior * observed / predicted).max(LEAST_PRIOR));
+            predicted = observed;
         }
         let (cut, forget) = self.note_ratio(observed / predicted);
         let believed = observed.clamp(predicted / cut, predicted * cut);
@@ -139,8 +152,11 @@ impl<const N: usize> Regression<N> {
         let mut right = self.moment;
         let common = (self.common_moment + PRIOR_WEIGHT) / (self.common_information + PRIOR_WEIGHT);
         for k in 0..N {
-            matrix[k][k] += PRIOR_WEIGHT;
-            right[k] += PRIOR_WEIGHT * common;
+            // What has become many times as dear as all else is held less: factors count, not differences.
+            let apart = (self.multiples[k] / common).max(1.0);
+            let weight = PRIOR_WEIGHT / (apart * apart);
+            matrix[k][k] += weight;
+            right[k] += weight * common;
             if !is_free[k] {
                 matrix[k] = [0.0; N];
                 matrix.iter_mut().for_each(|row| row[k] = 0.0);
