@@ -29,12 +29,24 @@ pub struct Decision {
     pub cached_tokens: u64,
     /// Time that the prompt will take to compute, for [`InFlight`](crate::view::InFlight).
     pub compute_ms: Ms,
+    /// Tokens of the prompt.
+    pub prompt_tokens: u64,
+    /// Tokens that it will probably generate, at least 1.
+    pub output_tokens: f64,
     /// The cheapest candidates, cheapest first; the winner is among them.
     pub candidates: Vec<Candidate>,
     /// Which of them won.
     pub winner: usize,
     /// Prefill workers that were eligible.
     pub prefill_workers: usize,
+}
+
+impl Decision {
+    /// KV tokens at its end, as far as can be told.
+    #[must_use]
+    pub fn growth_tokens(&self) -> u64 {
+        self.prompt_tokens + self.output_tokens as u64
+    }
 }
 
 /// Makes decisions by a profile. Keeps nothing from one to the next but buffers.
@@ -79,13 +91,9 @@ impl Decider {
         let candidates: Vec<_> =
             self.search.run(fleet, &sides, self.eligible.span(), &self.profile.weights).collect();
         let Some(winner) = self.profile.picker.pick(&candidates, &mut dice) else {
-            return self.unconnected(fleet, &sides, prefill_workers);
+            return self.unconnected(fleet, request, &sides, prefill_workers);
         };
-        let Candidate { prefill, decode, .. } = candidates[winner];
-        Ok(Decision {
-            prefill_workers,
-            ..self.decision(fleet, &sides, (prefill, decode), candidates, winner)
-        })
+        Ok(Decision { prefill_workers, ..self.decision(fleet, request, &sides, candidates, winner) })
     }
 
     // "Never" and "threshold" take places away; the estimate compares all of them.
@@ -117,24 +125,28 @@ impl Decider {
     fn unconnected(
         &mut self,
         fleet: &FleetView,
+        request: &RequestView<'_>,
         sides: &Sides<'_>,
         prefill_workers: usize,
     ) -> Result<Decision, Refused> {
         let span = Span { prefill: &[], decode: &[], local: &self.eligible.decode };
         let candidates: Vec<_> = self.search.run(fleet, sides, span, &self.profile.weights).collect();
-        let Some(first) = candidates.first().copied() else { return Err(self.eligible.refused(fleet)) };
-        Ok(Decision { prefill_workers, ..self.decision(fleet, sides, (None, first.decode), candidates, 0) })
+        if candidates.is_empty() {
+            return Err(self.eligible.refused(fleet));
+        }
+        Ok(Decision { prefill_workers, ..self.decision(fleet, request, sides, candidates, 0) })
     }
 
     fn decision(
         &self,
         fleet: &FleetView,
+        request: &RequestView<'_>,
         sides: &Sides<'_>,
-        (prefill, decode): (Option<usize>, usize),
         candidates: Vec<Candidate>,
         winner: usize,
     ) -> Decision {
         debug_assert!(candidates.len() <= KEPT);
+        let Candidate { prefill, decode, .. } = candidates[winner];
         let prefill_choices = prefill.map_or_else(Vec::new, |first| {
             let others = self.search.rank_prefill(fleet, sides, (first, decode), &self.profile.weights);
             std::iter::once(first).chain(others).take(MOST_PREFILL_CHOICES).collect()
@@ -149,6 +161,8 @@ impl Decider {
             terms,
             cached_tokens,
             compute_ms,
+            prompt_tokens: request.prompt_tokens,
+            output_tokens: request.expected_output_tokens.max(1.0),
             candidates,
             winner,
             prefill_workers: 0,

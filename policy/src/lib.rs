@@ -9,6 +9,7 @@
 //!  request ────────► view::RequestView ┘        ▲   filter (profile) → cost (estimate) → pick (profile)
 //!  what then happened ─► learn::Learner ─ costs ┘
 //!  admission::Admission: what may come in at all, and in which order
+//!  placer::Placer: all of these together, told what happens
 //! ```
 //!
 //! | module | what |
@@ -20,6 +21,7 @@
 //! | [`decide`] | one decision |
 //! | [`learn`] | costs from what happened, output lengths, prediction errors |
 //! | [`admission`] | room, objectives, the fair bounded queue |
+//! | [`placer`] | all that decides on requests, in one piece |
 //! | [`record`] | decisions kept, explained, recomputed |
 //!
 //! What is left out: which worker has which prefix (an index tells, as numbers), transport, and doing anything.
@@ -36,6 +38,7 @@ pub mod decide;
 pub mod dice;
 pub mod estimate;
 pub mod learn;
+pub mod placer;
 pub mod profile;
 pub mod record;
 pub mod view;

@@ -234,16 +234,15 @@ fn equals_take_turns_and_own_requests_spread() {
         let decision = decider.decide(&fleet, &RequestView { dice, ..request() }, 0.0).expect("idle");
         let prefill = decision.prefill.expect("always apart");
         prefills[prefill] += 1;
-        fleet.placed(
-            &Placed {
-                prefill,
-                decode: decision.decode,
-                compute_ms: decision.compute_ms,
-                prompt_tokens: 8_000,
-                growth_tokens: 8_200,
-            },
-            0.0,
-        );
+        let placed = Placed {
+            prefill: fleet.seat_of(prefill),
+            decode: fleet.seat_of(decision.decode),
+            compute_ms: decision.compute_ms,
+            prompt_tokens: 8_000,
+            growth_tokens: 8_200,
+            ttft_ms: 0.0,
+        };
+        fleet.placed(&placed, 0.0);
     }
     assert_eq!(prefills, [10; 4]);
     assert!(fleet.workers[4..].iter().all(|worker| worker.own.sequences == 10));

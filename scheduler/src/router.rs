@@ -36,12 +36,11 @@ use std::{
 
 use baton_front::RecordedTraffic;
 use baton_policy::{
-    admission::{Admission, Limits},
-    decide::Decider,
-    learn::Learner,
+    admission::Limits,
+    placer::Placer,
     profile::Profile,
     record::{Record, Ring},
-    view::{FleetView, Ms},
+    view::Ms,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -90,18 +89,13 @@ pub(crate) struct Router {
 
 /// What is known, and what decides on it.
 struct Known {
-    fleet: FleetView,
+    placer: Placer,
     slots: Slots,
-    decider: Decider,
-    learner: Learner,
-    admission: Admission,
     waiters: Waiters,
     records: Ring,
     log: Option<DecisionLog>,
     sessions: Sessions,
     requests: u64,
-    /// Of the learner, when all workers' costs were last taken from it.
-    costs_version: u64,
 }
 
 /// How often the queue is looked at for those who have waited too long.
@@ -115,17 +109,13 @@ impl Router {
         epp: Arc<Epp>,
     ) -> Self {
         let known = Known {
-            fleet: FleetView::default(),
+            placer: Placer::new(config.profile, config.admission),
             slots: Slots::default(),
-            decider: Decider::new(config.profile),
-            learner: Learner::default(),
-            admission: Admission::new(config.admission, 0),
             waiters: HashMap::new(),
             records: Ring::new(config.records),
             log: config.log,
             sessions: Sessions::default(),
             requests: 0,
-            costs_version: 0,
         };
         let traffic = (config.traffic_bytes > 0).then(|| Arc::new(Traffic::new(config.traffic_bytes)));
         let (model, began) = (config.model, Instant::now());

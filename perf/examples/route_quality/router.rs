@@ -129,11 +129,12 @@ impl Router {
         self.active_tokens[worker] += new_tokens;
         self.new_tokens.insert(index, new_tokens);
         let placed = Placed {
-            prefill: worker,
-            decode: place.decode,
+            prefill: self.fleet.seat_of(worker),
+            decode: self.fleet.seat_of(place.decode),
             compute_ms: place.compute_ms,
             prompt_tokens: request.prompt_tokens,
             growth_tokens: request.prompt_tokens + self.learner.outputs.expected("", 4_096) as u64,
+            ttft_ms: place.ttft_ms,
         };
         self.fleet.placed(&placed, now);
         self.placed.insert(index, placed);
@@ -219,6 +220,7 @@ impl Router {
                     running: u32::from(prefiller.current.is_some()),
                     waiting_prompt_tokens: prefiller.waiting_tokens(requests),
                     kv_used_tokens: 0,
+                    ..Report::default()
                 },
             );
         }
@@ -232,6 +234,7 @@ impl Router {
                     running: decoder.sequences() as u32,
                     waiting_prompt_tokens: 0,
                     kv_used_tokens: decoder.context_tokens + waiting,
+                    ..Report::default()
                 },
             );
         }

@@ -4,7 +4,11 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::view::{Ms, Objective};
+use crate::{
+    decide::Decision,
+    estimate::Term,
+    view::{Ms, Objective},
+};
 
 /// A request that wants to be let in.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,6 +29,23 @@ pub struct Ask {
     pub predicted_ttft_ms: Ms,
     /// Time per output token, if it were sent now.
     pub predicted_tpot_ms: Ms,
+}
+
+impl Ask {
+    /// For a request that would go where `decision` says; of usual weight and priority, without an objective of its own.
+    #[must_use]
+    pub fn new(id: u64, tenant: Arc<str>, decision: &Decision) -> Self {
+        Self {
+            id,
+            tenant,
+            weight: 1.0,
+            priority: 0,
+            growth_tokens: decision.growth_tokens(),
+            objective: Objective::default(),
+            predicted_ttft_ms: decision.terms.ttft_ms(),
+            predicted_tpot_ms: decision.terms.get(Term::Decode) / decision.output_tokens,
+        }
+    }
 }
 
 /// Bounds of admission.

@@ -36,6 +36,36 @@ pub struct Report {
     pub waiting_prompt_tokens: u64,
     /// KV tokens that requests occupy; what is only cached does not count.
     pub kv_used_tokens: u64,
+    /// Its steps that only generated, since it began.
+    pub generated: Generated,
+    /// Its steps that only computed prompts, since it began; empty, if it tells them otherwise.
+    pub prompted: Prompted,
+}
+
+/// Sums over steps that only generated.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Generated {
+    /// Steps.
+    pub steps: f64,
+    /// Sequences in them.
+    pub sequences: f64,
+    /// Tokens that those had.
+    pub context_tokens: f64,
+    /// Time.
+    pub ms: Ms,
+}
+
+/// Sums over steps that only computed prompts.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Prompted {
+    /// Steps.
+    pub steps: f64,
+    /// Tokens computed.
+    pub tokens: f64,
+    /// Pairs of them and the tokens before ([`PrefillCost`](crate::cost::PrefillCost)).
+    pub pairs: f64,
+    /// Time.
+    pub ms: Ms,
 }
 
 /// What this scheduler itself has at a worker: exact, and knowing nothing of other schedulers.
@@ -73,8 +103,6 @@ pub struct Others {
 pub struct WorkerView {
     /// Its name, unique in the fleet.
     pub id: Arc<str>,
-    /// Which of its lives.
-    pub incarnation: u64,
     /// What it does.
     pub role: Role,
     /// Where it is: the group that [`Links`](super::Links) knows.
@@ -99,6 +127,34 @@ pub struct WorkerView {
     pub kv_capacity_tokens: u64,
     /// What work takes there.
     pub costs: WorkerCosts,
+    /// Which life of its place: [`FleetView::seat`](super::FleetView::seat) counts them.
+    pub life: u64,
+}
+
+impl Generated {
+    /// Sequences, context tokens and milliseconds of the mean step after `before`; none, if there was none, or sums began anew.
+    pub(crate) fn mean_since(&self, before: &Self) -> Option<[f64; 3]> {
+        let sums = [
+            self.sequences - before.sequences,
+            self.context_tokens - before.context_tokens,
+            self.ms - before.ms,
+        ];
+        mean(self.steps - before.steps, sums)
+    }
+}
+
+impl Prompted {
+    /// Tokens, pairs and milliseconds of the mean step after `before`; none, if there was none, or sums began anew.
+    pub(crate) fn mean_since(&self, before: &Self) -> Option<[f64; 3]> {
+        mean(
+            self.steps - before.steps,
+            [self.tokens - before.tokens, self.pairs - before.pairs, self.ms - before.ms],
+        )
+    }
+}
+
+fn mean(steps: f64, sums: [f64; 3]) -> Option<[f64; 3]> {
+    (steps > 0.0 && sums.iter().all(|&sum| sum >= 0.0)).then(|| sums.map(|sum| sum / steps))
 }
 
 impl WorkerView {

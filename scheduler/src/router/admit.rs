@@ -3,10 +3,7 @@
 use std::{sync::Arc, time::Instant};
 
 use baton_kv_index::Scope;
-use baton_policy::{
-    admission::{self, Refusal},
-    estimate::Term,
-};
+use baton_policy::admission::{self, Refusal};
 
 use super::{Ask, Refused, Route, Router, cache::Prompt, queue::Offered, route::Admitted};
 use crate::{
@@ -34,18 +31,14 @@ impl Router {
             let mut known = self.lock();
             known.requests += 1;
             let number = known.requests;
-            let expected = known.learner.outputs.expected(&ask.tenant, ask.max_tokens);
+            let expected = known.placer.learner().outputs.expected(&ask.tenant, ask.max_tokens);
             let traffic = self.note_arrival(ask, &prompt, expected);
             let decision = known.decide(self, ask, &prompt, &[]).inspect_err(|_| self.epp.unplaced(&who))?;
             let asked = admission::Ask {
-                id: number,
-                tenant: ask.tenant.clone(),
                 priority: ask.priority,
                 weight: ask.weight,
-                growth_tokens: ask.prompt_tokens + expected as u64,
                 objective: ask.objective,
-                predicted_ttft_ms: decision.terms.ttft_ms(),
-                predicted_tpot_ms: decision.terms.get(Term::Decode) / expected.max(1.0),
+                ..admission::Ask::new(number, ask.tenant.clone(), &decision)
             };
             waiting = Waiting::begin(&self.epp, &who, ask.bytes);
             let (offered, place) = self.offer(&mut known, asked);

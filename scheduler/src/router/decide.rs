@@ -6,7 +6,7 @@ use baton_policy::{
     decide::Decision,
     estimate::Term,
     record::Record,
-    view::{Cached, FleetView, Placed, RequestView, WorkerView},
+    view::{Cached, FleetView, RequestView, WorkerView},
 };
 
 use super::{Ask, Known, Refused, Route, Router, cache::Prompt, route::Admitted};
@@ -35,13 +35,11 @@ impl Known {
             return Err(Refused::Nobody(NoDecodeWorker { draining: 0 }.into()));
         }
         let request = RequestView { subset: &subset, ..self.view(ask, &cached, &tried) };
-        let decided = self.decider.decide(&self.fleet, &request, now);
-        let decision = match decided {
-            Ok(decision) => decision,
-            Err(_) => return Err(Refused::Nobody(nobody(&self.fleet, &request))),
+        let Ok(decision) = self.placer.decide(&request, now) else {
+            return Err(Refused::Nobody(nobody(&self.placer.fleet, &request)));
         };
-        let weights = self.decider.profile().weights;
-        let record = Record::new(ask.request_id.to_owned(), &decision, weights, &self.fleet, &request, now);
+        let (fleet, weights) = (&self.placer.fleet, self.placer.profile().weights);
+        let record = Record::new(ask.request_id.to_owned(), &decision, weights, fleet, &request, now);
         if let (Some(log), Some(left)) = (&self.log, self.records.push(record))
             && left.outcome.is_none()
         {
@@ -53,21 +51,22 @@ impl Known {
 
     fn view<'a>(&self, ask: &'a Ask<'_>, cached: &'a [Cached], tried: &'a [usize]) -> RequestView<'a> {
         let session = ask.session.and_then(|session| self.sessions.get(session));
-        RequestView {
+        let request = RequestView {
             prompt_tokens: ask.prompt_tokens,
             max_tokens: ask.max_tokens,
             ways: ask.reach as u8,
-            expected_output_tokens: self.learner.outputs.expected(&ask.tenant, ask.max_tokens),
             kv_bytes_per_token: self.slots.kv_bytes_per_token,
             cached,
             adapter: ask.adapter,
-            session_worker: session.filter(|worker| self.slots.is(*worker)).map(|(slot, _)| slot),
-            labels: &[],
-            subset: &[],
+            session_worker: session
+                .filter(|worker| self.placer.fleet.is_there(*worker))
+                .map(|worker| worker.index),
             tried,
-            objective: self.admission.limits().promised(&ask.objective),
+            objective: ask.objective,
             dice: self.requests.wrapping_mul(0x9e37_79b9_7f4a_7c15),
-        }
+            ..RequestView::default()
+        };
+        self.placer.view(&ask.tenant, request)
     }
 
     /// A request goes where it was decided, and counts there from now on.
@@ -79,21 +78,10 @@ impl Known {
         admitted: Admitted,
         decision: Decision,
     ) -> Route {
-        let now = router.now();
-        let prompt_tokens = ask.prompt_tokens;
-        let expected = self.learner.outputs.expected(&ask.tenant, ask.max_tokens) as u64;
-        let (prefill, decode) = (decision.prefill.unwrap_or(decision.decode), decision.decode);
-        let placed = Placed {
-            prefill,
-            decode,
-            compute_ms: decision.compute_ms,
-            prompt_tokens,
-            growth_tokens: prompt_tokens + expected,
-        };
-        self.fleet.placed(&placed, now);
-        let lives = (self.slots.life(prefill), self.slots.life(decode));
+        let placed = self.placer.placed(&decision, router.now());
+        let (decode, prompt_tokens) = (decision.decode, ask.prompt_tokens);
         if let Some(session) = ask.session {
-            self.sessions.set(session, (decode, lives.1));
+            self.sessions.set(session, placed.decode);
         }
         for slot in [Some(decode), decision.prefill].into_iter().flatten() {
             if let Some((number, block_tokens)) = self.slots.number(slot) {
@@ -103,14 +91,15 @@ impl Known {
         router.epp.placed(
             &who,
             &Placement {
-                decode: &self.fleet.workers[decode].id,
+                decode: &self.placer.fleet.workers[decode].id,
                 address: self.slots.address(decode),
                 is_disaggregated: decision.prefill.is_some(),
                 prompt_tokens,
                 cached_tokens: decision.cached_tokens.min(prompt_tokens),
             },
         );
-        let id = |slot: &usize| self.fleet.workers[*slot].id.to_string();
+        let workers = &self.placer.fleet.workers;
+        let id = |slot: &usize| workers[*slot].id.to_string();
         Route {
             decode: id(&decode),
             prefill: decision.prefill_choices.iter().map(id).collect(),
@@ -120,12 +109,7 @@ impl Known {
                 .iter()
                 .filter_map(|slot| self.slots.address(*slot).map(str::to_owned))
                 .collect(),
-            prefill_workers: self
-                .fleet
-                .workers
-                .iter()
-                .filter(|worker| worker.prefills() && !worker.is_draining)
-                .count(),
+            prefill_workers: workers.iter().filter(|worker| worker.prefills() && !worker.is_draining).count(),
             is_local_by_choice: decision.prefill.is_none()
                 && decision.prefill_workers > 0
                 && self.is_connected(decode),
@@ -134,11 +118,7 @@ impl Known {
             tenant: ask.tenant.clone(),
             who,
             admitted,
-            expected_tokens: expected,
-            prompt_tokens,
             placed,
-            lives,
-            predicted_ttft_ms: decision.terms.ttft_ms(),
             waited_ms: decision.terms.get(Term::Queue),
             cached_tokens: decision.cached_tokens,
             began: Instant::now(),
@@ -167,12 +147,13 @@ impl Known {
 
     /// Whether some prefill worker can hand KV blocks to `decode` now.
     fn is_connected(&self, decode: usize) -> bool {
-        let mut workers = self.fleet.workers.iter().enumerate();
+        let fleet = &self.placer.fleet;
+        let mut workers = fleet.workers.iter().enumerate();
         workers.any(|(slot, worker)| {
             worker.prefills()
                 && !worker.is_draining
                 && slot != decode
-                && self.fleet.links.is_connected(slot, decode)
+                && fleet.links.is_connected(slot, decode)
         })
     }
 }

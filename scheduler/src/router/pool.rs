@@ -30,8 +30,8 @@ impl Router {
     pub(crate) fn pool(&self) -> PoolView {
         let known = self.lock();
         // A place that nobody has has no name.
-        let workers = known.fleet.workers.iter().filter(|worker| !worker.id.is_empty());
-        let (prefill_saturation, decode_saturation) = known.admission.saturation();
+        let workers = known.placer.fleet.workers.iter().filter(|worker| !worker.id.is_empty());
+        let (prefill_saturation, decode_saturation) = known.placer.admission.saturation();
         PoolView {
             workers: workers
                 .map(|worker| WorkerLoadView {

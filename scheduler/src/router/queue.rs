@@ -32,7 +32,7 @@ impl Router {
     /// Offers a request to admission.
     pub(super) fn offer(self: &Arc<Self>, known: &mut Known, ask: AdmissionAsk) -> (Offered, Option<Place>) {
         let number = ask.id;
-        let (verdict, shed) = known.admission.offer(ask, self.now());
+        let (verdict, shed) = known.placer.admission.offer(ask, self.now());
         if let Some((shed, refusal)) = shed {
             known.tell(shed, Err(refusal));
         }
@@ -51,7 +51,7 @@ impl Router {
     /// Lets in who may come in now.
     pub(super) fn let_in(&self, known: &mut Known) {
         let now = self.now();
-        while let Some(ask) = known.admission.next(now) {
+        while let Some(ask) = known.placer.admission.next(now) {
             known.tell(ask.id, Ok(()));
         }
     }
@@ -61,14 +61,12 @@ impl Router {
         let began = Instant::now();
         let now = self.now();
         let mut known = self.lock();
-        for (number, refusal) in known.admission.expired(now) {
+        for (number, refusal) in known.placer.expired(now) {
             known.tell(number, Err(refusal));
         }
-        let open = known.fleet.workers.iter().filter(|worker| !worker.is_draining);
-        let wait = open.map(|worker| worker.prefill_queue_ms(now)).reduce(f64::min);
-        known.admission.set_prefill_wait(wait.unwrap_or(0.0));
         self.let_in(&mut known);
-        self.metrics.set_queue(known.admission.queued(), known.admission.reserved_tokens());
+        let admission = &known.placer.admission;
+        self.metrics.set_queue(admission.queued(), admission.reserved_tokens());
         drop(known);
         self.epp.cycled(began.elapsed());
     }
@@ -97,7 +95,7 @@ impl Drop for Place {
     fn drop(&mut self) {
         let mut known = self.router.lock();
         known.waiters.remove(&self.number);
-        known.admission.finished(self.number, self.router.now());
+        known.placer.admission.finished(self.number, self.router.now());
         self.router.let_in(&mut known);
     }
 }

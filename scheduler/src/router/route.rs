@@ -8,7 +8,7 @@ use std::{
 use baton_policy::view::Placed;
 use baton_proto::v1::Account;
 
-use super::{Known, Router, cache::Prompt, queue::Place};
+use super::{Router, cache::Prompt, queue::Place};
 use crate::{epp::Who, traffic::Number};
 
 /// What a request has got, for all its attempts.
@@ -40,13 +40,7 @@ pub(crate) struct Route {
     pub(super) tenant: Arc<str>,
     pub(super) who: Who,
     pub(super) admitted: Admitted,
-    /// Tokens that it was thought to generate.
-    pub(super) expected_tokens: u64,
-    pub(super) prompt_tokens: u64,
     pub(super) placed: Placed,
-    // Which lives of the two workers.
-    pub(super) lives: (u64, u64),
-    pub(super) predicted_ttft_ms: f64,
     /// How long it would wait, by prediction, and what of its prompt would be cached.
     pub(super) waited_ms: f64,
     pub(super) cached_tokens: u64,
@@ -65,8 +59,7 @@ impl Route {
         if self.first_token_at.is_none() {
             self.first_token_at = Some(Instant::now());
             let now = self.router.now();
-            let mut known = self.router.lock();
-            self.prefill_done(&mut known, now);
+            self.router.lock().placer.first_token(&self.placed, now);
         }
     }
 
@@ -78,12 +71,12 @@ impl Route {
 
     /// Tokens of its prompt, or about as many.
     pub(crate) fn prompt_tokens(&self) -> u64 {
-        self.prompt_tokens
+        self.placed.prompt_tokens
     }
 
     /// As it was decided.
     pub(crate) fn predicted_ttft_ms(&self) -> f64 {
-        self.predicted_ttft_ms
+        self.placed.ttft_ms
     }
 
     /// Tokens of its prompt that were thought to be cached where it is computed.
@@ -127,13 +120,7 @@ impl Route {
     fn offered_tokens(&self) -> u64 {
         match (self.is_failed, self.output_tokens) {
             (false, seen @ 1..) => seen,
-            (_, seen) => seen.max(self.expected_tokens),
-        }
-    }
-
-    fn prefill_done(&self, known: &mut Known, now: f64) {
-        if known.slots.is((self.placed.prefill, self.lives.0)) {
-            known.fleet.prefill_done(&self.placed, now);
+            (_, seen) => seen.max(self.placed.growth_tokens - self.placed.prompt_tokens),
         }
     }
 }
@@ -141,22 +128,14 @@ impl Route {
 impl Drop for Route {
     fn drop(&mut self) {
         let now = self.router.now();
-        let ttft_ms = {
-            let mut known = self.router.lock();
-            if self.first_token_at.is_none() {
-                self.prefill_done(&mut known, now);
-            }
-            if known.slots.is((self.placed.decode, self.lives.1)) {
-                known.fleet.sequence_done(&self.placed);
-            }
-            known.settle(self)
-        };
+        let ttft_ms = self.router.lock().settle(self, now);
         if let (Some(traffic), Some(number)) = (&self.router.traffic, self.admitted.traffic) {
             traffic.answered(number, self.offered_tokens());
         }
         if let Some(actual_ms) = ttft_ms {
-            self.router.metrics.first_token(self.predicted_ttft_ms, actual_ms);
-            let predicted = Duration::try_from_secs_f64(self.predicted_ttft_ms / 1e3).unwrap_or_default();
+            let predicted_ms = self.placed.ttft_ms;
+            self.router.metrics.first_token(predicted_ms, actual_ms);
+            let predicted = Duration::try_from_secs_f64(predicted_ms / 1e3).unwrap_or_default();
             self.router.epp.predicted(&self.who, predicted);
         }
     }

@@ -79,7 +79,7 @@ fn now(router: &Arc<Router>, ask: &Ask<'_>) -> Result<Route, Refused> {
 /// What the router has sent to each worker.
 fn in_flight(router: &Router) -> Vec<(u32, u32, u64, u64)> {
     let own = |own: &InFlight| (own.prefills, own.sequences, own.context_tokens, own.reserved_tokens);
-    router.lock().fleet.workers.iter().map(|worker| own(&worker.own)).collect()
+    router.lock().placer.fleet.workers.iter().map(|worker| own(&worker.own)).collect()
 }
 
 #[tokio::test]
@@ -154,12 +154,12 @@ async fn what_a_request_counts_for_is_taken_away_exactly_once() {
     router.joined(&worker("d9", Role::Decode));
     drop((routes, again));
     assert_eq!(in_flight(&router), none);
-    assert_eq!(router.lock().admission.admitted(), 0);
-    assert_eq!(router.lock().admission.reserved_tokens(), 0);
+    assert_eq!(router.lock().placer.admission.admitted(), 0);
+    assert_eq!(router.lock().placer.admission.reserved_tokens(), 0);
     let outcome = router.record("0").unwrap().outcome.unwrap();
     assert_eq!((outcome.output_tokens, outcome.failed), (7, false));
     assert!(router.record("1").unwrap().outcome.unwrap().failed, "it was not served");
-    assert!((router.lock().learner.outputs.expected("t", 100) - 7.0).abs() < 0.1);
+    assert!((router.lock().placer.learner().outputs.expected("t", 100) - 7.0).abs() < 0.1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -186,7 +186,7 @@ async fn who_finds_no_room_waits_in_turn_or_is_refused() {
     drop(first);
     drop(second);
     let fourth = fourth.await.unwrap();
-    assert_eq!(router.lock().admission.queued(), 0);
+    assert_eq!(router.lock().placer.admission.queued(), 0);
 
     let late_ask = ask("late", &prompt);
     let other = now(&router, &ask("other", &prompt)).unwrap();
@@ -199,7 +199,7 @@ async fn who_finds_no_room_waits_in_turn_or_is_refused() {
         _ => panic!("it waited for too long"),
     }
     drop((fourth, other));
-    assert_eq!(router.lock().admission.admitted(), 0);
+    assert_eq!(router.lock().placer.admission.admitted(), 0);
     assert!(router.lock().waiters.is_empty());
 }
 
@@ -242,7 +242,7 @@ fn only_workers_that_are_here_and_connected_are_chosen() {
 fn a_step_s_time_is_learned_from_two_reports() {
     let router = fleet(Limits::default(), Disaggregate::Always);
     let slot = router.lock_slot("d0");
-    let costs = || router.lock().fleet.workers[slot].costs.decode;
+    let costs = || router.lock().placer.fleet.workers[slot].costs.decode;
     let before = costs();
     let mut load = WorkerLoad { decode_steps: 5, decode_us: 5, ..WorkerLoad::default() };
     router.reported("d0", &load);
@@ -257,7 +257,7 @@ fn a_step_s_time_is_learned_from_two_reports() {
     // Who has done nothing yet is taken to be alike.
     router.reported("d1", &WorkerLoad::default());
     let idle = router.lock_slot("d1");
-    let idle = router.lock().fleet.workers[idle].costs.decode;
+    let idle = router.lock().placer.fleet.workers[idle].costs.decode;
     assert!((idle.step_ms(4, 400) / costs().step_ms(4, 400) - 1.0).abs() < 0.02, "{idle:?}");
 }
 

@@ -6,7 +6,10 @@ use std::{
     sync::Arc,
 };
 
-use baton_policy::view::{Report, Role, WorkerView};
+use baton_policy::{
+    placer::Placer,
+    view::{Generated, Report, Role, WorkerView},
+};
 use baton_proto::v1::WorkerLoad;
 
 use super::{Known, Router, topology::Topology};
@@ -43,7 +46,7 @@ pub(crate) enum Reach {
     Both = 3,
 }
 
-/// Places of workers in the view. A place is used again; which life of it is meant is told by a number.
+/// Places of workers in the view. A place is used again.
 #[derive(Default)]
 pub(super) struct Slots {
     slots: Vec<Slot>,
@@ -58,28 +61,19 @@ pub(super) struct Slots {
 
 #[derive(Default)]
 struct Slot {
-    life: u64,
+    id: String,
     incarnation: u64,
     is_absent: bool,
     address: Option<String>,
     /// In the index of caches.
     number: Option<u32>,
     block_tokens: u32,
-    last: WorkerLoad,
+    is_draining: bool,
 }
 
 impl Slots {
     pub(super) fn of(&self, id: &str) -> Option<usize> {
         self.by_id.get(id).copied()
-    }
-
-    pub(super) fn life(&self, slot: usize) -> u64 {
-        self.slots.get(slot).map_or(0, |slot| slot.life)
-    }
-
-    /// Whether `slot` still is who it was.
-    pub(super) fn is(&self, (slot, life): (usize, u64)) -> bool {
-        self.life(slot) == life
     }
 
     pub(super) fn of_number(&self, number: u32) -> Option<usize> {
@@ -105,6 +99,21 @@ impl Slots {
         let slot = self.slots.get(slot)?;
         Some((slot.number?, slot.block_tokens))
     }
+
+    /// Who is at `slot` is found no more. Gives `slot`.
+    fn leave(&mut self, slot: usize) -> usize {
+        let Slot { id, address, number, .. } = std::mem::take(&mut self.slots[slot]);
+        self.by_id.remove(&id);
+        if let Some(address) = address
+            && self.by_address.get(&address) == Some(&slot)
+        {
+            self.by_address.remove(&address);
+        }
+        if let Some(number) = number {
+            self.by_number.remove(&number);
+        }
+        slot
+    }
 }
 
 impl Router {
@@ -114,26 +123,20 @@ impl Router {
         match known.slots.of(&facts.id) {
             Some(slot) if known.slots.slots[slot].incarnation == facts.incarnation => {
                 known.slots.slots[slot].is_absent = false;
-                known.fleet.workers[slot].is_draining = known.slots.slots[slot].last.draining;
+                known.look_at(slot);
             }
             former => {
-                if let Some(former) = former {
-                    known.vacate(former);
-                }
-                known.occupy(facts);
+                // Its other life takes the same place, at once: had nobody been there, admission might have closed.
+                let slot = former.map(|former| known.slots.leave(former));
+                known.occupy(slot, facts);
             }
         }
-        self.capacity_changed(&mut known);
+        self.let_in(&mut known);
     }
 
     /// A worker's stream broke. It may come back.
     pub(crate) fn left(&self, id: &str) {
-        let mut known = self.lock();
-        if let Some(slot) = known.slots.of(id) {
-            known.slots.slots[slot].is_absent = true;
-            known.fleet.workers[slot].is_draining = true;
-            self.capacity_changed(&mut known);
-        }
+        self.opened(id, false);
     }
 
     /// A worker is gone for good.
@@ -141,10 +144,12 @@ impl Router {
         let mut known = self.lock();
         let Some(slot) = known.slots.of(id) else { return };
         if known.slots.slots[slot].incarnation == incarnation {
-            known.vacate(slot);
-            known.learner.left(id);
+            known.slots.leave(slot);
+            known.slots.free.push(slot);
+            known.placer.vacated(slot);
+            known.placer.forgotten(id);
             self.epp.gone(id);
-            self.capacity_changed(&mut known);
+            self.let_in(&mut known);
         }
     }
 
@@ -166,31 +171,20 @@ impl Router {
         let now = self.now();
         let mut known = self.lock();
         let Some(slot) = known.slots.of(id) else { return };
-        let Known { fleet, slots, learner, .. } = &mut *known;
         let used_blocks = u64::from(load.blocks_total.saturating_sub(load.blocks_free));
         let report = Report {
             at: Some(now),
             waiting: load.waiting,
             running: load.running,
             waiting_prompt_tokens: load.waiting_prompt_tokens,
-            kv_used_tokens: used_blocks * u64::from(slots.slots[slot].block_tokens),
+            kv_used_tokens: used_blocks * u64::from(known.slots.slots[slot].block_tokens),
+            generated: generated(load),
+            ..Report::default()
         };
-        fleet.reported(slot, report);
-        let (worker, slot) = (&mut fleet.workers[slot], &mut slots.slots[slot]);
-        let was_draining = worker.is_draining;
-        worker.is_draining = load.draining || slot.is_absent;
-        let last = std::mem::replace(&mut slot.last, *load);
-        worker.costs = match mean_step(&last, load) {
-            Some((sequences, context_tokens, step_ms)) => {
-                learner.stepped(id, sequences, context_tokens, step_ms)
-            }
-            // It has done nothing, but others have taught what it will take.
-            None => learner.costs(id),
-        };
-        let has_turned = worker.is_draining != was_draining;
-        known.refresh_costs();
-        if has_turned {
-            self.capacity_changed(&mut known);
+        known.placer.reported(slot, report);
+        known.slots.slots[slot].is_draining = load.draining;
+        if known.look_at(slot) {
+            self.let_in(&mut known);
         }
     }
 
@@ -199,9 +193,8 @@ impl Router {
         let mut known = self.lock();
         let Some(slot) = known.slots.of(id) else { return };
         known.slots.slots[slot].block_tokens = block_tokens;
-        if known.fleet.workers[slot].kv_capacity_tokens != capacity_tokens {
-            known.fleet.workers[slot].kv_capacity_tokens = capacity_tokens;
-            self.capacity_changed(&mut known);
+        if known.placer.resized(slot, capacity_tokens) {
+            self.let_in(&mut known);
         }
     }
 
@@ -210,15 +203,15 @@ impl Router {
         let mut known = self.lock();
         let Some(slot) = known.slots.of(id) else { return };
         known.slots.slots[slot].is_absent = !is_open;
-        known.fleet.workers[slot].is_draining = !is_open || known.slots.slots[slot].last.draining;
-        self.capacity_changed(&mut known);
+        known.look_at(slot);
+        self.let_in(&mut known);
     }
 
     /// Whether a prefill worker can hand KV blocks to a decode worker.
     pub(crate) fn paired(&self, prefill: &str, decode: &str, is_connected: bool) {
         let mut known = self.lock();
         if let (Some(from), Some(to)) = (known.slots.of(prefill), known.slots.of(decode)) {
-            known.fleet.links.set_connected(from, to, is_connected);
+            known.placer.fleet.links.set_connected(from, to, is_connected);
         }
     }
 
@@ -226,7 +219,7 @@ impl Router {
     pub(crate) fn adapters(&self, id: &str, names: BTreeSet<String>) {
         let mut known = self.lock();
         if let Some(slot) = known.slots.of(id) {
-            known.fleet.workers[slot].adapters = Arc::new(names);
+            known.placer.fleet.workers[slot].adapters = Arc::new(names);
         }
     }
 
@@ -241,7 +234,7 @@ impl Router {
         let is_open = |worker: &WorkerView| {
             worker.decodes() && !worker.is_draining && worker.is_reached_by(Reach::Gateway as u8)
         };
-        known.fleet.workers.iter().any(is_open)
+        known.placer.fleet.workers.iter().any(is_open)
     }
 
     /// A call to a worker failed.
@@ -249,60 +242,48 @@ impl Router {
         let now = self.now();
         let mut known = self.lock();
         if let Some(slot) = known.slots.of(id) {
-            known.fleet.workers[slot].failed_at = Some(now);
+            known.placer.fleet.workers[slot].failed_at = Some(now);
         }
-    }
-
-    fn capacity_changed(&self, known: &mut Known) {
-        let open = known.fleet.workers.iter().filter(|worker| worker.decodes() && !worker.is_draining);
-        let tokens = open.map(|worker| worker.kv_capacity_tokens).sum();
-        known.admission.set_capacity(tokens);
-        self.let_in(known);
     }
 }
 
 impl Known {
-    /// Brings the costs of all workers to what is known now, if that has changed for all.
-    pub(super) fn refresh_costs(&mut self) {
-        if self.costs_version != self.learner.version() {
-            self.costs_version = self.learner.version();
-            for worker in self.fleet.workers.iter_mut().filter(|worker| !worker.id.is_empty()) {
-                worker.costs = self.learner.costs(&worker.id);
-            }
-        }
+    /// Whether a worker takes requests is looked at again; says whether that is new.
+    fn look_at(&mut self, slot: usize) -> bool {
+        let Slot { is_absent, is_draining, .. } = self.slots.slots[slot];
+        self.placer.set_draining(slot, is_absent || is_draining)
     }
 
-    fn occupy(&mut self, facts: &WorkerFacts) {
-        let Self { fleet, slots, learner, .. } = self;
+    fn occupy(&mut self, slot: Option<usize>, facts: &WorkerFacts) {
+        let Self { placer, slots, .. } = self;
         if slots.slots.is_empty() {
-            fleet.links.set_classes(Topology::classes());
+            placer.fleet.links.set_classes(Topology::classes());
         }
-        let slot = slots.free.pop().unwrap_or_else(|| {
+        let slot = slot.or_else(|| slots.free.pop()).unwrap_or_else(|| {
             slots.slots.push(Slot::default());
-            fleet.workers.push(WorkerView::default());
             slots.slots.len() - 1
         });
-        let life = slots.slots[slot].life + 1;
         let (incarnation, block_tokens) = (facts.incarnation, facts.block_tokens);
         let address = facts.address.clone();
         if let Some(address) = &address {
             slots.by_address.insert(address.clone(), slot);
         }
-        slots.slots[slot] = Slot { life, incarnation, block_tokens, address, ..Slot::default() };
+        let id = facts.id.clone();
+        slots.slots[slot] = Slot { id, incarnation, block_tokens, address, ..Slot::default() };
         slots.by_id.insert(facts.id.clone(), slot);
         if facts.kv_bytes_per_token > 0.0 {
             slots.kv_bytes_per_token = facts.kv_bytes_per_token;
         }
-        fleet.workers[slot] = WorkerView {
+        let worker = WorkerView {
             id: facts.id.as_str().into(),
-            incarnation,
             role: facts.role,
             reach: facts.reach as u8,
             labels: Arc::new(facts.labels.clone()),
             kv_capacity_tokens: facts.capacity_tokens,
-            costs: learner.joined(&facts.id),
             ..WorkerView::default()
         };
+        placer.seated(slot, worker);
+        let fleet = &mut placer.fleet;
         // Nobody is connected until they say so.
         for other in 0..fleet.workers.len() {
             fleet.links.set_connected(slot, other, false);
@@ -316,7 +297,7 @@ impl Known {
 
     // Coarser each time there are too many places; without labels there is one.
     fn regroup(&mut self) {
-        let Self { fleet, slots, .. } = self;
+        let Self { placer: Placer { fleet, .. }, slots, .. } = self;
         'again: loop {
             for worker in &mut fleet.workers {
                 match slots.topology.group(&worker.labels, &mut fleet.links) {
@@ -327,33 +308,13 @@ impl Known {
             return;
         }
     }
-
-    fn vacate(&mut self, slot: usize) {
-        let Self { fleet, slots, .. } = self;
-        let id = fleet.workers[slot].id.to_string();
-        slots.by_id.remove(&id);
-        let emptied = &mut slots.slots[slot];
-        emptied.life += 1;
-        if let Some(address) = emptied.address.take()
-            && slots.by_address.get(&address) == Some(&slot)
-        {
-            slots.by_address.remove(&address);
-        }
-        if let Some(number) = emptied.number.take() {
-            slots.by_number.remove(&number);
-        }
-        slots.free.push(slot);
-        // Neither generates nor takes anything.
-        fleet.workers[slot] = WorkerView { role: Role::Prefill, is_draining: true, ..WorkerView::default() };
-    }
 }
 
-/// Sequences, context tokens and milliseconds of the mean step between two reports.
-fn mean_step(last: &WorkerLoad, load: &WorkerLoad) -> Option<(f64, f64, f64)> {
-    let since = |now: u64, before: u64| now.checked_sub(before).map(|difference| difference as f64);
-    let steps = since(load.decode_steps, last.decode_steps).filter(|steps| *steps > 0.0)?;
-    let sequences = since(load.decode_sequences, last.decode_sequences)?;
-    let context_tokens = since(load.decode_context_tokens, last.decode_context_tokens)?;
-    let us = since(load.decode_us, last.decode_us)?;
-    Some((sequences / steps, context_tokens / steps, us / steps / 1e3))
+fn generated(load: &WorkerLoad) -> Generated {
+    Generated {
+        steps: load.decode_steps as f64,
+        sequences: load.decode_sequences as f64,
+        context_tokens: load.decode_context_tokens as f64,
+        ms: load.decode_us as f64 / 1e3,
+    }
 }

@@ -3,7 +3,7 @@
 mod baton;
 mod simple;
 
-pub(crate) use baton::{Account, BatonRouter, REPORT_MS, TICK_MS};
+pub(crate) use baton::{BatonRouter, REPORT_MS, TICK_MS};
 pub(crate) use simple::SimpleRouter;
 
 use crate::{engine::Holders, traffic::Traffic};

@@ -1,10 +1,10 @@
 //! What happens to the fleet: ends of requests, reports, queues, changes of roles.
 
-use baton_policy::view::{Report, Role};
+use baton_policy::view::{Generated, Prompted, Report, Role};
 
 use super::{World, agenda::Event, outcome::Ending};
 use crate::{
-    engine::Shared,
+    engine::{Shared, Totals},
     flight::{NEVER, Stage},
     route::{REPORT_MS, Router, Seen, TICK_MS},
     traffic::{Cancel, NONE, Start},
@@ -50,8 +50,8 @@ impl World<'_> {
             }
             Router::Simple(_) => {}
             Router::Baton(router) => {
-                let account = flight.account(planned, &self.system.workers, is_complete);
-                router.ended(request, planned, &account, self.now);
+                let told = flight.told(planned, &self.system.workers, is_complete);
+                router.ended(request, &told, self.now);
                 if was_placed {
                     let seen = Seen {
                         traffic: self.traffic,
@@ -162,8 +162,10 @@ impl World<'_> {
                 running,
                 waiting_prompt_tokens: engine.uncomputed_tokens(&shared),
                 kv_used_tokens: engine.used_tokens(),
+                generated: generated(&engine.totals),
+                prompted: prompted(&engine.totals),
             };
-            router.reported(worker, report, engine.totals);
+            router.reported(worker, report);
         }
         self.agenda.add(self.now + REPORT_MS, Event::Report);
     }
@@ -202,5 +204,23 @@ impl World<'_> {
             Router::Baton(router) => router.opened(worker, role, profile),
         }
         self.let_in();
+    }
+}
+
+fn generated(totals: &Totals) -> Generated {
+    Generated {
+        steps: totals.quiet_steps as f64,
+        sequences: totals.quiet_sequences as f64,
+        context_tokens: totals.quiet_context as f64,
+        ms: totals.decode_ms,
+    }
+}
+
+fn prompted(totals: &Totals) -> Prompted {
+    Prompted {
+        steps: totals.alone_steps as f64,
+        tokens: totals.alone_tokens,
+        pairs: totals.alone_pairs,
+        ms: totals.prompt_ms,
     }
 }

@@ -1,12 +1,14 @@
 //! What came of it.
 
-use baton_policy::view::Role;
+use baton_policy::{
+    placer::{Account, Ended, Moved, Served as Known},
+    view::Role,
+};
 
 use super::World;
 use crate::{
     engine::Totals,
     flight::{Flight, NEVER},
-    route::Account,
     system::Worker,
     traffic::{NONE, Prepared},
 };
@@ -201,20 +203,30 @@ impl World<'_> {
 }
 
 impl Flight {
-    pub(super) fn account(&self, planned: &Prepared, workers: &[Worker], is_complete: bool) -> Account {
+    /// As the scheduler hears of it.
+    pub(super) fn told(&self, planned: &Prepared, workers: &[Worker], is_complete: bool) -> Ended<'static> {
         let has_first = self.first_token < NEVER;
-        let is_apart = self.prefill != NONE;
-        let cached = if is_apart { self.at_prefill.cached_tokens } else { self.cached_at_decode };
-        let moved = if self.landed < NEVER { planned.prompt - self.cached_at_decode } else { 0 };
-        let bytes = workers.get(self.decode as usize).map_or(0.0, |worker| worker.profile.kv.bytes_per_token);
-        Account {
+        Ended {
+            tenant: "",
             ttft_ms: has_first.then_some(self.first_token - self.sent),
-            prefill_ms: if has_first { self.first_token - self.prefill_began } else { 0.0 },
-            cached_tokens: u64::from(cached),
-            moved_bytes: f64::from(moved) * bytes,
-            link_ms: self.link_ms,
-            output_tokens: u64::from(planned.output - self.left),
-            is_complete,
+            output_tokens: is_complete.then_some(u64::from(planned.output - self.left)),
+            served: if has_first { Known::Told(self.account(planned, workers)) } else { Known::Unknown },
+        }
+    }
+
+    // Of one that has had its first token.
+    fn account(&self, planned: &Prepared, workers: &[Worker]) -> Account {
+        let (prefill, cached_tokens) = match self.prefill {
+            NONE => (self.decode, self.cached_at_decode),
+            prefill => (prefill, self.at_prefill.cached_tokens),
+        };
+        let moved = if self.landed < NEVER { planned.prompt - self.cached_at_decode } else { 0 };
+        let bytes = f64::from(moved) * workers[self.decode as usize].profile.kv.bytes_per_token;
+        Account {
+            prefill: prefill as usize,
+            prefill_ms: self.first_token - self.prefill_began,
+            cached_tokens: cached_tokens.into(),
+            moved: (bytes > 0.0).then_some(Moved { bytes, link_ms: self.link_ms }),
         }
     }
 }
