@@ -144,7 +144,9 @@ impl Core {
             let mut generating = StepShape::default();
             let sequences = self.running.values().filter(|sequence| sequence.is_decoding());
             sequences.for_each(|sequence| generating.sequence(sequence.position() as u64));
-            self.pace.prompt_tokens(&generating, tokens.max(block))
+            let mut prompts = self.running.values().filter(|sequence| !sequence.is_decoding());
+            let computed = prompts.next().map_or(0, |prompt| prompt.position());
+            self.pace.prompt_tokens(&generating, computed, tokens.max(block))
         };
         StepLimits {
             tokens,
