@@ -1,14 +1,15 @@
 //! An index that one thread writes and many read.
 //!
 //! One lock for all of it, which the writer holds for one slice of its work at a time, some ten microseconds, and does not take again
-//! before those who waited have read. So a query waits for one slice at most, and a look-up costs no lock of its own.
+//! before those who waited have read. So a query waits for one slice at most, and a look-up costs no lock of its own. What a slice could
+//! wait for, the kernel's clearing of memory that tables grow into, is done before the lock is taken.
 
 use std::sync::{
     Arc, PoisonError, RwLock,
     atomic::{AtomicUsize, Ordering},
 };
 
-use crate::{Index, Slices};
+use crate::{Index, Slices, pages::Spares};
 
 /// An index to read from any thread.
 #[derive(Clone)]
@@ -19,6 +20,7 @@ pub struct IndexReader {
 /// The side that writes: one for each index.
 pub struct IndexWriter {
     shared: Arc<Shared>,
+    spares: Spares,
 }
 
 struct Shared {
@@ -34,8 +36,9 @@ const YIELDS: usize = 50;
 
 /// Divides an index into its two sides.
 pub fn share(index: Index) -> (IndexWriter, IndexReader) {
+    let spares = index.spares();
     let shared = Arc::new(Shared { index: RwLock::new(index), waiting: AtomicUsize::new(0) });
-    (IndexWriter { shared: shared.clone() }, IndexReader { shared })
+    (IndexWriter { shared: shared.clone(), spares }, IndexReader { shared })
 }
 
 impl IndexReader {
@@ -51,6 +54,7 @@ impl IndexReader {
 
 impl IndexWriter {
     fn locked<R>(&mut self, slice: impl FnOnce(&mut Index) -> R) -> R {
+        self.spares.fill();
         self.let_readers_in();
         slice(&mut self.shared.index.write().unwrap_or_else(PoisonError::into_inner))
     }
@@ -86,5 +90,25 @@ impl Slices for &mut IndexWriter {
                 return done;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::IndexLimits;
+
+    #[test]
+    fn pages_that_a_slice_began_are_made_up_for_before_the_next_one() {
+        let (mut writer, reader) = share(Index::new(IndexLimits { bytes: 16 << 20, guess_seconds: 60 }));
+        let ready = |index: &Index| index.spares().bytes() >> 21;
+        assert_eq!((&mut writer).write(|index| ready(index)), 0);
+        for count in [1, 2, Spares::MOST, 1] {
+            (&mut writer).write(|index| {
+                (0..count).for_each(|_| drop(index.spares().take::<u8>()));
+            });
+        }
+        assert_eq!(reader.read(ready), Spares::MOST - 1);
+        assert_eq!((&mut writer).write(|index| ready(index)), Spares::MOST);
     }
 }

@@ -16,6 +16,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use crate::{
     holders::{Life, Sets, Tiers},
+    pages::Spares,
     table::Table,
 };
 use age::Age;
@@ -48,7 +49,8 @@ pub enum Tier {
 /// Bounds of an index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IndexLimits {
-    /// Memory in bytes, by the sizes that entries have at worst. What it has really taken is less, but for some pages of 2 MiB that are only begun.
+    /// Memory in bytes, by the sizes that entries have at worst. What it has really taken is less, but for
+    /// some pages of 2 MiB that are only begun, and three that are kept ready.
     pub bytes: usize,
     /// A guess counts for so long at least, and for twice as long at most.
     pub guess_seconds: u64,
@@ -69,6 +71,8 @@ pub struct Index {
     blocks: Blocks,
     near: Near,
     names: Table,
+    /// For what `blocks` and `names` begin next.
+    spares: Spares,
     sets: Sets,
     lives: Lives,
     workers: HashMap<WorkerId, Worker>,
@@ -91,13 +95,15 @@ impl Index {
     pub fn new(limits: IndexLimits) -> Self {
         let entries = limits.bytes / ENTRY_BYTES / 2;
         let bits = (entries / PART_ENTRIES).max(2).ilog2().clamp(1, 20);
+        let spares = Spares::default();
         Self {
             limits,
             now: 0,
             // Of one index entry for each six blocks.
-            blocks: Blocks::new(bits.saturating_sub(2).max(1)),
+            blocks: Blocks::new(bits.saturating_sub(2).max(1), &spares),
             near: Near::default(),
-            names: Table::new(bits),
+            names: Table::new(bits, spares.clone()),
+            spares,
             sets: Sets::default(),
             lives: Lives::new(),
             workers: HashMap::new(),
@@ -124,6 +130,11 @@ impl Index {
             self.guesses.turn();
         }
         self.guesses.skip_to(now);
+    }
+
+    /// Pages that are ready for when it grows.
+    pub(crate) fn spares(&self) -> Spares {
+        self.spares.clone()
     }
 
     /// Sizes of blocks, in tokens, that workers have: a query needs a prompt's keys for each.

@@ -45,7 +45,7 @@ impl Index {
             blocks: self.blocks.len(),
             names: self.names.len(),
             sets: self.sets.len(),
-            bytes: self.blocks.bytes() + self.names.bytes() + self.sets.bytes(),
+            bytes: self.blocks.bytes() + self.names.bytes() + self.sets.bytes() + self.spares.bytes(),
             stored,
             removed,
             evicted,

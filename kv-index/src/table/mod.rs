@@ -20,7 +20,7 @@ mod resize;
 #[cfg(test)]
 mod tests;
 
-use crate::pages::Page;
+use crate::pages::{Page, Spares};
 pub(crate) use line::Entry;
 use line::{LINE, Line};
 use resize::Homes;
@@ -33,7 +33,8 @@ const PAGE: usize = Page::<Line>::ITEMS;
 
 pub(crate) struct Table {
     /// The lines that keys are at home in, and some more; lines that are not there yet have no entries.
-    pages: Vec<Page<Line>>,
+    pages: Vec<Option<Page<Line>>>,
+    spares: Spares,
     homes: Homes,
     /// Bits of a key that choose its part.
     bits: u32,
@@ -52,10 +53,11 @@ pub(crate) struct Place(usize);
 
 impl Table {
     /// With 2^`bits` parts for [`Self::retain`], 2 at least.
-    pub(crate) fn new(bits: u32) -> Self {
+    pub(crate) fn new(bits: u32, spares: Spares) -> Self {
         debug_assert!((1..=24).contains(&bits));
         Self {
             pages: Vec::new(),
+            spares,
             homes: Homes::default(),
             bits,
             len: 0,
@@ -71,7 +73,7 @@ impl Table {
 
     /// Memory that it has taken.
     pub(crate) fn bytes(&self) -> usize {
-        self.pages.len() * PAGE * size_of::<Line>()
+        self.pages.iter().flatten().count() * PAGE * size_of::<Line>()
     }
 
     pub(crate) fn parts(&self) -> usize {
@@ -80,16 +82,18 @@ impl Table {
 
     #[inline]
     fn line(&self, line: usize) -> Option<&Line> {
-        self.pages.get(line / PAGE).map(|page| &page.items()[line % PAGE])
+        self.pages.get(line / PAGE)?.as_ref().map(|page| &page.items()[line % PAGE])
     }
 
     /// One that may have to be made.
     #[inline]
     fn line_mut(&mut self, line: usize) -> &mut Line {
-        while line / PAGE >= self.pages.len() {
-            self.pages.push(Page::new());
+        let at = line / PAGE;
+        if at >= self.pages.len() {
+            self.pages.resize_with(at + 1, || None);
         }
-        &mut self.pages[line / PAGE].items_mut()[line % PAGE]
+        let page = self.pages[at].get_or_insert_with(|| self.spares.take());
+        &mut page.items_mut()[line % PAGE]
     }
 
     #[inline]

@@ -32,7 +32,7 @@ fn key(rng: &mut SmallRng) -> u64 {
 fn it_does_what_an_ordered_map_does() {
     for seed in 0..30 {
         let mut rng = SmallRng::seed_from_u64(seed);
-        let (mut table, mut expected) = (Table::new(1 + seed as u32 % 4), BTreeMap::new());
+        let (mut table, mut expected) = (Table::new(1 + seed as u32 % 4, Spares::default()), BTreeMap::new());
         for step in 0..3000 {
             let key = key(&mut rng);
             // Grows for a while, then shrinks.
@@ -73,7 +73,7 @@ fn it_does_what_an_ordered_map_does() {
 #[test]
 fn an_entry_takes_as_little_as_promised() {
     let mut rng = SmallRng::seed_from_u64(1);
-    let mut table = Table::new(6);
+    let mut table = Table::new(6, Spares::default());
     // Besides, a page that is only begun at its end.
     let each = |table: &Table| (table.bytes() - (2 << 20)) as f64 / table.len() as f64;
     for count in 1..=1_500_000 {
@@ -97,7 +97,7 @@ fn an_entry_takes_as_little_as_promised() {
 /// What happens while a pass comes to no end.
 #[test]
 fn parts_may_be_emptier_than_others_for_long() {
-    let (mut rng, mut table) = (SmallRng::seed_from_u64(2), Table::new(4));
+    let (mut rng, mut table) = (SmallRng::seed_from_u64(2), Table::new(4, Spares::default()));
     for _ in 0..200_000 {
         table.place(rng.random_range(1..=u64::MAX));
     }
@@ -116,4 +116,28 @@ fn parts_may_be_emptier_than_others_for_long() {
             place / LINE - home
         );
     }
+}
+
+#[test]
+fn it_grows_into_pages_that_are_ready_and_without_them() {
+    let (mut rng, spares) = (SmallRng::seed_from_u64(3), Spares::default());
+    let (mut with, mut without) = (Table::new(4, spares.clone()), Table::new(4, Spares::default()));
+    let mut expected = BTreeMap::new();
+    for step in 0..400_000 {
+        let key = rng.random_range(1..=u64::MAX);
+        spares.fill();
+        let before = (with.bytes(), spares.bytes());
+        for table in [&mut with, &mut without] {
+            let place = table.place(key);
+            *table.value_mut(place) = step;
+        }
+        // None are ready before the first was asked for.
+        let grown = with.bytes() - before.0;
+        assert!(grown == before.1 - spares.bytes() || before == (0, 0), "{grown} bytes after {before:?}");
+        expected.insert(key, step);
+    }
+    assert_eq!((with.bytes(), without.spares.bytes()), (without.bytes(), 0));
+    assert!(with.bytes() > Spares::MOST * (2 << 20));
+    check(&with, &expected);
+    check(&without, &expected);
 }

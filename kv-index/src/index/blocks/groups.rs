@@ -1,16 +1,16 @@
 //! All groups, by number.
 
 use super::group::Group;
-use crate::pages::Page;
+use crate::pages::{Page, Spares};
 
 /// Marks the end of the list of those that are not in use.
 const NONE: u32 = u32::MAX;
 /// Groups of a page, a power of two.
 const PAGE: usize = Page::<Group>::ITEMS;
 
-#[derive(Default)]
 pub(super) struct Groups {
     pages: Vec<Page<Group>>,
+    spares: Spares,
     /// Numbers that were given out so far.
     numbers: usize,
     /// Of those, in use.
@@ -20,6 +20,10 @@ pub(super) struct Groups {
 }
 
 impl Groups {
+    pub(super) fn new(spares: Spares) -> Self {
+        Self { pages: Vec::new(), spares, numbers: 0, used: 0, free: None }
+    }
+
     /// Numbers are below this.
     pub(super) fn numbers(&self) -> usize {
         self.numbers
@@ -60,7 +64,7 @@ impl Groups {
             }
             None => {
                 if self.numbers == self.pages.len() * PAGE {
-                    self.pages.push(Page::new());
+                    self.pages.push(self.spares.take());
                 }
                 self.numbers += 1;
                 (self.numbers - 1) as u32
@@ -77,7 +81,7 @@ impl Groups {
         self.free = Some(number);
         self.used -= 1;
         if self.used == 0 {
-            *self = Self::default();
+            *self = Self::new(self.spares.clone());
         }
     }
 }

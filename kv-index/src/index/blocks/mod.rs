@@ -20,6 +20,7 @@ mod tests;
 use super::age::Age;
 use crate::{
     holders::Holders,
+    pages::Spares,
     table::{self, Table},
 };
 use group::Group;
@@ -58,8 +59,9 @@ pub(super) struct Blocks {
 
 impl Blocks {
     /// With 2^`bits` segments of the index.
-    pub(super) fn new(bits: u32) -> Self {
-        Self { index: Table::new(bits), groups: Groups::default(), spilled: Table::new(bits), len: 0 }
+    pub(super) fn new(bits: u32, spares: &Spares) -> Self {
+        let table = || Table::new(bits, spares.clone());
+        Self { index: table(), groups: Groups::new(spares.clone()), spilled: table(), len: 0 }
     }
 
     pub(super) fn len(&self) -> usize {

@@ -40,7 +40,8 @@ fn keys(rng: &mut SmallRng) -> Vec<u64> {
 fn it_does_what_an_ordered_map_does() {
     for seed in 0..20 {
         let mut rng = SmallRng::seed_from_u64(seed);
-        let (mut blocks, mut expected, mut near) = (Blocks::new(2), BTreeMap::new(), Near::default());
+        let (mut blocks, mut expected, mut near) =
+            (Blocks::new(2, &Spares::default()), BTreeMap::new(), Near::default());
         for step in 0..2000_u16 {
             let keys = keys(&mut rng);
             // Grows for a while, then shrinks.
@@ -87,7 +88,7 @@ fn it_does_what_an_ordered_map_does() {
 
 #[test]
 fn where_many_chains_part_the_others_are_spilled_and_what_follows_is_together_again() {
-    let (mut blocks, mut near) = (Blocks::new(4), Near::default());
+    let (mut blocks, mut near) = (Blocks::new(4, &Spares::default()), Near::default());
     let root = key::next(key::seed("m", None, 16), 1);
     let chains: Vec<Vec<u64>> = (0..1000)
         .map(|chain| {
@@ -112,7 +113,7 @@ fn where_many_chains_part_the_others_are_spilled_and_what_follows_is_together_ag
 
 #[test]
 fn blocks_of_a_group_have_the_age_of_the_youngest_and_their_own_depth() {
-    let (mut blocks, mut near) = (Blocks::new(1), Near::default());
+    let (mut blocks, mut near) = (Blocks::new(1, &Spares::default()), Near::default());
     let mut key = key::seed("m", None, 16);
     let keys: Vec<u64> = (0..8)
         .map(|at| {
@@ -135,7 +136,7 @@ fn blocks_of_a_group_have_the_age_of_the_youngest_and_their_own_depth() {
 
 #[test]
 fn six_blocks_take_as_little_as_promised() {
-    let (mut blocks, mut near) = (Blocks::new(6), Near::default());
+    let (mut blocks, mut near) = (Blocks::new(6, &Spares::default()), Near::default());
     for chain in 0..3000 {
         let mut key = key::next(key::seed("m", None, 16), chain);
         for at in 0..600 {
