@@ -174,37 +174,20 @@ impl<'a> Reader<'a> {
     pub(crate) fn tokens(&mut self, out: &mut Vec<u32>) -> Result<()> {
         out.clear();
         let Some(len) = self.array()? else { return self.error("tokens") };
-        out.reserve(len);
-        for _ in 0..len {
-            out.push(self.token()?);
-        }
-        Ok(())
-    }
-
-    #[inline]
-    fn token(&mut self) -> Result<u32> {
-        if let Some(head) = self.bytes.get(self.at..).and_then(|rest| rest.first_chunk::<5>()) {
-            let [tag, a, b, c, d] = *head;
-            match tag {
-                0xcd => {
-                    self.at += 3;
-                    return Ok(u32::from(u16::from_be_bytes([a, b])));
-                }
-                0xce => {
-                    self.at += 5;
-                    return Ok(u32::from_be_bytes([a, b, c, d]));
-                }
-                0..=0x7f => {
-                    self.at += 1;
-                    return Ok(u32::from(tag));
-                }
-                _ => {}
+        out.resize(len, 0);
+        let mut rest = &self.bytes[self.at..];
+        for token in out {
+            if let Some((value, after)) = short_token(rest) {
+                (*token, rest) = (value, after);
+                continue;
             }
+            self.at = self.bytes.len() - rest.len();
+            let Head::Uint(value) = self.head()? else { return self.error("a token id") };
+            *token = u32::try_from(value).or_else(|_| self.error("a token id"))?;
+            rest = &self.bytes[self.at..];
         }
-        match self.head()? {
-            Head::Uint(value) => u32::try_from(value).or_else(|_| self.error("a token id")),
-            _ => self.error("a token id"),
-        }
+        self.at = self.bytes.len() - rest.len();
+        Ok(())
     }
 
     /// Goes past a value of any kind.
@@ -224,6 +207,79 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// A number of four bytes at most, and what comes after it; or `None` for any other value and near the end.
+#[inline]
+fn short_token(bytes: &[u8]) -> Option<(u32, &[u8])> {
+    let next = u64::from_be_bytes(*bytes.first_chunk()?);
+    let tag = next >> 56;
+    // Most are of two bytes. Of the others no branch predictor could know which comes.
+    if tag == 0xcd {
+        return Some((u32::from((next >> 40) as u16), &bytes[3..]));
+    }
+    let is_small = tag < 0x80;
+    if !is_small && !(0xcc..=0xce).contains(&tag) {
+        return None;
+    }
+    let len = if is_small { 0 } else { 1 << (tag & 3) };
+    let value = if is_small { tag } else { next << 8 >> (64 - 8 * len) };
+    Some((value as u32, &bytes[1 + len..]))
+}
+
 fn signed(value: i64) -> Head {
     u64::try_from(value).map_or(Head::Negative(value), Head::Uint)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tokens(values: &[Vec<u8>]) -> Result<Vec<u32>> {
+        let bytes = [&[0xdc, 0, values.len() as u8], values.concat().as_slice()].concat();
+        let (mut reader, mut out) = (Reader::new(&bytes), vec![7]);
+        reader.tokens(&mut out)?;
+        assert_eq!(reader.at(), bytes.len());
+        Ok(out)
+    }
+
+    /// All the ways to write a number.
+    fn written(value: u32) -> Vec<Vec<u8>> {
+        let bytes = u64::from(value).to_be_bytes();
+        let tagged = |tag: u8, len: usize| [&[tag][..], &bytes[8 - len..]].concat();
+        let mut all = vec![tagged(0xcf, 8), tagged(0xd3, 8), tagged(0xce, 4)];
+        all.extend((value < 1 << 31).then(|| tagged(0xd2, 4)));
+        all.extend((value < 1 << 16).then(|| tagged(0xcd, 2)));
+        all.extend((value < 1 << 15).then(|| tagged(0xd1, 2)));
+        all.extend((value < 1 << 8).then(|| tagged(0xcc, 1)));
+        all.extend((value < 1 << 7).then(|| tagged(0xd0, 1)));
+        all.extend((value < 1 << 7).then(|| vec![value as u8]));
+        all
+    }
+
+    #[test]
+    fn tokens_are_the_same_however_they_are_written_and_whatever_follows() {
+        const VALUES: [u32; 8] = [0, 127, 128, 255, 256, 65_535, 65_536, u32::MAX];
+        for value in VALUES {
+            for one in written(value) {
+                assert_eq!(tokens(std::slice::from_ref(&one)), Ok(vec![value]));
+                for next in VALUES {
+                    for two in written(next) {
+                        assert_eq!(tokens(&[one.clone(), two.clone()]), Ok(vec![value, next]));
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_token_is_refused_wherever_it_is() {
+        let rest = vec![vec![0xcd, 1, 0]; 4];
+        for bad in [vec![0xcf, 0, 0, 0, 1, 0, 0, 0, 0], vec![0xff], vec![0xc0], vec![0xa1, 65]] {
+            let bad = [bad];
+            assert!(tokens(&[&bad, rest.as_slice()].concat()).is_err(), "{bad:x?}");
+            assert!(tokens(&[rest.as_slice(), &bad].concat()).is_err(), "{bad:x?}");
+        }
+        for one in written(127) {
+            assert!(tokens(&[one[..one.len() - 1].to_vec()]).is_err(), "the end of {one:x?} is missing");
+        }
+    }
 }
