@@ -45,6 +45,7 @@ pub struct BatchReader {
     records: Vec<(WorkerId, Record)>,
     /// How many of those are waiting; the others are memory to be used again.
     waiting: usize,
+    /// Of those that wait: [`SLICE`] at most, unless it is one alone.
     blocks: usize,
 }
 
@@ -101,37 +102,28 @@ impl BatchReader {
             report.skipped += 1;
             return Ok(());
         }
-        self.waiting += 1;
-        self.blocks += record.blocks();
-        report.blocks += record.blocks();
-        if self.blocks >= SLICE || self.waiting >= SLICE {
+        let blocks = record.blocks();
+        report.blocks += blocks;
+        if self.waiting > 0 && (self.blocks + blocks > SLICE || self.waiting == SLICE) {
+            let at = self.waiting;
             self.flush(index);
+            self.records.swap(0, at);
         }
+        self.waiting += 1;
+        self.blocks += blocks;
         Ok(())
     }
 
     /// Applies what waits.
     pub fn flush(&mut self, index: &mut impl Slices) {
-        let mut records = self.records[..self.waiting].iter();
-        while !records.as_slice().is_empty() {
-            let (mut count, mut blocks) = (0, 0);
-            for (_, record) in records.clone() {
-                blocks += record.blocks();
-                if count > 0 && blocks > SLICE {
-                    break;
-                }
-                count += 1;
-            }
-            let together = &records.as_slice()[..count];
-            records = records.as_slice()[count..].iter();
-            match together {
-                // A long one has its own slices.
-                [(worker, record)] => apply(index, *worker, record),
-                _ => index.write(|index| {
-                    index.warm(together.iter().map(|(worker, record)| coming(*worker, record)));
-                    together.iter().for_each(|(worker, record)| apply_warm(index, *worker, record));
-                }),
-            }
+        match &self.records[..self.waiting] {
+            [] => {}
+            // A long one has its own slices.
+            [(worker, record)] => apply(index, *worker, record),
+            together => index.write(|index| {
+                index.warm(together.iter().map(|(worker, record)| coming(*worker, record)));
+                together.iter().for_each(|(worker, record)| apply_warm(index, *worker, record));
+            }),
         }
         (self.waiting, self.blocks) = (0, 0);
     }
