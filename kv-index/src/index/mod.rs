@@ -20,7 +20,7 @@ use crate::{
     table::Table,
 };
 use age::Age;
-use blocks::{Block, Blocks, Near};
+use blocks::{Blocks, Near};
 use guesses::Guesses;
 use lives::Lives;
 pub use query::{Found, Matches, TierWeights};

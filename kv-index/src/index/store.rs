@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 
 use super::{
-    Age, Block, Index, Tier, WorkerId,
+    Age, Index, Tier, WorkerId,
     blocks::{BATCH, Near},
     name,
     steps::in_steps,
@@ -89,19 +89,18 @@ impl Index {
     /// A block is held otherwise than before.
     #[inline]
     fn hold(&mut self, life: Life, change: Change, key: u64, depth: u32) {
-        let place = self.blocks.place(key, &mut self.near);
-        let holders = self.blocks.block(place).holders;
-        let (holders, before, after) = self.sets.change(holders, life, change);
-        self.blocks.set(place, Block { holders, age: Age::new(self.now, depth) });
-        let blocks = self.lives.blocks_mut(life);
-        *blocks += u32::from(before == 0 && after != 0);
+        let age = Age::new(self.now, depth);
+        let is_new = self.blocks.update(key, age, &mut self.near, |holders| {
+            let (holders, before, after) = self.sets.change(holders, life, change);
+            (holders, before == 0 && after != 0)
+        });
+        *self.lives.blocks_mut(life) += u32::from(is_new);
     }
 
     /// From now on the block is known by this hash. One that was known by it before is not held any more.
     #[inline]
     fn give_name(&mut self, life: Life, change: Change, name: u64, key: u64) {
-        let place = self.names.place(name);
-        let before = std::mem::replace(self.names.value_mut(place), key);
+        let before = self.names.replace(name, key);
         if before != 0 && before != key {
             let Change::Store(tiers) = change else { return };
             self.let_go(life, Change::Remove(tiers), before);

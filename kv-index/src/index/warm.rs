@@ -47,13 +47,12 @@ impl Index {
         keys.clear();
         for Coming { worker, hashes, news } in coming.clone() {
             let Some(owner) = self.workers.get(&worker).map(|entry| entry.owner) else { continue };
-            let from = names.len();
             if let News::Stored(_, After::Block(parent)) = news {
                 names.push(name(parent, owner));
             }
             names.extend(hashes.iter().map(|hash| name(*hash, owner)));
-            self.names.fetch(&names[from..]);
         }
+        self.names.fetch(&names);
         self.names.fetch_further(&names, true);
         let mut rest = names.iter();
         for Coming { worker, hashes, news } in coming {

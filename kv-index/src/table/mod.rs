@@ -28,6 +28,9 @@ use resize::Homes;
 /// Lines that an insertion may go through: some microseconds. Where all parts are as full as each other, none goes through so many.
 const FAR: usize = 512;
 
+/// Lines that are fetched together.
+const FETCHED: usize = 64;
+
 /// Lines of a page, a power of two.
 const PAGE: usize = Page::<Line>::ITEMS;
 
@@ -85,15 +88,18 @@ impl Table {
         self.pages.get(line / PAGE)?.as_ref().map(|page| &page.items()[line % PAGE])
     }
 
-    /// One that may have to be made.
+    /// The lines of a page, which may have to be made.
+    #[inline]
+    fn page_mut(&mut self, page: usize) -> &mut [Line] {
+        if page >= self.pages.len() {
+            self.pages.resize_with(page + 1, || None);
+        }
+        self.pages[page].get_or_insert_with(|| self.spares.take()).items_mut()
+    }
+
     #[inline]
     fn line_mut(&mut self, line: usize) -> &mut Line {
-        let at = line / PAGE;
-        if at >= self.pages.len() {
-            self.pages.resize_with(at + 1, || None);
-        }
-        let page = self.pages[at].get_or_insert_with(|| self.spares.take());
-        &mut page.items_mut()[line % PAGE]
+        &mut self.page_mut(line / PAGE)[line % PAGE]
     }
 
     #[inline]
@@ -106,12 +112,27 @@ impl Table {
         self.line_mut(place / LINE).0[place % LINE] = entry;
     }
 
-    /// Loads what a search for each of the keys looks at first.
+    /// Loads what a search for this key looks at first.
+    #[inline]
+    pub(crate) fn fetch_one(&self, key: u64) {
+        if let Some(line) = self.line(self.homes.of(key)) {
+            crate::prefetch::prefetch(line);
+        }
+    }
+
+    /// The same for each of the keys.
     #[inline]
     pub(crate) fn fetch(&self, keys: &[u64]) {
-        for &key in keys {
-            if let Some(line) = self.line(self.homes.of(key)) {
-                crate::prefetch::prefetch(line);
+        // In two rounds: the shorter the second one is, the more loads a core has under way.
+        for keys in keys.chunks(FETCHED) {
+            let mut homes = [0; FETCHED];
+            for (home, key) in homes.iter_mut().zip(keys) {
+                *home = self.homes.of(*key);
+            }
+            for home in &homes[..keys.len()] {
+                if let Some(line) = self.line(*home) {
+                    crate::prefetch::prefetch(line);
+                }
             }
         }
     }
@@ -171,15 +192,32 @@ impl Table {
     /// The place of `key`, put in with value 0 if it was not there.
     #[inline]
     pub(crate) fn place(&mut self, key: u64) -> Place {
-        debug_assert_ne!(key, 0, "0 marks gaps");
-        let place = self.search(key).unwrap_or_else(|place| {
-            let place =
-                if self.makes_room() { self.search(key).unwrap_or_else(|place| place) } else { place };
-            self.len += 1;
-            self.insert(place, Entry { key, value: 0 });
-            place
-        });
-        Place(place)
+        Place(self.insert_new(Entry { key, value: 0 }).unwrap_or_else(|place| place))
+    }
+
+    /// Gives `key` this value; the one that it had, or 0.
+    #[inline]
+    pub(crate) fn replace(&mut self, key: u64, value: u64) -> u64 {
+        match self.insert_new(Entry { key, value }) {
+            Ok(_) => 0,
+            Err(place) => std::mem::replace(self.value_mut(Place(place)), value),
+        }
+    }
+
+    /// Where this entry was put in, unless there is one with its key: then where that is.
+    #[inline]
+    fn insert_new(&mut self, entry: Entry) -> Result<usize, usize> {
+        debug_assert_ne!(entry.key, 0, "0 marks gaps");
+        let mut place = match self.search(entry.key) {
+            Ok(place) => return Err(place),
+            Err(place) => place,
+        };
+        if self.makes_room() {
+            place = self.search(entry.key).unwrap_or_else(|place| place);
+        }
+        self.len += 1;
+        self.insert(place, entry);
+        Ok(place)
     }
 
     /// At a place that [`Self::search`] gave; what comes after it moves to the right, up to the next gap.

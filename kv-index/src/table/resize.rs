@@ -8,6 +8,8 @@
 //! to the right, beginning with the largest; to shrink, to the left, beginning with the smallest. So no change waits for more than some lines to be moved, and there
 //! are never two arrays.
 
+use std::ops::{Range, RangeInclusive};
+
 use super::{Entry, LINE, PAGE, Table};
 
 /// Entries at home in 20 places when another one makes the array grow.
@@ -30,7 +32,7 @@ const STEP: usize = 16;
 const CHANGES: u32 = 8;
 
 /// The lines that keys are at home in.
-#[derive(Default)]
+#[derive(Clone, Copy, Default)]
 pub(super) struct Homes {
     lines: usize,
     /// Before they became more or fewer; the same, unless entries are being moved.
@@ -40,8 +42,15 @@ pub(super) struct Homes {
     changes: u32,
 }
 
+#[inline]
 fn home(key: u64, lines: usize) -> usize {
     ((u128::from(key) * lines as u128) >> 64) as usize
+}
+
+/// The keys that are at home in some of so many lines; no gap's.
+fn keys(of: &Range<usize>, lines: usize) -> RangeInclusive<u64> {
+    let first = |line: usize| ((line as u128) << 64).div_ceil(lines as u128);
+    first(of.start).max(1) as u64..=(first(of.end) - 1) as u64
 }
 
 impl Homes {
@@ -85,7 +94,7 @@ impl Homes {
     }
 
     /// The old lines that are moved next.
-    fn next(&self) -> std::ops::Range<usize> {
+    fn next(&self) -> Range<usize> {
         if self.grows() {
             self.moved.saturating_sub(STEP)..self.moved
         } else {
@@ -93,7 +102,7 @@ impl Homes {
         }
     }
 
-    fn end_step(&mut self, done: &std::ops::Range<usize>) {
+    fn end_step(&mut self, done: &Range<usize>) {
         self.moved = if self.grows() { done.start } else { done.end };
         if self.moved == if self.grows() { 0 } else { self.old } {
             self.old = self.lines;
@@ -146,40 +155,57 @@ impl Table {
         let mut moving = std::mem::take(&mut self.moving);
         self.take_out(&lines, &mut moving);
         self.homes.end_step(&lines);
-        let mut next = 0;
-        for entry in moving.drain(..) {
-            let place = next.max(self.homes.of(entry.key) * LINE);
-            let there = &mut self.line_mut(place / LINE).0[place % LINE];
-            next = 1 + if there.key == 0 {
-                *there = entry;
-                place
-            } else {
-                // Others have come as far as here.
-                let (Ok(place) | Err(place)) = self.search(entry.key);
-                self.insert(place, entry);
-                place
-            };
-        }
+        self.put_back(&moving);
+        moving.clear();
         self.moving = moving;
-        if !self.homes.is_moving() {
+        if self.homes.is_moving() {
+            self.fetch_next();
+        } else {
             self.drop_pages();
         }
-        self.fetch_next();
+    }
+
+    /// Puts entries, by their keys, where they belong now.
+    fn put_back(&mut self, mut entries: &[Entry]) {
+        const PLACES: usize = PAGE * LINE;
+        let homes = self.homes;
+        let mut next = 0;
+        let place = |entry: &Entry, next: usize| next.max(homes.of(entry.key) * LINE);
+        while let Some(first) = entries.first() {
+            let page = place(first, next) / PLACES;
+            let lines = self.page_mut(page);
+            let taken = entries.iter().position(|entry| {
+                let at = place(entry, next);
+                let there = &mut lines[at / LINE % PAGE].0[at % LINE];
+                let is_free = at / PLACES == page && there.key == 0;
+                if is_free {
+                    *there = *entry;
+                    next = at + 1;
+                }
+                !is_free
+            });
+            entries = taken.map_or(&[], |taken| &entries[taken..]);
+            if let Some((entry, rest)) = entries.split_first()
+                && place(entry, next) / PLACES == page
+            {
+                // Others have come as far as here.
+                let (Ok(place) | Err(place)) = self.search(entry.key);
+                self.insert(place, *entry);
+                (next, entries) = (place + 1, rest);
+            }
+        }
     }
 
     /// Takes out what is at home in some of the old lines, and those after it that are only where they are because of it.
-    fn take_out(&mut self, lines: &std::ops::Range<usize>, moving: &mut Vec<Entry>) {
+    fn take_out(&mut self, lines: &Range<usize>, moving: &mut Vec<Entry>) {
+        let keys = keys(lines, self.homes.old);
         let mut at = lines.start;
         let after = loop {
-            let old = self.homes.old;
             let line = self.line_mut(at);
-            let olds = line.0.map(|entry| home(entry.key, old));
-            let (has_gap, larger) =
-                (line.0[LINE - 1].key == 0, olds.iter().position(|old| *old >= lines.end));
-            for (entry, old) in line.0.iter_mut().zip(olds) {
-                if lines.contains(&old) && entry.key != 0 {
-                    moving.push(std::mem::take(entry));
-                }
+            let has_gap = line.0[LINE - 1].key == 0;
+            let larger = line.0.iter().position(|entry| entry.key > *keys.end());
+            for entry in line.0.iter_mut().filter(|entry| keys.contains(&entry.key)) {
+                moving.push(std::mem::take(entry));
             }
             match larger {
                 Some(slot) => break at * LINE + slot,
@@ -210,7 +236,12 @@ impl Table {
     fn fetch_next(&self) {
         let Homes { lines, old, .. } = self.homes;
         let from = self.homes.next();
-        let to = from.start * lines / old.max(1)..from.end * lines / old.max(1);
-        from.chain(to).filter_map(|line| self.line(line)).for_each(crate::prefetch::prefetch);
+        let to = from.start * lines / old..from.end * lines / old;
+        for Range { start, end } in [from, to] {
+            // Where another page begins, it is left out.
+            let page = self.pages.get(start / PAGE).and_then(Option::as_ref);
+            let lines = page.map_or(&[][..], |page| &page.items()[start % PAGE..]);
+            lines[..lines.len().min(end - start)].iter().for_each(crate::prefetch::prefetch);
+        }
     }
 }

@@ -84,7 +84,7 @@ impl Blocks {
     /// Loads what a search for each of these keys looks at first.
     #[inline]
     pub(super) fn fetch(&self, keys: &[u64]) {
-        uppers(keys).for_each(|upper| self.index.fetch(&[upper]));
+        uppers(keys).for_each(|upper| self.index.fetch_one(upper));
     }
 
     /// Loads what it goes on with, for keys that were fetched some time ago.
@@ -142,59 +142,66 @@ impl Blocks {
         }
     }
 
-    /// Also makes others of its group younger or older.
+    /// Changes who holds a block, put in if it was not there, and how old it and others of its group are; what `change` gives besides.
     #[inline]
-    pub(super) fn set(&mut self, place: Place, block: Block) {
-        match place {
-            Place::Group { number, place } => {
-                let group = self.groups.group_mut(number);
-                group.set_holders(place, block.holders);
-                group.set_age(place, block.age);
-            }
-            Place::Spilled(place) => *self.spilled.value_mut(place) = block.value(),
-        }
-    }
-
-    /// The place of a block, put in without holders if it was not there.
-    #[inline]
-    pub(super) fn place(&mut self, key: u64, near: &mut Near) -> Place {
+    pub(super) fn update<R>(
+        &mut self,
+        key: u64,
+        age: Age,
+        near: &mut Near,
+        change: impl FnOnce(Holders) -> (Holders, R),
+    ) -> R {
         let number = match self.number(key, near) {
             Some(number) => number,
-            None => {
-                near.0 = self.groups.add((key >> 32) as u32);
-                let place = self.index.place(by_upper(key));
-                *self.index.value_mut(place) = u64::from(near.0);
-                near.0
-            }
+            None => self.add_group(key, near),
         };
         let group = self.groups.group_mut(number);
-        if let Some(place) = group.find(key as u32) {
-            return Place::Group { number, place };
-        }
-        if group.spilled == 0
-            && let Some(place) = group.insert(key as u32)
-        {
-            self.len += 1;
-            return Place::Group { number, place };
-        }
-        self.place_in_crowd(key, number)
+        let found = group.find(key as u32);
+        let place = match found {
+            None if group.spilled == 0 => group.insert(key as u32),
+            _ => found,
+        };
+        let Some(place) = place else { return self.update_in_crowd(key, age, number, change) };
+        self.len += usize::from(found.is_none());
+        let (holders, result) = change(group.holders(place));
+        group.set_holders(place, holders);
+        group.set_age(place, age);
+        result
     }
 
-    /// The same where it may have been spilled, or has to be.
     #[cold]
-    fn place_in_crowd(&mut self, key: u64, number: u32) -> Place {
+    fn add_group(&mut self, key: u64, near: &mut Near) -> u32 {
+        near.0 = self.groups.add((key >> 32) as u32);
+        self.index.replace(by_upper(key), u64::from(near.0));
+        near.0
+    }
+
+    /// [`Self::update`] of a block that is not in its group, where it may have been spilled, or has to be.
+    #[cold]
+    fn update_in_crowd<R>(
+        &mut self,
+        key: u64,
+        age: Age,
+        number: u32,
+        change: impl FnOnce(Holders) -> (Holders, R),
+    ) -> R {
+        let spilled = self.spilled.find(scattered(key));
+        self.len += usize::from(spilled.is_none());
         let group = self.groups.group_mut(number);
-        if group.spilled > 0
-            && let Some(place) = self.spilled.find(scattered(key))
+        if spilled.is_none()
+            && let Some(place) = group.insert(key as u32)
         {
-            return Place::Spilled(place);
+            let (holders, result) = change(Holders::NOBODY);
+            group.set_holders(place, holders);
+            group.set_age(place, age);
+            return result;
         }
-        self.len += 1;
-        if let Some(place) = group.insert(key as u32) {
-            return Place::Group { number, place };
-        }
-        group.spilled += 1;
-        Place::Spilled(self.spilled.place(scattered(key)))
+        group.spilled += u32::from(spilled.is_none());
+        let place = spilled.unwrap_or_else(|| self.spilled.place(scattered(key)));
+        let value = self.spilled.value_mut(place);
+        let (holders, result) = change(Block::from_value(*value).holders);
+        *value = Block { holders, age }.value();
+        result
     }
 
     pub(super) fn remove(&mut self, key: u64, place: Place, near: &mut Near) {

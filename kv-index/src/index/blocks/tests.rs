@@ -10,6 +10,11 @@ fn held(by: u16) -> Holders {
     Holders::one(Member::new(by, 1))
 }
 
+fn store(blocks: &mut Blocks, key: u64, holders: Holders, age: Age, near: &mut Near) {
+    let before = blocks.get(key, &mut Near::default()).map_or(Holders::NOBODY, |block| block.holders);
+    assert_eq!(blocks.update(key, age, near, |was| (holders, was)), before);
+}
+
 /// Every block is found with what it has, and nothing else is there.
 #[track_caller]
 fn check(blocks: &Blocks, expected: &BTreeMap<u64, u16>) {
@@ -47,8 +52,7 @@ fn it_does_what_an_ordered_map_does() {
             // Grows for a while, then shrinks.
             if rng.random_bool(if step / 400 % 2 == 0 { 0.8 } else { 0.2 }) {
                 for key in keys {
-                    let place = blocks.place(key, &mut near);
-                    blocks.set(place, Block { holders: held(step + 1), age: Age::new(0, 3) });
+                    store(&mut blocks, key, held(step + 1), Age::new(0, 3), &mut near);
                     expected.insert(key, step + 1);
                 }
             } else {
@@ -102,7 +106,7 @@ fn where_many_chains_part_the_others_are_spilled_and_what_follows_is_together_ag
         })
         .collect();
     for key in chains.iter().flatten() {
-        blocks.place(*key, &mut near);
+        store(&mut blocks, *key, held(1), Age::new(0, 0), &mut near);
     }
     assert_eq!(blocks.len(), 29_000);
     // Five blocks of each chain have the upper half of the first one; then come four groups each.
@@ -122,8 +126,7 @@ fn blocks_of_a_group_have_the_age_of_the_youngest_and_their_own_depth() {
         })
         .collect();
     for (depth, key) in keys.iter().enumerate() {
-        let place = blocks.place(*key, &mut near);
-        blocks.set(place, Block { holders: held(1), age: Age::new(40 * depth as u64, depth as u32) });
+        store(&mut blocks, *key, held(1), Age::new(40 * depth as u64, depth as u32), &mut near);
     }
     let ages: Vec<(u32, u32)> = keys
         .iter()
@@ -141,7 +144,7 @@ fn six_blocks_take_as_little_as_promised() {
         let mut key = key::next(key::seed("m", None, 16), chain);
         for at in 0..600 {
             key = key::next(key, at);
-            blocks.place(key, &mut near);
+            store(&mut blocks, key, held(1), Age::new(0, 0), &mut near);
         }
     }
     let each = blocks.bytes() as f64 / blocks.len() as f64;
