@@ -2,6 +2,7 @@
 #![expect(clippy::print_stdout, reason = "a report for a terminal")]
 
 mod fleet;
+mod writing;
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
@@ -13,7 +14,8 @@ use baton_kv_index::{
     WorkerSpec, share,
 };
 use clap::Parser;
-use fleet::{Draws, Packer, Prompt, stored, worker};
+use fleet::{Draws, Prompt, stored, worker};
+use writing::{Taken, Timed, stream, thread_cpu};
 
 /// Time of a decision, rate of ingestion, memory.
 #[derive(Parser)]
@@ -88,11 +90,10 @@ fn fill(index: &mut Index, longs: &[Prompt], shorts: &[Prompt], workers: u64, bl
     }
 }
 
-/// p50 and p99 in microseconds.
-fn percentiles(times: &mut [Duration]) -> (f64, f64) {
+/// In microseconds: those that such parts of the times are not above.
+fn percentiles<const N: usize>(times: &mut [Duration], parts: [f64; N]) -> [f64; N] {
     times.sort_unstable();
-    let at = |part: f64| times[((times.len() - 1) as f64 * part) as usize].as_secs_f64() * 1e6;
-    (at(0.5), at(0.99))
+    parts.map(|part| times[((times.len() - 1) as f64 * part) as usize].as_secs_f64() * 1e6)
 }
 
 /// The worker for a prompt: hashing, look-up, and an estimate for each of the workers.
@@ -128,21 +129,31 @@ fn time_decisions(
     block_tokens: usize,
     workers: u64,
     count: usize,
-) -> (Vec<Duration>, usize) {
+) -> Decided {
     let mut draws = Draws::new(99);
     let mut state = Decision { cached: vec![0.0; workers as usize], ..Decision::default() };
     state.loads = (0..workers).map(|_| draws.below(1000) as f32).collect();
-    let (mut tokens, mut hits) = (Vec::new(), 0);
-    let times = (0..count).map(|_| {
+    let (mut tokens, mut decided) = (Vec::new(), Decided::default());
+    for _ in 0..count {
         prompts[draws.below(prompts.len() as u64) as usize].write(&mut tokens);
-        let begin = Instant::now();
+        let (begin, cpu) = (Instant::now(), thread_cpu());
         std::hint::black_box(decide(reader, &tokens, block_tokens, &mut state));
-        let time = begin.elapsed();
+        decided.cpu.push(thread_cpu() - cpu);
+        decided.wall.push(begin.elapsed());
         let most = state.matches.found().iter().map(|found| found.prefix_tokens() as usize).max();
-        hits += usize::from(most == Some(tokens.len() / block_tokens * block_tokens));
-        time
-    });
-    (times.collect(), hits)
+        decided.hits += usize::from(most == Some(tokens.len() / block_tokens * block_tokens));
+    }
+    decided
+}
+
+/// Decisions, one after the other.
+#[derive(Default)]
+struct Decided {
+    /// Processor time of each, which leaves out waiting for the lock, and for the core while other programs have it.
+    cpu: Vec<Duration>,
+    wall: Vec<Duration>,
+    /// Those that found the whole prompt.
+    hits: usize,
 }
 
 fn resident_bytes() -> f64 {
@@ -153,9 +164,9 @@ fn resident_bytes() -> f64 {
 
 fn decisions(args: &Args) {
     println!(
-        "| block | prompt | blocks in the index | p50 µs | p99 µs | of it hashing, p50 | while ingesting: p50, p99 |"
+        "| block | prompt | blocks in the index | processor time p50, p99 µs | of it hashing, p50 | while ingesting: p50, p99 | a slice has the lock: p99, p99.9 | by the clock, alone: p50, p99 | while ingesting: p50, p99 |"
     );
-    println!("|---|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|---|---|");
     for &block_tokens in &args.block_tokens {
         let (longs, shorts) = prompts(args.blocks, block_tokens);
         let mut index = new_index(args.workers, block_tokens, false);
@@ -169,30 +180,38 @@ fn decisions(args: &Args) {
         }
         let (mut writer, reader) = share(index);
         for (name, prompts) in [("100,000 tokens", &longs), ("1,000 tokens", &shorts)] {
-            let (mut times, hits) =
-                time_decisions(&reader, prompts, block_tokens, args.workers, args.decisions);
-            assert_eq!(hits, times.len(), "each prompt is held whole by somebody");
-            let (p50, p99) = percentiles(&mut times);
+            let times = || time_decisions(&reader, prompts, block_tokens, args.workers, args.decisions);
+            let mut alone = times();
+            assert_eq!(alone.hits, args.decisions, "each prompt is held whole by somebody");
             let hashing = time_hashing(&prompts[0], block_tokens);
-            let end = AtomicBool::new(false);
-            let busy = std::thread::scope(|scope| {
+            let (end, mut slices) = (AtomicBool::new(false), Vec::new());
+            let mut busy = std::thread::scope(|scope| {
                 scope.spawn(|| {
                     let mut batches = BatchReader::default();
+                    let mut timed = Timed { writer: &mut writer, slices: &mut slices };
                     while !end.load(Ordering::Relaxed) {
                         for (id, batch) in stream.iter().take_while(|_| !end.load(Ordering::Relaxed)) {
                             let id = WorkerId(id.0 + 5000);
-                            batches.take(&mut &mut writer, id, batch).expect("a batch");
+                            batches.take(&mut timed, id, batch).expect("a batch");
                         }
                     }
                 });
-                let (times, _) = time_decisions(&reader, prompts, block_tokens, args.workers, args.decisions);
+                let decided = times();
                 end.store(true, Ordering::Relaxed);
-                times
+                decided
             });
-            let mut busy = busy;
-            let (busy50, busy99) = percentiles(&mut busy);
+            let show = |times: &mut [Duration], parts| {
+                let [low, high] = percentiles(times, parts);
+                format!("{low:.1}, {high:.1}")
+            };
+            let middle = [0.5, 0.99];
             println!(
-                "| {block_tokens} | {name} | {blocks} | {p50:.1} | {p99:.1} | {hashing:.1} | {busy50:.1}, {busy99:.1} |"
+                "| {block_tokens} | {name} | {blocks} | {} | {hashing:.1} | {} | {} | {} | {} |",
+                show(&mut alone.cpu, middle),
+                show(&mut busy.cpu, middle),
+                show(&mut slices, [0.99, 0.999]),
+                show(&mut alone.wall, middle),
+                show(&mut busy.wall, middle),
             );
         }
     }
@@ -208,95 +227,38 @@ fn time_hashing(prompt: &Prompt, block_tokens: usize) -> f64 {
             begin.elapsed()
         })
         .collect();
-    percentiles(&mut times).0
-}
-
-/// Batches of workers whose caches are full: each stores some of a chain and says what left for it, of the oldest chain from its end.
-fn stream(workers: u64, block_tokens: usize, blocks: usize, chain: usize) -> Vec<(WorkerId, Vec<u8>)> {
-    let mut draws = Draws::new(3 + chain as u64);
-    let mut sent = 0;
-    // What each worker holds, by chain; and how far its present chain is.
-    let mut held: Vec<std::collections::VecDeque<Vec<u64>>> = (0..workers).map(|_| [vec![]].into()).collect();
-    let mut batches = Vec::new();
-    let mut tokens = Vec::new();
-    while sent < blocks {
-        let id = draws.below(workers);
-        let held = &mut held[id as usize];
-        let count = 1 + draws.below(64) as usize;
-        if held.back().is_none_or(|last| last.len() + count > chain) {
-            held.push_back(Vec::new());
-        }
-        let last = held.back_mut().expect("just pushed");
-        let parent = last.last().copied();
-        let hashes: Vec<u64> = (0..count).map(|_| draws.next()).collect();
-        tokens.clear();
-        tokens.extend((0..count * block_tokens).map(|_| draws.token()));
-        last.extend(&hashes);
-        let total: usize = held.iter().map(Vec::len).sum();
-        let full = 2 * chain;
-        let mut removed = Vec::new();
-        while total - removed.len() > full {
-            let first = held.front_mut().expect("something is held");
-            match first.pop() {
-                Some(hash) => removed.push(hash),
-                None => drop(held.pop_front()),
-            }
-        }
-        let mut batch = Packer::batch(1 + usize::from(!removed.is_empty()));
-        batch.stored(&hashes, parent, &tokens, block_tokens as u32);
-        if !removed.is_empty() {
-            batch.removed(&removed);
-        }
-        sent += count + removed.len();
-        batches.push((worker(id), batch.finish()));
-    }
-    batches
+    let [p50] = percentiles(&mut times, [0.5]);
+    p50
 }
 
 fn ingestion(args: &Args) {
     println!(
-        "\n| block | stream | of bytes to applied, million blocks/s | best twentieth | reading and hashing alone | best twentieth | MB/s |"
+        "\n| block | stream | of bytes to applied, million blocks/s | best twentieth | reading and hashing alone | best twentieth | MB/s | a slice has the lock: p50, p99, p99.9 µs |"
     );
-    println!("|---|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|---|");
     for &block_tokens in &args.block_tokens {
         let blocks = 8_000_000.min(args.blocks).min(400_000_000 / block_tokens);
         let (longs, shorts) = prompts(args.blocks, block_tokens);
         let mut index = new_index(args.workers, block_tokens, false);
         fill(&mut index, &longs, &shorts, args.workers, block_tokens);
+        let (mut writer, _) = share(index);
         for (name, chain) in [("stores", usize::MAX / 4), ("stores and removals", 2000)] {
             let batches = stream(128, block_tokens, blocks, chain);
-            // Other programs take turns on this core: only this thread's own time counts.
-            let rates = |index: &mut Index, offset: u32| {
-                let (mut reader, mut all, mut best) = (BatchReader::default(), (0, 0.0), 0.0_f64);
-                for part in batches.chunks(batches.len().div_ceil(20)) {
-                    let (begin, mut blocks) = (processor_seconds(), 0);
-                    for (id, batch) in part {
-                        let id = WorkerId(id.0 + offset);
-                        blocks += reader.take(&mut &mut *index, id, batch).expect("a batch").blocks;
-                    }
-                    reader.flush(&mut &mut *index);
-                    let seconds = processor_seconds() - begin;
-                    all = (all.0 + blocks, all.1 + seconds);
-                    best = best.max(blocks as f64 / 1e6 / seconds);
-                }
-                (all.0 as f64 / 1e6 / all.1, best, all.1)
-            };
-            let (reading, best_reading, _) = rates(&mut index, 1_000_000);
-            let (all, best, seconds) = rates(&mut index, 0);
+            // Nothing comes of what workers say that are not known.
+            let reading = Taken::new(&mut writer, &batches, 1_000_000);
+            let mut all = Taken::new(&mut writer, &batches, 0);
             let bytes: usize = batches.iter().map(|(_, batch)| batch.len()).sum();
+            let [p50, p99, p999] = percentiles(&mut all.slices, [0.5, 0.99, 0.999]);
             println!(
-                "| {block_tokens} | {name} | {all:.1} | {best:.1} | {reading:.1} | {best_reading:.1} | {:.0} |",
-                bytes as f64 / 1e6 / seconds
+                "| {block_tokens} | {name} | {:.1} | {:.1} | {:.1} | {:.1} | {:.0} | {p50:.0}, {p99:.0}, {p999:.0} |",
+                all.rate(),
+                all.best,
+                reading.rate(),
+                reading.best,
+                bytes as f64 / 1e6 / all.seconds
             );
         }
     }
-}
-
-/// That this thread has had.
-fn processor_seconds() -> f64 {
-    let times = std::fs::read_to_string("/proc/thread-self/schedstat").expect("Linux");
-    let nanoseconds: f64 = times.split(' ').next().and_then(|time| time.parse().ok()).expect("a number");
-    nanoseconds / 1e9
 }
 
 fn memory(args: &Args) {

@@ -1,13 +1,14 @@
 //! How many requests are simulated in a second of one core's time: `cargo run --release -p baton-simulator --example speed`. It is the processor's time of this
-//! process where the system tells it (Linux), so that other processes on the machine do not count.
+//! thread, so that other processes on the machine do not count.
 #![expect(clippy::print_stdout, reason = "a report for a terminal")]
 
 #[path = "../tests/common/mod.rs"]
 mod common;
 
-use std::time::Instant;
+use std::time::Duration;
 
 use baton_simulator::{Ending, Routing, System, Traffic, simulate};
+use rustix::time::{ClockId, clock_gettime};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let profile = common::shared(common::profile());
@@ -34,13 +35,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 fn measure(system: &System, traffic: &Traffic) -> Result<f64, Box<dyn std::error::Error>> {
     let mut best: f64 = 0.0;
     for _ in 0..3 {
-        let (began, computed) = (Instant::now(), computed_s());
+        let began = thread_cpu()?;
         let simulated = simulate(system, traffic)?;
-        let took = match (computed, computed_s()) {
-            (Some(before), Some(now)) => now - before,
-            _ => began.elapsed().as_secs_f64(),
-        };
-        let rate = traffic.len() as f64 / took;
+        let rate = traffic.len() as f64 / (thread_cpu()? - began).as_secs_f64();
         let complete = simulated.served().filter(|served| served.ending == Ending::Complete).count();
         if complete < traffic.len() * 9 / 10 {
             println!("<!-- only {complete} of {} were served -->", traffic.len());
@@ -50,8 +47,7 @@ fn measure(system: &System, traffic: &Traffic) -> Result<f64, Box<dyn std::error
     Ok(best)
 }
 
-/// Seconds that this process's thread has had a processor.
-fn computed_s() -> Option<f64> {
-    let text = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
-    text.split_whitespace().next()?.parse::<f64>().ok().map(|ns| ns / 1e9)
+/// Processor time that this thread has had.
+fn thread_cpu() -> Result<Duration, std::num::TryFromIntError> {
+    Duration::try_from(clock_gettime(ClockId::ThreadCPUTime))
 }
