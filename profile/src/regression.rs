@@ -21,6 +21,8 @@ const CUT: f64 = 1.5;
 /// …or to this one, once so many in a row were on the same side.
 const CUT_ON_CHANGE: f64 = 4.0;
 const CHANGE_RUN: i32 = 3;
+/// Nothing is known to be absurd before so many observations.
+const KNOWN: u64 = 8;
 /// Bound of a coefficient, in multiples of its prior.
 const MOST: f64 = 1_000.0;
 /// A prior of zero could never be left.
@@ -128,7 +130,7 @@ impl<const N: usize> Regression<N> {
         let is_change = self.run.abs() >= CHANGE_RUN;
         self.changing = if is_change { CHANGE_TAIL } else { self.changing.saturating_sub(1) };
         let forget = if self.changing > 0 { FORGET_ON_CHANGE } else { FORGET };
-        (if is_change { CUT_ON_CHANGE } else { CUT }, forget)
+        (if is_change || self.observations < KNOWN { CUT_ON_CHANGE } else { CUT }, forget)
     }
 
     // Negative ones are set to zero and the others solved again: few coefficients, so at most N rounds.

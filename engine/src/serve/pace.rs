@@ -16,6 +16,9 @@ use super::schedule::PromptCosts;
 /// Chunks grow so fast at most: a few tokens may add nothing, and some more a lot.
 const GROWTH: f64 = 1.25;
 
+/// So many steps without prompts ago is what the last ones are known by; before that, by how many sequences there were, to a factor of two.
+const REMEMBERED: u64 = 30;
+
 /// What steps take, until some were seen, in any unit: one that only reads weights, a sequence more, a token of context more.
 const QUIET: [f64; 3] = [1.0, 0.02, 2e-5];
 /// The same of prompts: a step, a token, a pair of tokens.
@@ -26,6 +29,8 @@ const PROMPTS: [f64; 3] = [100.0, 1.0, 3e-5];
 pub(super) struct Pace {
     /// Steps of those who generate, by how many there are and their context.
     quiet: Regression<3>,
+    /// The last of those with 2^n sequences or more, by their number from 1; 0: there was none.
+    quiet_seen: [u64; u32::BITS as usize],
     /// Steps of prompts alone, by tokens and pairs.
     prompts: Regression<3>,
     /// What a prompt token added to the former in the last steps, without its pairs.
@@ -42,6 +47,7 @@ impl Default for Pace {
     fn default() -> Self {
         Self {
             quiet: Regression::in_proportion(QUIET),
+            quiet_seen: [0; u32::BITS as usize],
             prompts: Regression::in_proportion(PROMPTS),
             added: 0.0,
             chunk: None,
@@ -52,18 +58,19 @@ impl Default for Pace {
 }
 
 impl Pace {
-    /// A step of this took so long; sequences with drafts count once for each token.
-    pub(super) fn observe(&mut self, step: &StepShape, took: Duration) {
+    /// A step of this took so long, with so many drafted tokens beside.
+    pub(super) fn observe(&mut self, step: &StepShape, drafted: usize, took: Duration) {
         let took = took.as_secs_f64();
         match (step.sequences, step.prompt_tokens as f64) {
             (0, 0.0) => {}
             (0, tokens) => self.prompts.observe(&[1.0, tokens, step.pairs], took),
             (_, 0.0) => {
-                self.quiet.observe(&quiet(step), took);
+                self.quiet.observe(&quiet(step, drafted), took);
+                self.quiet_seen[step.sequences.ilog2() as usize] = self.quiet.observations();
                 self.mixed_in_a_row = 0;
             }
             (_, tokens) => {
-                let without = self.quiet.predict(&quiet(step));
+                let without = self.quiet.predict(&quiet(step, drafted));
                 self.without = without;
                 let weighed = tokens + self.pair_weight() * step.pairs;
                 let added = (took - without).max(0.0) / weighed;
@@ -83,11 +90,11 @@ impl Pace {
 
     /// Prompt tokens for the next step, of a prompt with so many computed, beside these who generate: `most` at most, or none, to see what a step takes without.
     pub(super) fn prompt_tokens(&self, generating: &StepShape, computed: usize, most: usize) -> usize {
-        if self.quiet.observations() == 0 || self.mixed_in_a_row >= QUIET_EVERY {
+        if !self.is_known(generating.sequences) || self.mixed_in_a_row >= QUIET_EVERY {
             return 0;
         }
         let least = LEAST_TOKENS as usize;
-        let without = self.quiet.predict(&quiet(generating));
+        let without = self.quiet.predict(&quiet(generating, 0));
         let weighed = match self.chunk {
             // Some of those who generated may have ended. If there are more, growth goes its way.
             Some(chunk) => chunk * (without / self.without).min(1.0),
@@ -95,6 +102,12 @@ impl Pace {
             None => 0.0,
         };
         (self.tokens_of(weighed, computed as f64) as usize).clamp(least.min(most), most)
+    }
+
+    /// Whether a step without prompts was seen lately of about so many.
+    fn is_known(&self, sequences: u32) -> bool {
+        let seen = sequences.checked_ilog2().map_or(0, |at| self.quiet_seen[at as usize]);
+        seen > 0 && self.quiet.observations() - seen < REMEMBERED
     }
 
     /// What a pair takes by what a token takes.
@@ -128,8 +141,8 @@ impl Pace {
     }
 }
 
-fn quiet(step: &StepShape) -> [f64; 3] {
-    [1.0, f64::from(step.sequences), step.context_tokens as f64]
+fn quiet(step: &StepShape, drafted: usize) -> [f64; 3] {
+    [1.0, f64::from(step.sequences) + drafted as f64, step.context_tokens as f64]
 }
 
 /// Tokens that stretch a step as far as it may be, where each adds so much; infinitely many, where none does.
@@ -158,7 +171,7 @@ mod tests {
     fn chunks(pace: &mut Pace, quiet: f64, added: f64, steps: usize) -> Vec<usize> {
         let one = |_| {
             let tokens = pace.prompt_tokens(&step(8, 0), 0, MOST);
-            pace.observe(&step(8, tokens), millis(quiet + added * tokens as f64));
+            pace.observe(&step(8, tokens), 0, millis(quiet + added * tokens as f64));
             tokens
         };
         (0..steps).map(one).collect()
@@ -185,13 +198,13 @@ mod tests {
     #[test]
     fn the_first_guess_is_what_prompts_take_alone() {
         let mut pace = Pace::default();
-        pace.observe(&step(0, 500), millis(500.0));
-        pace.observe(&step(0, 100), millis(100.0));
+        pace.observe(&step(0, 500), 0, millis(500.0));
+        pace.observe(&step(0, 100), 0, millis(100.0));
         for _ in 0..20 {
-            pace.observe(&step(0, 500), millis(500.0));
-            pace.observe(&step(0, 100), millis(100.0));
+            pace.observe(&step(0, 500), 0, millis(500.0));
+            pace.observe(&step(0, 100), 0, millis(100.0));
         }
-        pace.observe(&step(8, 0), millis(40.0));
+        pace.observe(&step(8, 0), 0, millis(40.0));
         assert!(pace.prompt_tokens(&step(8, 0), 0, MOST).abs_diff(24) <= 1);
     }
 
@@ -199,7 +212,7 @@ mod tests {
     fn it_follows_what_changes_but_not_a_single_disturbance() {
         let mut pace = Pace::default();
         chunks(&mut pace, 40.0, 1.0, 60);
-        pace.observe(&step(8, 24), millis(5_000.0));
+        pace.observe(&step(8, 24), 0, millis(5_000.0));
         let after = pace.prompt_tokens(&step(8, 0), 0, MOST);
         assert!((11..=12).contains(&after), "half: {after}");
         let again = chunks(&mut pace, 40.0, 1.0, 20)[19];
@@ -216,7 +229,7 @@ mod tests {
             let tokens = pace.prompt_tokens(&step(1, 0), 0, MOST);
             let took = 40.0 + 3.0 * (tokens as f64 - 11.0).max(0.0);
             longest = longest.max(took);
-            pace.observe(&step(1, tokens), millis(took));
+            pace.observe(&step(1, tokens), 0, millis(took));
         }
         assert!((60.0..80.0).contains(&longest), "the longest took {longest:.1} ms");
     }
@@ -224,9 +237,9 @@ mod tests {
     #[test]
     fn a_limit_below_the_least_holds() {
         let mut pace = Pace::default();
-        pace.observe(&step(1, 0), millis(1.0));
+        pace.observe(&step(1, 0), 0, millis(1.0));
         assert_eq!(pace.prompt_tokens(&step(1, 0), 0, 2), 2);
-        pace.observe(&step(1, 2), millis(100.0));
+        pace.observe(&step(1, 2), 0, millis(100.0));
         assert_eq!(pace.prompt_tokens(&step(1, 0), 0, 2), 2);
     }
 
@@ -238,7 +251,7 @@ mod tests {
             let sequences = 4 + (at / 10 % 24) as u32;
             let quiet = 20.0 + 2.0 * f64::from(sequences);
             let tokens = pace.prompt_tokens(&step(sequences, 0), 0, MOST);
-            pace.observe(&step(sequences, tokens), millis(quiet + tokens as f64));
+            pace.observe(&step(sequences, tokens), 0, millis(quiet + tokens as f64));
             (tokens > 0).then_some(1.0 + tokens as f64 / quiet)
         };
         let late: Vec<f64> = (0..2_000).map(stretch).skip(500).flatten().collect();
@@ -258,14 +271,14 @@ mod tests {
         for at in 0..60 {
             let mut alone = StepShape::default();
             alone.prompt(100 + at % 5 * 100, at % 3 * 1_000);
-            pace.observe(&alone, took(&alone));
+            pace.observe(&alone, 0, took(&alone));
         }
         let (mut computed, mut late) = (0, Vec::new());
         for at in 0..2_000 {
             let mut beside = step(8, 0);
             let tokens = pace.prompt_tokens(&beside, computed, MOST);
             beside.prompt(tokens as u64, computed as u64);
-            pace.observe(&beside, took(&beside));
+            pace.observe(&beside, 0, took(&beside));
             if at > 200 && tokens > 0 {
                 late.push(took(&beside).as_secs_f64() / 0.04);
             }
@@ -276,11 +289,25 @@ mod tests {
     }
 
     #[test]
+    fn twice_as_many_are_seen_without_prompts_first_drafts_or_not() {
+        let mut pace = Pace::default();
+        pace.observe(&step(1, 0), 0, millis(10.0));
+        assert!(pace.prompt_tokens(&step(1, 0), 0, MOST) > 0);
+        assert_eq!(pace.prompt_tokens(&step(4, 0), 0, MOST), 0);
+        pace.observe(&step(4, 0), 12, millis(40.0));
+        assert!(pace.prompt_tokens(&step(5, 0), 0, MOST) > 0);
+        for _ in 0..REMEMBERED {
+            pace.observe(&step(1, 0), 0, millis(10.0));
+        }
+        assert_eq!(pace.prompt_tokens(&step(4, 0), 0, MOST), 0, "it was long ago");
+    }
+
+    #[test]
     fn what_prompts_take_alone_is_learned() {
         let mut pace = Pace::default();
         assert_eq!(pace.prompt_costs(), PromptCosts::default());
         for tokens in (0..100).map(|at| 50 + at * 37 % 400) {
-            pace.observe(&step(0, tokens), millis(30.0 + 0.5 * tokens as f64));
+            pace.observe(&step(0, tokens), 0, millis(30.0 + 0.5 * tokens as f64));
         }
         let PromptCosts { fixed, per_token, .. } = pace.prompt_costs();
         assert!((0.025..0.035).contains(&fixed), "{fixed}");

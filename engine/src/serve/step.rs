@@ -67,7 +67,7 @@ impl Core {
 
         let now = Instant::now();
         let drafted: usize = drafts.values().map(|draft| draft.guesses().len()).sum();
-        pace.observe(&StepShape { sequences: shape.sequences + drafted as u32, ..shape }, now - started);
+        pace.observe(&shape, drafted, now - started);
         if shape.prompt_tokens == 0 {
             totals.decode.note(shape.sequences.into(), shape.context_tokens, now - started);
         }
