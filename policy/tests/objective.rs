@@ -35,7 +35,7 @@ fn decide(fleet: &FleetView, objective: Objective) -> Decision {
 
 #[test]
 fn who_would_be_late_is_computed_where_others_have_time() {
-    let fleet = fleet(2_000.0, 40, 8.0);
+    let fleet = fleet(1_000.0, 40, 8.0);
     assert_eq!(decide(&fleet, Objective::default()).prefill, Some(0), "nobody is promised anything");
     assert_eq!(decide(&fleet, BOTH).prefill, None);
     assert_eq!(decide(&fleet, TTFT).prefill, None, "late counts more than others' delay");

@@ -7,11 +7,8 @@ use crate::{
     view::{Ms, WorkerView},
 };
 
-/// A pause in a stream counts like so many pauses before it: steady streams are what separate workers are for.
-const STALL_WEIGHT: f64 = 4.0;
-
-/// But who was promised a time per token is not served better by more: what stays within counts this much, so that idle prefill workers are still preferred, and
-/// what does not is [`Term::ObjectiveOthers`].
+/// A millisecond by which others' tokens come later counts like one of waiting. But who was promised a time per token is not served better by more: what stays within
+/// counts this much, so that idle prefill workers are still preferred, and what does not is [`Term::ObjectiveOthers`].
 const WITHIN_PROMISE: f64 = 0.25;
 
 impl Sides<'_> {
@@ -34,7 +31,7 @@ impl Sides<'_> {
         let took_ms = compute_ms * worker.costs.beside;
         // Each of them ends later by what this adds to the steps, and keeps its memory for longer: the fuller, the more wait for that.
         let full = worker.kv_used_share().min(MOST_UTILISATION);
-        let weight = if self.request.objective.tpot_ms.is_some() { WITHIN_PROMISE } else { STALL_WEIGHT };
+        let weight = if self.request.objective.tpot_ms.is_some() { WITHIN_PROMISE } else { 1.0 };
         let delayed = added_ms(took_ms) * others * weight / (1.0 - full);
         let step_ms = worker.costs.decode.step_ms(worker.sequences(), worker.context_tokens());
         let slow = |prompts_ms| self.promise.slow(self.tpot_ms(worker, step_ms, prompts_ms));
