@@ -9,7 +9,7 @@ use baton_simulator::SimRequest;
 use crate::{Objective, Sample, Split};
 
 /// Work of a mean request, with everything in its favour: no queues, whatever was computed once is cached everywhere, prompts in full steps, those who
-/// generate as many as is best, and of the requests only as many served as must be in time.
+/// generate as many as is best, and of the requests only as many served as must be in time: those with the least work, as who is refused costs nothing.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
 pub struct Bound {
     /// Computing its prompt, ms of a worker.
@@ -26,21 +26,27 @@ impl Bound {
     pub fn new(sample: &Sample, profile: &Profile, objective: &Objective) -> Self {
         let requests = sample.requests();
         let count = requests.len().max(1) as f64;
+        let served = (count * objective.share).ceil() as usize;
         let mut seen = HashSet::new();
-        let prompts = requests.iter().map(|request| {
+        let prompt = |request: &SimRequest| {
             let cached = cached(request, &mut seen, profile.kv.block_tokens);
             prompt_ms(profile, u64::from(request.prompt_tokens) - cached, cached)
-        });
-        let prefill_ms = prompts.sum::<f64>() / count;
+        };
+        let mut prompts: Vec<f64> = requests.iter().map(prompt).collect();
+        prompts.sort_unstable_by(f64::total_cmp);
+        let prefill_ms = prompts.iter().take(served).sum::<f64>() / count;
+        let mut answers: Vec<&SimRequest> = requests.iter().collect();
+        answers.sort_unstable_by_key(|request| request.output_tokens);
+        answers.truncate(served);
         // The first token of each is its prompt's.
         let steps = |request: &SimRequest| f64::from(request.output_tokens - 1);
-        let all_steps: f64 = requests.iter().map(steps).sum();
-        let context: f64 = requests
+        let all_steps: f64 = answers.iter().map(|request| steps(request)).sum();
+        let context: f64 = answers
             .iter()
             .map(|request| steps(request) * (f64::from(request.prompt_tokens) + steps(request) / 2.0))
             .sum();
         if all_steps <= 0.0 {
-            return Self { prefill_ms: prefill_ms * objective.share, decode_ms: 0.0, beside_ms: 0.0 };
+            return Self { prefill_ms, decode_ms: 0.0, beside_ms: 0.0 };
         }
         let context = context / all_steps;
         let (mut decode_ms, mut beside_ms) = (f64::INFINITY, f64::INFINITY);
@@ -55,11 +61,7 @@ impl Bound {
             }
         }
         let steps = all_steps / count;
-        Self {
-            prefill_ms: prefill_ms * objective.share,
-            decode_ms: decode_ms * steps * objective.share,
-            beside_ms: beside_ms * steps * objective.share,
-        }
+        Self { prefill_ms, decode_ms: decode_ms * steps, beside_ms: beside_ms * steps }
     }
 
     /// Requests a second that `split` can't exceed for long.

@@ -73,6 +73,23 @@ fn nothing_that_was_simulated_exceeds_its_bound() {
     }
 }
 
+/// A scheduler refuses who can't be in time, and serves the others.
+#[test]
+fn a_few_that_nobody_could_serve_in_time_are_not_in_the_bound() {
+    let search = search(50.0);
+    let short = sample(1_000, 500.0, 50.0, 3);
+    let with_long = short.requests().iter().enumerate().map(|(at, request)| match at % 12 {
+        0 => SimRequest { prompt_tokens: 100_000, ..request.clone() },
+        _ => request.clone(),
+    });
+    let with_long = Sample::new(with_long.collect(), 1);
+    for split in Split::all(3) {
+        let most = |sample| Bound::new(sample, &search.profile, &search.objective).per_second_apart(split);
+        let ratio = most(&with_long) / most(&short);
+        assert!((0.8..1.1).contains(&ratio), "{split}: {ratio}");
+    }
+}
+
 #[test]
 fn more_prompts_take_more_prefill_workers() {
     let best = |prompt, output| {
