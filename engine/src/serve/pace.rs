@@ -19,10 +19,11 @@ const GROWTH: f64 = 1.25;
 /// So many steps without prompts ago is what the last ones are known by; before that, by how many sequences there were, to a factor of two.
 const REMEMBERED: u64 = 30;
 
-/// What steps take, until some were seen, in any unit: one that only reads weights, a sequence more, a token of context more.
-const QUIET: [f64; 3] = [1.0, 0.02, 2e-5];
+/// What steps take, until some were seen, in any unit: one that only reads weights, a sequence more, a token of context more. More than on most machines: what is
+/// less than expected shows at once, what is more hides behind what is larger.
+const QUIET: [f64; 3] = [1.0, 0.25, 5e-4];
 /// The same of prompts: a step, a token, a pair of tokens.
-const PROMPTS: [f64; 3] = [100.0, 1.0, 3e-5];
+const PROMPTS: [f64; 3] = [50.0, 1.0, 3e-4];
 
 /// What steps took of late, in seconds.
 #[derive(Clone, Debug)]
