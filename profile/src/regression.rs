@@ -44,8 +44,8 @@ pub struct Regression<const N: usize> {
     // Observations for which the past is still forgotten quickly.
     changing: u32,
     observations: u64,
-    // The prior is in no unit of time yet.
-    is_unscaled: bool,
+    // The prior only says proportions.
+    finds_scale: bool,
 }
 
 impl<const N: usize> Regression<N> {
@@ -62,14 +62,15 @@ impl<const N: usize> Regression<N> {
             run: 0,
             changing: 0,
             observations: 0,
-            is_unscaled: false,
+            finds_scale: false,
         }
     }
 
-    /// Begins at these proportions; the first observation says how much of them it takes. Until then predictions mean nothing.
+    /// Begins at these proportions; the first observation says how much of them it takes, and of the next ones each that says something quite different: the first may
+    /// have been absurd. Until then predictions mean nothing.
     #[must_use]
     pub fn in_proportion(prior: [f64; N]) -> Self {
-        Self { is_unscaled: true, ..Self::new(prior) }
+        Self { finds_scale: true, ..Self::new(prior) }
     }
 
     /// The coefficients as they are believed now.
@@ -97,8 +98,12 @@ impl<const N: usize> Regression<N> {
         if !is_usable || features.iter().any(|feature| !feature.is_finite() || *feature < 0.0) {
             return;
         }
-        if std::mem::take(&mut self.is_unscaled) {
-            self.prior = self.prior.map(|prior| (prior * observed / predicted).max(LEAST_PRIOR));
+        let ratio = observed / predicted;
+        let is_other = !(1.0 / CUT_ON_CHANGE..=CUT_ON_CHANGE).contains(&ratio);
+        if self.finds_scale && (self.observations == 0 || self.observations < KNOWN && is_other) {
+            let scale = observed / (0..N).map(|k| features[k] * self.prior[k]).sum::<f64>();
+            let (prior, observations) = (self.prior.map(|prior| prior * scale), self.observations);
+            *self = Self { finds_scale: true, observations, ..Self::new(prior) };
             predicted = observed;
         }
         let (cut, forget) = self.note_ratio(observed / predicted);

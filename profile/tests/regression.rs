@@ -43,8 +43,14 @@ fn prompts_of_one_length_say_how_fast_it_is_for_others() {
 fn proportions_get_their_scale_from_what_comes_first() {
     let mut regression = Regression::in_proportion([200.0, 1.0, 3e-5]);
     regression.observe(&features(1_000, 0), truth(1_000, 0));
-    let ratio = regression.predict(&features(4_000, 2_000)) / truth(4_000, 2_000);
-    assert!((0.99..1.01).contains(&ratio), "{ratio}");
+    let ratio =
+        |regression: &Regression<3>| regression.predict(&features(4_000, 2_000)) / truth(4_000, 2_000);
+    assert!((0.99..1.01).contains(&ratio(&regression)), "{}", ratio(&regression));
+
+    let mut regression = Regression::in_proportion([200.0, 1.0, 3e-5]);
+    regression.observe(&features(1_000, 0), 1e-3);
+    regression.observe(&features(1_000, 0), truth(1_000, 0));
+    assert!((0.99..1.01).contains(&ratio(&regression)), "the first was absurd: {}", ratio(&regression));
 }
 
 proptest! {

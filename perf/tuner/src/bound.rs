@@ -35,20 +35,22 @@ impl Bound {
         let mut prompts: Vec<f64> = requests.iter().map(prompt).collect();
         prompts.sort_unstable_by(f64::total_cmp);
         let prefill_ms = prompts.iter().take(served).sum::<f64>() / count;
-        let mut answers: Vec<&SimRequest> = requests.iter().collect();
-        answers.sort_unstable_by_key(|request| request.output_tokens);
-        answers.truncate(served);
         // The first token of each is its prompt's.
         let steps = |request: &SimRequest| f64::from(request.output_tokens - 1);
-        let all_steps: f64 = answers.iter().map(|request| steps(request)).sum();
-        let context: f64 = answers
-            .iter()
-            .map(|request| steps(request) * (f64::from(request.prompt_tokens) + steps(request) / 2.0))
-            .sum();
+        let context = |request: &SimRequest| f64::from(request.prompt_tokens) + steps(request) / 2.0;
+        let least = |of: &dyn Fn(&SimRequest) -> f64| {
+            let mut requests: Vec<&SimRequest> = requests.iter().collect();
+            requests.sort_by(|a, b| of(a).total_cmp(&of(b)));
+            requests.truncate(served);
+            requests
+        };
+        let all_steps: f64 = least(&steps).into_iter().map(steps).sum();
         if all_steps <= 0.0 {
             return Self { prefill_ms, decode_ms: 0.0, beside_ms: 0.0 };
         }
-        let context = context / all_steps;
+        let short = least(&context);
+        let read: f64 = short.iter().map(|request| steps(request) * context(request)).sum();
+        let context = read / short.into_iter().map(steps).sum::<f64>().max(1.0);
         let (mut decode_ms, mut beside_ms) = (f64::INFINITY, f64::INFINITY);
         for sequences in 1..=profile.limits.running {
             let tokens = context * f64::from(sequences);
